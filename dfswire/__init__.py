@@ -1,0 +1,1 @@
+"""Everything that crosses the network between the parts of dfs, defined once."""

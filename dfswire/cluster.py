@@ -1,0 +1,277 @@
+"""What chunkds tell metad about themselves, what metad orders them to do, and what operators are
+shown.
+
+metad calls nobody: orders ride on heartbeat replies.  Figures come from psutil; sizes are bytes,
+times are seconds unless a name says otherwise.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from dfswire.messages import (
+    CHUNK_ID_BYTES,
+    Attr,
+    ChunkId,
+    Message,
+    Natural,
+    Replica,
+)
+
+INVENTORY_PAGE_CHUNKS = 65_536
+
+
+class Hello(Message, frozen=True, kw_only=True):
+    """Who answers at this address.  Needs no session; the first call to any unknown address."""
+
+    service: str
+    protocol: int
+    software: str
+    cluster_id: str
+    server_id: str = ""
+
+
+class NetworkAddress(Message, frozen=True, kw_only=True):
+    """One interface of a host."""
+
+    interface: str
+    ip: list[str] = []
+    mac: str = ""
+
+
+class HostFigures(Message, frozen=True, kw_only=True):
+    """psutil's view of a host, taken at a heartbeat."""
+
+    hostname: str = ""
+    cpu_count: int = 0
+    cpu_percent: float = 0.0
+    load_1m: float = 0.0
+    memory_total_bytes: int = 0
+    memory_available_bytes: int = 0
+    addresses: list[NetworkAddress] = []
+
+
+class DiskFigures(Message, frozen=True, kw_only=True):
+    """One data directory: its identity, capacity, contents and traffic since the daemon started."""
+
+    disk: str
+    path: str
+    total_bytes: Natural
+    free_bytes: Natural
+    chunks: Natural
+    used_bytes: Natural  # by chunks
+    read_bytes: Natural = 0
+    written_bytes: Natural = 0
+    quarantined: Natural = 0
+    failed: bool = False
+
+
+class Register(Message, frozen=True, kw_only=True):
+    """A chunkd starts (or metad has forgotten it).  `cluster_id` is empty for a fresh server.
+
+    `incarnation` grows with each start of the same server; an older one is refused while a newer
+    one is known, and a second process with the same identity is refused while the first is up.
+    """
+
+    server_id: str
+    incarnation: int
+    address: str
+    software: str
+    cluster_id: str = ""
+    zone: str = ""
+    rack: str = ""
+    labels: list[str] = []
+    host: HostFigures
+    disks: list[DiskFigures]
+
+
+class Registered(Message, frozen=True, kw_only=True):
+    cluster_id: str
+    heartbeat_s: float
+
+
+class ReplicaReport(Message, frozen=True, kw_only=True):
+    """A change that metad did not order: a replica found bad, lost, or found good again."""
+
+    chunk: ChunkId
+    disk: str
+    state: Literal["bad", "missing", "good"]
+    reason: str = ""
+
+
+class Order(Message, frozen=True, kw_only=True):
+    """One thing to do.  `copy`: fetch the chunk from `sources`, verify, keep on `disk`."""
+
+    order_id: int
+    kind: Literal["copy", "delete", "verify"]
+    chunk: ChunkId
+    disk: str
+    length: Natural = 0
+    digest: bytes = b""
+    sources: list[Replica] = []
+
+
+class OrderResult(Message, frozen=True, kw_only=True):
+    order_id: int
+    ok: bool
+    reason: str = ""
+
+
+class Heartbeat(Message, frozen=True, kw_only=True):
+    server_id: str
+    incarnation: int
+    host: HostFigures
+    disks: list[DiskFigures]
+    reports: list[ReplicaReport] = []
+    results: list[OrderResult] = []
+
+
+class HeartbeatReply(Message, frozen=True, kw_only=True):
+    """`register`: metad does not know this incarnation; register again."""
+
+    orders: list[Order] = []
+    register: bool = False
+
+
+class Inventory(Message, frozen=True, kw_only=True):
+    """A page of the chunk ids that a disk holds: all ids in [first, last], sorted, concatenated.
+
+    Pages cover the whole id space in order; metad compares each range with what it believes.
+    """
+
+    server_id: str
+    incarnation: int
+    disk: str
+    first: ChunkId
+    last: ChunkId
+    chunks: bytes
+
+    def __post_init__(self) -> None:
+        if len(self.chunks) % CHUNK_ID_BYTES:
+            raise ValueError("inventory is not a sequence of chunk ids")
+
+
+class InventoryReply(Message, frozen=True, kw_only=True):
+    """Ids that metad does not know: to be kept aside, not deleted."""
+
+    unknown: list[ChunkId] = []
+
+
+class ServerStatus(Message, frozen=True, kw_only=True):
+    server_id: str
+    address: str
+    state: Literal["up", "suspect", "down"]
+    last_heartbeat_s: float  # seconds ago
+    zone: str
+    rack: str
+    labels: list[str]
+    software: str
+    host: HostFigures
+    disks: list[DiskFigures]
+    chunks: int
+    total_bytes: int
+    free_bytes: int
+
+
+class ChunkTotals(Message, frozen=True, kw_only=True):
+    """Live chunks by redundancy.  `by_replicas[n]` counts chunks with n good replicas on live
+    servers."""
+
+    total: int
+    bytes: int
+    under_replicated: int
+    lost: int
+    by_replicas: list[int]
+    pending_delete: int = 0
+
+
+class SessionStatus(Message, frozen=True, kw_only=True):
+    session: str
+    host: str
+    mount_point: str
+    pid: int
+    software: str
+    expires_s: float
+    connected: bool
+
+
+class ClusterStatus(Message, frozen=True, kw_only=True):
+    cluster_id: str
+    software: str
+    replicas: int
+    chunk_size_bytes: int
+    inodes: int
+    servers: list[ServerStatus]
+    sessions: list[SessionStatus]
+    chunks: ChunkTotals
+    total_bytes: int
+    free_bytes: int
+    used_bytes: int
+
+
+class InfoRequest(Message, frozen=True, kw_only=True):
+    """By inode number, or by path from the root of the file system."""
+
+    inode: int = 0
+    path: bytes = b""
+
+
+class ReplicaInfo(Message, frozen=True, kw_only=True):
+    disk: str
+    server_id: str
+    address: str
+    path: str
+    state: str
+    server_state: str
+
+
+class ChunkInfo(Message, frozen=True, kw_only=True):
+    chunk: ChunkId
+    length: int
+    digest: bytes
+    refs: int
+    state: str
+    replicas: list[ReplicaInfo]
+
+
+class InfoReply(Message, frozen=True, kw_only=True):
+    """Inline extents come without their data."""
+
+    attr: Attr
+    paths: list[bytes]
+    extents: list[ExtentInfo]
+    chunks: list[ChunkInfo]
+
+
+class ExtentInfo(Message, frozen=True, kw_only=True):
+    offset: int
+    length: int
+    chunk: bytes = b""
+    chunk_offset: int = 0
+
+
+class FsckRequest(Message, frozen=True, kw_only=True):
+    """`limit`: how many findings at most are described; all are counted."""
+
+    limit: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 1000
+
+
+class Finding(Message, frozen=True, kw_only=True):
+    """One broken invariant: which check, what about, and a sentence."""
+
+    check: str
+    subject: str
+    message: str
+
+
+class FsckReport(Message, frozen=True, kw_only=True):
+    findings: list[Finding]
+    count: int
+    inodes: int
+    dentries: int
+    extents: int
+    chunks: int
+    replicas: int
+    orphans: int

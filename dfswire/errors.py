@@ -1,0 +1,179 @@
+"""The one exception tree, and the one table: error <-> wire code <-> errno.
+
+    DFSError                      everything that dfs raises on purpose
+    ├── FileError                 the answer of a file system: has an errno, is never retried
+    │   ├── NoEntry  Exists  NotDirectory  IsDirectory  NotEmpty  NotPermitted  AccessDenied
+    │   ├── NameTooLong  TooManyLinks  FileTooBig  Invalid  NoAttribute  CrossDevice  BadHandle
+    │   ├── NoSpace  Stale  InputOutput  NotSupported  ReadOnly
+    ├── ClusterError              the answer of a daemon about the cluster itself
+    │   ├── UnknownChunk          this disk does not have it; or not granted to you
+    │   ├── CorruptChunk          bytes that do not match their checksum
+    │   ├── SessionLost           the session is unknown, expired or closed: open a new one
+    │   ├── WrongCluster          a server or directory that belongs to another cluster
+    │   ├── AlreadyRunning        the same identity twice
+    │   └── DiskFailed            this disk can't be trusted any more
+    ├── ProtocolError             the peer speaks another version, or nonsense
+    │   └── WrongVersion
+    ├── Unavailable               not reached or not in time: outcome unknown, retry
+    └── UsageError                a person asked for the impossible: exit status 2
+
+Who uses it: everybody.  It promises that no other errno table exists in the project.
+"""
+
+from __future__ import annotations
+
+import errno
+
+
+class DFSError(Exception):
+    """Base of all errors that dfs raises on purpose."""
+
+    code = "internal"
+    errno = errno.EIO
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return text or type(self).__name__
+
+
+class FileError(DFSError):
+    """The answer of a file system: final, with an errno that the application sees."""
+
+
+class NoEntry(FileError):
+    code, errno = "no_entry", errno.ENOENT
+
+
+class Exists(FileError):
+    code, errno = "exists", errno.EEXIST
+
+
+class NotDirectory(FileError):
+    code, errno = "not_directory", errno.ENOTDIR
+
+
+class IsDirectory(FileError):
+    code, errno = "is_directory", errno.EISDIR
+
+
+class NotEmpty(FileError):
+    code, errno = "not_empty", errno.ENOTEMPTY
+
+
+class NotPermitted(FileError):
+    code, errno = "not_permitted", errno.EPERM
+
+
+class AccessDenied(FileError):
+    code, errno = "access_denied", errno.EACCES
+
+
+class NameTooLong(FileError):
+    code, errno = "name_too_long", errno.ENAMETOOLONG
+
+
+class TooManyLinks(FileError):
+    code, errno = "too_many_links", errno.EMLINK
+
+
+class FileTooBig(FileError):
+    code, errno = "file_too_big", errno.EFBIG
+
+
+class Invalid(FileError):
+    code, errno = "invalid", errno.EINVAL
+
+
+class NoAttribute(FileError):
+    code, errno = "no_attribute", errno.ENODATA
+
+
+class CrossDevice(FileError):
+    code, errno = "cross_device", errno.EXDEV
+
+
+class BadHandle(FileError):
+    code, errno = "bad_handle", errno.EBADF
+
+
+class NoSpace(FileError):
+    code, errno = "no_space", errno.ENOSPC
+
+
+class Stale(FileError):
+    code, errno = "stale", errno.ESTALE
+
+
+class InputOutput(FileError):
+    code, errno = "input_output", errno.EIO
+
+
+class NotSupported(FileError):
+    code, errno = "not_supported", errno.ENOTSUP
+
+
+class ReadOnly(FileError):
+    code, errno = "read_only", errno.EROFS
+
+
+class ClusterError(DFSError):
+    """The answer of a daemon about the cluster itself; a client may act on it."""
+
+
+class UnknownChunk(ClusterError):
+    code = "unknown_chunk"
+
+
+class CorruptChunk(ClusterError):
+    code = "corrupt_chunk"
+
+
+class SessionLost(ClusterError):
+    code, errno = "session_lost", errno.ESTALE
+
+
+class WrongCluster(ClusterError):
+    code = "wrong_cluster"
+
+
+class AlreadyRunning(ClusterError):
+    code = "already_running"
+
+
+class DiskFailed(ClusterError):
+    code = "disk_failed"
+
+
+class ProtocolError(DFSError):
+    """The peer sent what cannot be understood."""
+
+    code, errno = "protocol", errno.EPROTO
+
+
+class WrongVersion(ProtocolError):
+    code = "wrong_version"
+
+
+class Unavailable(DFSError):
+    """Not reached, or no answer in time.  Whether a mutation happened is unknown."""
+
+    code, errno = "unavailable", errno.ETIMEDOUT
+
+
+class UsageError(DFSError):
+    """What a person asked for cannot be; the message says what to do instead."""
+
+    code, errno = "usage", errno.EINVAL
+
+
+def _tree(root: type[DFSError]) -> list[type[DFSError]]:
+    return [root, *(leaf for child in root.__subclasses__() for leaf in _tree(child))]
+
+
+BY_CODE: dict[str, type[DFSError]] = {kind.code: kind for kind in reversed(_tree(DFSError))}
+"""Wire code -> exception class; the branches without a code of their own share their parent's."""
+
+
+def from_code(code: str, message: str) -> DFSError:
+    """The exception for a code that came over the network; an unknown code is a plain DFSError."""
+    return BY_CODE.get(code, DFSError)(message)

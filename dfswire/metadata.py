@@ -1,0 +1,175 @@
+"""Requests and replies between a client and metad: sessions, reads of names and files, chunk
+grants.
+
+Mutations are in operations.py.  A read registers the session as a holder of the inodes that it
+names and returns, before the data is read, so that no later change can slip past unannounced.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from dfswire.messages import (
+    Attr,
+    ChunkGrant,
+    ChunkLocation,
+    DirEntry,
+    Extent,
+    Inode,
+    Message,
+    Name,
+    Natural,
+    Size,
+    Xattr,
+)
+
+READDIR_MAX_ENTRIES = 4096
+GRANTS_MAX = 256
+
+
+class OpenSession(Message, frozen=True, kw_only=True):
+    """A client introduces itself.  `replaces` are sessions of clients that it knows to be dead."""
+
+    host: str
+    mount_point: str
+    pid: int
+    software: str  # version, for people
+    replaces: list[str] = []
+
+
+class SessionGrant(Message, frozen=True, kw_only=True):
+    """A session, and what the client must know of the cluster."""
+
+    session: str
+    lease_s: float  # valid this long from when the last successful request was SENT
+    renew_s: float
+    cluster_id: str
+    chunk_size_bytes: int
+    inline_max_bytes: int
+    replicas: int
+
+
+class SessionRequest(Message, frozen=True, kw_only=True):
+    """Renew, close, or follow the events of a session."""
+
+    session: str
+
+
+class AckEvents(Message, frozen=True, kw_only=True):
+    """Everything up to event `number` is forgotten here.  Also renews the lease."""
+
+    session: str
+    number: Natural
+
+
+class LookupRequest(Message, frozen=True, kw_only=True):
+    """`name` may be b"." or b".." (NFS export)."""
+
+    session: str
+    parent: Inode
+    name: Name
+
+
+class LookupReply(Message, frozen=True, kw_only=True):
+    """`attr` is None when there is no such name: an answer that may be cached too."""
+
+    attr: Attr | None = None
+
+
+class InodeRequest(Message, frozen=True, kw_only=True):
+    """Any question about one inode: getattr, readlink, xattrs."""
+
+    session: str
+    inode: Inode
+
+
+class AttrReply(Message, frozen=True, kw_only=True):
+    attr: Attr
+
+
+class ReadlinkReply(Message, frozen=True, kw_only=True):
+    target: bytes
+
+
+class XattrsReply(Message, frozen=True, kw_only=True):
+    """All extended attributes of an inode."""
+
+    xattrs: list[Xattr] = []
+
+
+class ReaddirRequest(Message, frozen=True, kw_only=True):
+    """Entries with a cookie greater than `cookie`, in cookie order, at most `limit`."""
+
+    session: str
+    inode: Inode
+    cookie: Natural = 0
+    limit: Annotated[int, msgspec.Meta(ge=1, le=READDIR_MAX_ENTRIES)] = READDIR_MAX_ENTRIES
+
+
+class ReaddirReply(Message, frozen=True, kw_only=True):
+    """`parent` is the directory's own parent, for "..". Cookies start at 3; 1 and 2 are "." and
+    ".."."""
+
+    entries: list[DirEntry]
+    end: bool
+    parent: Attr
+
+
+class LayoutRequest(Message, frozen=True, kw_only=True):
+    """Which extents cover `length` bytes from `offset`."""
+
+    session: str
+    inode: Inode
+    offset: Size
+    length: Annotated[int, msgspec.Meta(ge=1)]
+
+
+class LayoutReply(Message, frozen=True, kw_only=True):
+    """Extents in file order, not overlapping, whole ones even where they stick out of the range.
+
+    What lies between them is a hole.  `chunks` locates every chunk that they name; one whose
+    `replicas` are empty has no known good copy.
+    """
+
+    attr: Attr
+    extents: list[Extent]
+    chunks: list[ChunkLocation]
+
+
+class StatfsRequest(Message, frozen=True, kw_only=True):
+    session: str
+
+
+class StatfsReply(Message, frozen=True, kw_only=True):
+    """What df shows: bytes of user data, copies already divided out."""
+
+    total_bytes: int
+    free_bytes: int
+    inodes: int
+    inodes_free: int
+
+
+class GrantRequest(Message, frozen=True, kw_only=True):
+    """`count` new chunks.  `avoid` are server addresses that this client cannot use at the
+    moment."""
+
+    session: str
+    count: Annotated[int, msgspec.Meta(ge=1, le=GRANTS_MAX)]
+    avoid: list[str] = []
+
+
+class GrantReply(Message, frozen=True, kw_only=True):
+    """Raises NoSpace instead when no set of disks can take a chunk."""
+
+    grants: list[ChunkGrant]
+
+
+class BadReplica(Message, frozen=True, kw_only=True):
+    """A client saw that a replica did not give its bytes; metad has it verified by its server."""
+
+    session: str
+    chunk: bytes
+    disk: str
+    reason: str

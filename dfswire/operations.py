@@ -1,0 +1,214 @@
+"""Metadata mutations, and the batches in which they travel.
+
+A client sends `Batch(session, sequence, operations)`; metad executes it exactly once, in order, in
+one transaction together with the record that makes a retry harmless.  Each operation stands alone:
+one that fails is undone and reports its error in its own `OpResult`; those after it are still
+tried.  metad's own clock gives ctime (and mtime where the operation does not carry one), so two
+clients agree on the order.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from dfswire.messages import (
+    FILE_MAX_BYTES,
+    SYMLINK_MAX_BYTES,
+    XATTR_NAME_MAX_BYTES,
+    XATTR_VALUE_MAX_BYTES,
+    Attr,
+    Extent,
+    Inode,
+    Message,
+    Name,
+    Natural,
+    Size,
+    WrittenChunk,
+    check_name,
+)
+
+RENAME_NOREPLACE = 1  # the kernel's values, linux/fs.h
+RENAME_EXCHANGE = 2
+XATTR_CREATE = 1  # linux/xattr.h
+XATTR_REPLACE = 2
+BATCH_MAX_OPERATIONS = 1000
+
+Id32 = Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)]
+
+
+class Operation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="op"):
+    """What all mutations are; the field `op` on the wire names the class."""
+
+
+class Create(Operation, frozen=True, kw_only=True, tag="create"):
+    """mknod, mkdir, symlink and creat in one: `mode` carries the file type.
+
+    Not `exclusive` and the name exists as a regular file: that file is the result, unchanged.
+    A directory with the setgid bit gives its group (and to a directory the bit) to what is made in
+    it. Errors: EEXIST, ENOENT (parent gone), ENOTDIR, ENAMETOOLONG.
+    """
+
+    parent: Inode
+    name: Name
+    mode: int
+    uid: Id32
+    gid: Id32
+    rdev: Natural = 0
+    target: Annotated[bytes, msgspec.Meta(max_length=SYMLINK_MAX_BYTES)] = b""
+    exclusive: bool = True
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+
+
+class Link(Operation, frozen=True, kw_only=True, tag="link"):
+    """Another name for `inode`.  Errors: EEXIST, ENOENT, EPERM (a directory), EMLINK."""
+
+    inode: Inode
+    parent: Inode
+    name: Name
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+
+
+class Unlink(Operation, frozen=True, kw_only=True, tag="unlink"):
+    """Remove a name that is not a directory.  Errors: ENOENT, EISDIR.
+
+    `held`: this client has the inode open; if this was the last name the inode stays until
+    `Release`. Other sessions that hold the inode are asked by an event with `Invalidated.GONE`.
+    """
+
+    parent: Inode
+    name: Name
+    held: bool = False
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+
+
+class RmDir(Operation, frozen=True, kw_only=True, tag="rmdir"):
+    """Remove an empty directory.  Errors: ENOENT, ENOTDIR, ENOTEMPTY."""
+
+    parent: Inode
+    name: Name
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+
+
+class Rename(Operation, frozen=True, kw_only=True, tag="rename"):
+    """rename(2) with RENAME_NOREPLACE or RENAME_EXCHANGE.  `held` speaks of the replaced inode.
+
+    Errors: ENOENT, EEXIST, ENOTEMPTY, EISDIR, ENOTDIR, EINVAL (into itself, unknown flags).
+    """
+
+    parent: Inode
+    name: Name
+    new_parent: Inode
+    new_name: Name
+    flags: int = 0
+    held: bool = False
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+        check_name(self.new_name)
+
+
+class SetAttr(Operation, frozen=True, kw_only=True, tag="setattr"):
+    """chmod, chown, truncate, utimens: what is None stays.  Errors: ENOENT, EISDIR, EINVAL, EFBIG.
+
+    Truncation trims extents and sets mtime; growing leaves a hole.
+    """
+
+    inode: Inode
+    mode: int | None = None  # permission bits; the type cannot change
+    uid: Id32 | None = None
+    gid: Id32 | None = None
+    size: Size | None = None
+    atime_ns: int | None = None
+    mtime_ns: int | None = None
+
+
+class SetXattr(Operation, frozen=True, kw_only=True, tag="setxattr"):
+    """Errors: ENOENT, EEXIST (XATTR_CREATE), ENODATA (XATTR_REPLACE)."""
+
+    inode: Inode
+    name: Annotated[bytes, msgspec.Meta(min_length=1, max_length=XATTR_NAME_MAX_BYTES)]
+    value: Annotated[bytes, msgspec.Meta(max_length=XATTR_VALUE_MAX_BYTES)]
+    flags: int = 0
+
+
+class RemoveXattr(Operation, frozen=True, kw_only=True, tag="removexattr"):
+    """Errors: ENOENT, ENODATA."""
+
+    inode: Inode
+    name: Annotated[bytes, msgspec.Meta(min_length=1, max_length=XATTR_NAME_MAX_BYTES)]
+
+
+class Commit(Operation, frozen=True, kw_only=True, tag="commit"):
+    """Bytes that are safely stored become part of a file.
+
+    `chunks` are the newly stored chunks, each granted to this session before; `extents` are laid
+    over the file in order, trimming what was there.  The size becomes the larger of the present one
+    and `size`; mtime becomes `mtime_ns`.  A granted chunk that no extent uses is garbage at once.
+    Errors: ENOENT (inode gone), UNKNOWN_CHUNK (not granted to this session, or expired), EINVAL.
+    """
+
+    inode: Inode
+    extents: list[Extent]
+    size: Annotated[int, msgspec.Meta(ge=0, le=FILE_MAX_BYTES)]
+    mtime_ns: int
+    chunks: list[WrittenChunk] = []
+
+
+class Release(Operation, frozen=True, kw_only=True, tag="release"):
+    """This session does not have the unlinked `inode` open (any more).  Never fails."""
+
+    inode: Inode
+
+
+AnyOperation = (
+    Create | Link | Unlink | RmDir | Rename | SetAttr | SetXattr | RemoveXattr | Commit | Release
+)
+
+
+class Fault(Message, frozen=True, kw_only=True):
+    """An error on the wire: a code of the table in errors.py, and a sentence for people."""
+
+    code: str
+    message: str = ""
+
+
+class OpResult(Message, frozen=True, kw_only=True):
+    """What became of one operation.
+
+    `attrs` has the new attributes of every inode that it changed, the subject first (the created,
+    linked, renamed or changed inode), then the parent(s), then a replaced inode with its nlink.
+    """
+
+    attrs: list[Attr] = []
+    fault: Fault | None = None
+
+
+class Batch(Message, frozen=True, kw_only=True):
+    """Operations with an identity.  `sequence` is unique in the session and starts at 1.
+
+    `acknowledged`: the client has the replies of this and of all lower sequences, so metad may
+    forget them; a copy of such a batch that arrives late is refused.
+    """
+
+    session: str
+    sequence: Annotated[int, msgspec.Meta(ge=1)]
+    operations: Annotated[
+        list[AnyOperation], msgspec.Meta(min_length=1, max_length=BATCH_MAX_OPERATIONS)
+    ]
+    acknowledged: Natural = 0
+
+
+class BatchReply(Message, frozen=True, kw_only=True):
+    """One result for each operation, in order."""
+
+    results: list[OpResult]
