@@ -95,7 +95,7 @@ _ALL = (
         "metad",
         "POST",
         "/v1/session/events",
-        metadata.SessionRequest,
+        metadata.FollowEvents,
         Event,
         ("client",),
         idempotent=False,

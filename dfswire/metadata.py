@@ -52,9 +52,20 @@ class SessionGrant(Message, frozen=True, kw_only=True):
 
 
 class SessionRequest(Message, frozen=True, kw_only=True):
-    """Renew, close, or follow the events of a session."""
+    """Renew or close a session."""
 
     session: str
+
+
+class FollowEvents(Message, frozen=True, kw_only=True):
+    """Open the event stream: everything cached before is forgotten, except what is said here.
+
+    `open_inodes`: all inodes that this client has open, so that metad, even a restarted one, keeps
+    those of them whose last name is gone.
+    """
+
+    session: str
+    open_inodes: list[int] = []
 
 
 class AckEvents(Message, frozen=True, kw_only=True):
