@@ -1,0 +1,111 @@
+"""What every dfs process needs around its real work: configuration, logging, systemd, addresses.
+
+Used by the `__main__` of each daemon, by the mount and by the command line.  A mistake that a
+person can correct is a `UsageError` whose text names the file and the key.  Log lines carry the id
+of the request being served (`REQUEST_ID`), so one call can be followed through several daemons.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import difflib
+import importlib.metadata
+import logging
+import os
+import socket
+import sys
+import tomllib
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
+
+from dfswire.errors import UsageError
+
+T = TypeVar("T")
+
+REQUEST_ID: contextvars.ContextVar[str] = contextvars.ContextVar("dfs_request_id", default="")
+"""The request that this task is serving; calls made meanwhile carry the same id on."""
+
+
+def software_version() -> str:
+    """The version of the installed package, for people and for `Hello`."""
+    return importlib.metadata.version("dfsmount")
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """(host, port) of "host:port", "[v6]:port" or "http://host:port".  Raises UsageError."""
+    url = text if "://" in text else f"http://{text}"
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError as problem:
+        raise UsageError(f"not an address: {text!r} ({problem})") from problem
+    extra = parts.path.strip("/") or parts.query or parts.fragment or parts.username
+    if parts.scheme != "http" or not host or port is None or extra:
+        raise UsageError(f"not an address: {text!r}; give host:port or http://host:port")
+    return host, port
+
+
+def load_config(kind: type[T], path: str | Path) -> T:
+    """The TOML file at `path` as a `kind` (a dataclass or msgspec struct).  Raises UsageError.
+
+    A key that `kind` does not know is refused, with the nearest known one: a setting that is
+    silently ignored is worse than a daemon that does not start.
+    """
+    try:
+        raw = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as problem:
+        raise UsageError(f"cannot read {path}: {problem.strerror}") from problem
+    except ValueError as problem:  # TOML syntax, or not UTF-8
+        raise UsageError(f"{path}: {problem}") from problem
+    _refuse_unknown_keys(kind, raw, path)
+    try:
+        return msgspec.convert(raw, kind)
+    except msgspec.ValidationError as problem:
+        raise UsageError(f"{path}: {problem}") from problem
+
+
+def _refuse_unknown_keys(kind: type[T], raw: dict[str, object], path: str | Path) -> None:
+    shape = msgspec.inspect.type_info(kind)
+    known = [field.encode_name for field in getattr(shape, "fields", ())]
+    for key in raw:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise UsageError(f"{path}: unknown setting {key!r}{hint}")
+
+
+class _RequestIdFilter(logging.Filter):
+    """Gives every record the attribute `request`, which the format below prints."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.request = REQUEST_ID.get() or "-"
+        return True
+
+
+def setup_logging(level: str = "INFO") -> None:
+    """Log to standard error, one line a record.  Raises UsageError for an unknown level."""
+    known = logging.getLevelNamesMapping()
+    if level.upper() not in known:
+        raise UsageError(f"unknown log level {level!r}; one of {', '.join(known)}")
+    # journald stamps each line itself; a second time in the text only makes it longer
+    stamp = "" if "JOURNAL_STREAM" in os.environ else "%(asctime)s "
+    handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(_RequestIdFilter())
+    handler.setFormatter(
+        logging.Formatter(f"{stamp}%(levelname)s %(name)s [%(request)s] %(message)s")
+    )
+    logging.basicConfig(level=known[level.upper()], handlers=[handler], force=True)
+
+
+def notify(state: str) -> bool:
+    """Tell systemd about this process ("READY=1", "STATUS=..."); False when nobody listens."""
+    where = os.environ.get("NOTIFY_SOCKET")
+    if not where:
+        return False
+    address = "\0" + where[1:] if where.startswith("@") else where
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+        sock.sendto(state.encode(), address)
+    return True

@@ -1,0 +1,228 @@
+"""From one HTTP request to one handler and back, without a socket.
+
+The socket server and the tests' direct transport both call `Dispatcher.dispatch`; a service gives
+it one handler for each of its calls.  It decodes by the call table, refuses foreign protocol
+versions, enforces the caller's deadline, and turns every error into a `Fault` with its code, so a
+handler knows neither HTTP nor encodings.  It never raises except for cancellation.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import trio
+
+from dfswire import codec
+from dfswire.bodies import BodySource, FileRange, Octets, read_body, to_frame
+from dfswire.calls import (
+    DEADLINE_HEADER,
+    MESSAGE_HEADER,
+    REQUEST_ID_HEADER,
+    VERSION_HEADER,
+    Call,
+    by_path,
+)
+from dfswire.daemon import REQUEST_ID
+from dfswire.errors import (
+    ClusterError,
+    DFSError,
+    FileError,
+    NoEntry,
+    ProtocolError,
+    Unavailable,
+    UnknownChunk,
+    UsageError,
+    WrongVersion,
+)
+from dfswire.messages import MESSAGE_MAX_BYTES, PROTOCOL_VERSION, Empty
+
+__all__ = [
+    "BodySource",
+    "Dispatcher",
+    "FileRange",
+    "Handler",
+    "Octets",
+    "Reply",
+    "Response",
+    "fault_response",
+]
+
+log = logging.getLogger(__name__)
+
+DEADLINE_DEFAULT_S = 60.0  # for callers that send none (curl); dfs's own clients always send one
+DEADLINE_MAX_S = 3600.0  # no call holds a handler for longer, whatever the caller says
+REQUEST_ID_MAX_CHARS = 64
+OCTETS = "application/octet-stream"
+
+_STATUS: dict[type[DFSError], int] = {
+    NoEntry: 404,
+    UnknownChunk: 404,
+    FileError: 409,
+    ClusterError: 409,
+    ProtocolError: 400,
+    UsageError: 400,
+    Unavailable: 503,
+    DFSError: 500,
+}
+"""For people and proxies; programs look at the code in the Fault."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a handler of a `reply_body` call returns: the message, and the octets beside it."""
+
+    message: msgspec.Struct
+    body: Octets | FileRange | None = None
+
+
+@dataclass(frozen=True)
+class Response:
+    """An HTTP reply, not yet on any wire.  A `body` that is an iterator is a stream of frames."""
+
+    status: int
+    body: Octets | FileRange | AsyncIterator[bytes]
+    headers: list[tuple[str, bytes]] = field(default_factory=list)
+
+
+Handler = Callable[[Any, BodySource], Awaitable[Any]]
+"""(request message, body) -> a message; a `Reply` for reply_body calls; for stream calls an async
+iterator of messages.  Raises DFSError; anything else is logged and travels as "internal"."""
+
+
+class Dispatcher:
+    """The calls of one service, bound to their handlers."""
+
+    def __init__(self, service: str, handlers: Mapping[str, Handler]) -> None:
+        """Raises ValueError unless `handlers` has exactly the service's calls, by name."""
+        self._calls = by_path(service)
+        names = {call.name for call in self._calls.values()}
+        if difference := names ^ handlers.keys():
+            raise ValueError(f"handlers of {service} do not fit the call table: {difference}")
+        self._handlers = dict(handlers)
+
+    async def dispatch(
+        self, method: str, path: str, headers: Mapping[str, str], body: BodySource
+    ) -> Response:
+        """Answer one request.  `headers` have lower-case names.
+
+        The caller owns what it gets: it closes a FileRange, and iterates or closes a stream.
+        """
+        token = REQUEST_ID.set(headers.get(REQUEST_ID_HEADER.lower(), "")[:REQUEST_ID_MAX_CHARS])
+        reply_type = codec.JSON if codec.JSON in headers.get("accept", "") else codec.MSGPACK
+        try:
+            call = self._calls.get((method, path))
+            if call is None:
+                problem = ProtocolError(f"no such call: {method} {path}")
+                return fault_response(problem, reply_type, status=404)
+            return await self._answer(call, headers, body, reply_type)
+        except DFSError as problem:
+            log.debug("%s %s: %s: %s", method, path, problem.code, problem)
+            return fault_response(problem, reply_type)
+        except Exception as problem:
+            # A defect in a handler must not take the daemon down with it.
+            log.exception("%s %s failed unexpectedly", method, path)
+            return fault_response(DFSError(f"{type(problem).__name__}: {problem}"), reply_type)
+        finally:
+            REQUEST_ID.reset(token)
+
+    async def _answer(
+        self, call: Call, headers: Mapping[str, str], body: BodySource, reply_type: str
+    ) -> Response:
+        _check_version(headers.get(VERSION_HEADER.lower()))
+        deadline_s = _deadline(headers.get(DEADLINE_HEADER.lower()))
+        try:
+            with trio.fail_after(deadline_s):
+                request = await _read_request(call, headers, body)
+                answer = await self._handlers[call.name](request, body)
+        except trio.TooSlowError as problem:
+            raise Unavailable(f"{call.name} took longer than {deadline_s:g} s") from problem
+        if call.stream:
+            return Response(200, _frames(answer), [("Content-Type", OCTETS.encode())])
+        if call.reply_body:
+            return _octets_response(answer)
+        return _message_response(200, answer, reply_type)
+
+
+def fault_response(
+    error: DFSError, content_type: str = codec.MSGPACK, *, status: int | None = None
+) -> Response:
+    """The reply that carries `error`; `status` where the error alone does not say it."""
+    if status is None:
+        status = next(_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS)
+    return _message_response(status, codec.fault_of(error), content_type)
+
+
+def _message_response(status: int, message: msgspec.Struct, content_type: str) -> Response:
+    body = codec.encode(message, content_type)
+    return Response(status, body, [("Content-Type", content_type.encode())])
+
+
+def _octets_response(reply: Reply) -> Response:
+    headers = [
+        ("Content-Type", OCTETS.encode()),
+        (MESSAGE_HEADER, codec.to_header(reply.message)),
+    ]
+    return Response(200, b"" if reply.body is None else reply.body, headers)
+
+
+async def _frames(messages: AsyncIterator[msgspec.Struct]) -> AsyncIterator[bytes]:
+    """The frames of a stream.  Closing this closes the handler's generator too."""
+    if (close := getattr(messages, "aclose", None)) is None:
+        async for message in messages:
+            yield to_frame(message)
+        return
+    try:
+        async for message in messages:
+            yield to_frame(message)
+    finally:
+        await close()
+
+
+async def _read_request(call: Call, headers: Mapping[str, str], body: BodySource) -> Any:
+    if call.request_body:
+        value = headers.get(MESSAGE_HEADER.lower())
+        if value is None:
+            raise ProtocolError(f"{call.name} needs the header {MESSAGE_HEADER}")
+        return codec.from_header(call.request, value.encode())
+    if body.length > MESSAGE_MAX_BYTES:
+        raise ProtocolError(f"message of {body.length} bytes; at most {MESSAGE_MAX_BYTES}")
+    data = await read_body(body)
+    if not data and call.request is Empty:
+        return Empty()  # a plain GET
+    return codec.decode(
+        call.request, memoryview(data), _content_type(headers.get("content-type", ""))
+    )
+
+
+def _content_type(value: str) -> str:
+    kind = value.partition(";")[0].strip().lower()
+    if kind in ("", codec.MSGPACK):
+        return codec.MSGPACK
+    if kind == codec.JSON:
+        return codec.JSON
+    raise ProtocolError(f"content type {kind!r}; send {codec.MSGPACK} or {codec.JSON}")
+
+
+def _check_version(value: str | None) -> None:
+    """A caller without a version is a person with curl; any other must speak ours."""
+    if value is not None and value != str(PROTOCOL_VERSION):
+        raise WrongVersion(
+            f"you speak protocol version {value}, this server speaks {PROTOCOL_VERSION}"
+        )
+
+
+def _deadline(value: str | None) -> float:
+    if value is None:
+        return DEADLINE_DEFAULT_S
+    try:
+        deadline_s = float(value)
+    except ValueError as problem:
+        raise ProtocolError(f"{DEADLINE_HEADER} is not a number: {value!r}") from problem
+    if not math.isfinite(deadline_s) or deadline_s < 0:
+        raise ProtocolError(f"{DEADLINE_HEADER} is not a duration: {value!r}")
+    return min(deadline_s, DEADLINE_MAX_S)
