@@ -1,0 +1,176 @@
+"""The mount process: `python -m dfsmount METAD DIRECTORY [-o options]`.
+
+It runs in the foreground, says READY=1 to whoever started it when the directory is mounted, and
+ends when the directory is unmounted or on SIGTERM/SIGINT, after storing what is dirty.  `dfs
+mount`, mount(8) (through its helper) and systemd start it.  Wrong arguments are one line on
+standard error and exit status 2; nothing is mounted then.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import pyfuse3
+import trio
+import typer
+
+from dfsmount.client import FileSystem, open_file_system
+from dfsmount.config import MountConfig, metad_address, parse_options
+from dfsmount.fuse import Handlers, KernelCaches, fuse_options, raise_read_ahead
+from dfsmount.runtime import SessionFile, dead_sessions, default_directory
+from dfswire.client import Client
+from dfswire.cluster import Hello
+from dfswire.daemon import notify, setup_logging, software_version
+from dfswire.errors import DFSError, ProtocolError, Unavailable, UsageError
+from dfswire.messages import Empty
+from dfswire.metadata import OpenSession, SessionGrant
+
+log = logging.getLogger(__name__)
+
+EXIT_FAILED, EXIT_USAGE = 1, 2
+FUSE_TASKS_MAX = 1000  # requests under way at once; one that waits for metad must not block others
+STOP_PATIENCE_S = 60.0  # for storing dirty data at the end
+
+
+def main() -> None:
+    """Console entry: parse, mount, exit with a status."""
+    typer.run(_command)
+
+
+def _command(
+    metad: Annotated[str, typer.Argument(help="host:port or http://host:port of metad")],
+    directory: Annotated[str, typer.Argument(help="an empty directory")],
+    options: Annotated[str, typer.Option("-o", help="comma-separated mount options")] = "",
+) -> None:
+    """Mount a dfs cluster on DIRECTORY, in the foreground."""
+    try:
+        where = str(Path(directory).absolute())
+        config = parse_options(MountConfig(metad_address(metad), where), options)
+        setup_logging("DEBUG" if config.debug else "INFO")
+        for noisy in ("httpx", "httpcore", "pyfuse3"):
+            logging.getLogger(noisy).setLevel(logging.WARNING)
+        check_directory(config)
+        trio.run(mount, config)
+    except* UsageError as problems:
+        for problem in _leaves(problems):
+            sys.stderr.write(f"dfs mount: {problem}\n")
+        raise SystemExit(EXIT_USAGE) from None
+
+
+def _leaves(group: BaseExceptionGroup[UsageError]) -> list[BaseException]:
+    leaves: list[BaseException] = []
+    for problem in group.exceptions:
+        leaves += _leaves(problem) if isinstance(problem, BaseExceptionGroup) else [problem]
+    return leaves
+
+
+def check_directory(config: MountConfig) -> None:
+    """Refuse, in one sentence, a directory that can't be mounted on.  Raises UsageError."""
+    directory = Path(config.directory)
+    mounts = Path("/proc/self/mounts").read_text().splitlines()
+    if str(directory).replace(" ", "\\040") in (line.split()[1] for line in mounts):
+        raise UsageError(
+            f"{directory} is mounted already; unmount it first: dfs umount {directory}"
+        )
+    if not directory.exists():
+        raise UsageError(f"{directory} does not exist; make it first: mkdir -p {directory}")
+    if not directory.is_dir():
+        raise UsageError(f"{directory} is not a directory")
+    if not config.nonempty and any(directory.iterdir()):
+        raise UsageError(f"{directory} is not empty; choose an empty one, or give -o nonempty")
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        raise UsageError("cannot use /dev/fuse; load the module fuse, or run as root")
+
+
+async def mount(config: MountConfig) -> None:
+    """Connect, mount, serve until unmounted.  Raises UsageError when it can't begin."""
+    client = Client()
+    await check_metad(client, config.metad)
+    directory = default_directory()
+    introduction = OpenSession(
+        host=socket.gethostname(),
+        mount_point=config.directory,
+        pid=os.getpid(),
+        software=software_version(),
+        replaces=dead_sessions(directory, config.metad),
+    )
+    record = SessionFile(directory)
+
+    def opened(grant: SessionGrant) -> None:
+        record.write(config.metad, grant.session)
+
+    try:
+        async with open_file_system(client, config, introduction, opened) as file_system:
+            await _serve(config, file_system)
+    finally:
+        record.remove()
+        await client.aclose()
+
+
+async def check_metad(client: Client, address: str) -> None:
+    """Is there a metad that speaks our version?  Raises UsageError."""
+    try:
+        hello: Hello = await client.call("metad.hello", address, Empty())
+    except Unavailable as problem:
+        raise UsageError(f"no metad answers at {address}: {problem}") from problem
+    except ProtocolError as problem:
+        raise UsageError(
+            f"{address} is no metad that this version can talk to: {problem}"
+        ) from None
+    if hello.service != "metad":
+        raise UsageError(f"at {address} is a {hello.service}, not a metad")
+
+
+async def _serve(config: MountConfig, file_system: FileSystem) -> None:
+    kernel = KernelCaches()
+    options = fuse_options(config)
+    try:
+        pyfuse3.init(Handlers(file_system.vfs, kernel), config.directory, options)
+    except RuntimeError as problem:
+        raise UsageError(f"cannot mount on {config.directory}: {problem}") from problem
+    file_system.coherence.kernel = kernel
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_announce, config)
+            nursery.start_soon(_stop_on_signal, file_system)
+            await pyfuse3.main(max_tasks=FUSE_TASKS_MAX)
+            nursery.cancel_scope.cancel()
+    finally:
+        with trio.CancelScope(deadline=trio.current_time() + STOP_PATIENCE_S, shield=True):
+            await _store_all(file_system)
+        pyfuse3.close(unmount=True)
+        notify("STOPPING=1")
+
+
+async def _announce(config: MountConfig) -> None:
+    """Once the kernel has its answer to INIT (the stat makes sure), the mount is ready."""
+    await trio.to_thread.run_sync(raise_read_ahead, config.directory, config.read_ahead_bytes)
+    log.info("%s is mounted on %s", config.metad, config.directory)
+    notify("READY=1")
+
+
+async def _stop_on_signal(file_system: FileSystem) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for number in signals:
+            log.info("%s: storing dirty data, then unmounting", signal.Signals(number).name)
+            with trio.move_on_after(STOP_PATIENCE_S):
+                await _store_all(file_system)
+            pyfuse3.terminate()
+            return
+
+
+async def _store_all(file_system: FileSystem) -> None:
+    try:
+        await file_system.files.flush_all()
+    except DFSError as problem:
+        log.error("written data is lost: %s", problem)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+"""Attributes, names, link targets and xattrs that this client holds under its lease.
+
+The vfs asks here before it asks metad.  Nothing in here ages: entries stay until metad says that
+they are no longer true (`forget_*`), until the lease ends, or until there are too many
+(`drop_all`).  An answer that was asked for before an invalidation and arrives after it must not be
+kept: every question runs inside `asking()`, whose token `put_*` compares with the invalidations
+since.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from dfswire.messages import Attr, Xattr
+
+ATTRS_MAX = 500_000  # about 300 MiB of Python objects; then everything is dropped at once
+
+
+class AttrCache:
+    """See the module's text.  `valid()` says whether the lease holds at this moment."""
+
+    def __init__(self, valid: Callable[[], bool], *, attrs_max: int = ATTRS_MAX) -> None:
+        self._valid = valid
+        self._attrs_max = attrs_max
+        self._attrs: dict[int, Attr] = {}
+        self._names: dict[int, dict[bytes, int | None]] = {}
+        self._name_count = 0
+        self._targets: dict[int, bytes] = {}
+        self._xattrs: dict[int, dict[bytes, bytes]] = {}
+        self._clock = 0
+        self._asking = 0
+        self._forgotten: dict[int, int] = {}  # inode -> clock of its last invalidation
+        self._dropped = 0
+
+    @contextmanager
+    def asking(self) -> Iterator[int]:
+        """Around a question to metad: the token for its answer."""
+        self._asking += 1
+        try:
+            yield self._clock
+        finally:
+            self._asking -= 1
+            if not self._asking:
+                self._forgotten.clear()
+
+    def is_current(self, inode: int, token: int) -> bool:
+        """May an answer about this inode, asked for at `token`, be kept?"""
+        return token >= self._dropped and token >= self._forgotten.get(inode, 0) and self._valid()
+
+    # What is known
+
+    def attr(self, inode: int) -> Attr | None:
+        return self._attrs.get(inode) if self._valid() else None
+
+    def child(self, parent: int, name: bytes) -> tuple[bool, int | None]:
+        """(known, inode); a known name without inode does not exist."""
+        names = self._names.get(parent)
+        if names is None or name not in names or not self._valid():
+            return False, None
+        return True, names[name]
+
+    def target(self, inode: int) -> bytes | None:
+        return self._targets.get(inode) if self._valid() else None
+
+    def xattrs(self, inode: int) -> dict[bytes, bytes] | None:
+        return self._xattrs.get(inode) if self._valid() else None
+
+    @property
+    def is_full(self) -> bool:
+        """Time to drop everything (the kernel's share too)."""
+        return len(self._attrs) + self._name_count > self._attrs_max
+
+    # What was learnt
+
+    def put_attr(self, attr: Attr, token: int) -> None:
+        """Keep attributes unless something newer is known; metad's ctime of an inode only grows.
+
+        What may not be kept still proves that older attributes are outdated.
+        """
+        known = self._attrs.get(attr.inode)
+        if known is not None and known.ctime_ns > attr.ctime_ns:
+            return
+        if self.is_current(attr.inode, token):
+            self._attrs[attr.inode] = attr
+        else:
+            self._attrs.pop(attr.inode, None)
+
+    def put_name(self, parent: int, name: bytes, inode: int | None, token: int) -> None:
+        """Keep what a name stands for; None: it does not exist."""
+        if not self.is_current(parent, token):
+            self.forget_name(parent, name)
+            return
+        names = self._names.setdefault(parent, {})
+        self._name_count += name not in names
+        names[name] = inode
+
+    def put_target(self, inode: int, target: bytes, token: int) -> None:
+        if self.is_current(inode, token):
+            self._targets[inode] = target
+
+    def put_xattrs(self, inode: int, xattrs: list[Xattr], token: int) -> None:
+        if self.is_current(inode, token):
+            self._xattrs[inode] = {xattr.name: xattr.value for xattr in xattrs}
+
+    # What is no longer true
+
+    def forget_attr(self, inode: int) -> None:
+        """Attributes, xattrs and link target of an inode."""
+        self._mark(inode)
+        self._attrs.pop(inode, None)
+        self._xattrs.pop(inode, None)
+        self._targets.pop(inode, None)
+
+    def forget_xattrs(self, inode: int) -> None:
+        self._mark(inode)
+        self._xattrs.pop(inode, None)
+
+    def forget_name(self, parent: int, name: bytes) -> None:
+        self._mark(parent)
+        names = self._names.get(parent, {})
+        if name in names:
+            del names[name]
+            self._name_count -= 1
+
+    def forget_names(self, parent: int) -> list[bytes]:
+        """Every name of a directory; returns those that were known."""
+        self._mark(parent)
+        names = self._names.pop(parent, {})
+        self._name_count -= len(names)
+        return list(names)
+
+    def drop_all(self) -> list[tuple[int, bytes]]:
+        """Everything; returns the names that were known, as (parent, name)."""
+        self._clock += 1
+        self._dropped = self._clock
+        known = [(parent, name) for parent, names in self._names.items() for name in names]
+        for table in (self._attrs, self._names, self._targets, self._xattrs, self._forgotten):
+            table.clear()
+        self._name_count = 0
+        return known
+
+    def _mark(self, inode: int) -> None:
+        self._clock += 1
+        if self._asking:
+            self._forgotten[inode] = self._clock

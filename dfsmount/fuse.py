@@ -1,0 +1,351 @@
+"""The kernel's view: pyfuse3 handlers of a few lines each.
+
+Every handler calls the vfs, converts between kernel types and messages, and maps one exception to
+an errno; nothing here knows how a file system works.  `KernelCaches` is the way back: invalidations
+from other clients.  Entries and attributes are given to the kernel for as long as the lease holds.
+
+A handler must not await between the vfs's answer and its return: then no invalidation can come
+between checking that the answer is still true and the kernel having it.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from collections.abc import Callable, Coroutine, Sequence
+from functools import wraps
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar, cast
+
+import pyfuse3
+from pyfuse3 import FileHandleT, FileNameT, FlagT, FUSEError, InodeT, ModeT, RequestContext
+
+from dfsmount.config import MountConfig
+from dfsmount.vfs import Vfs
+from dfswire.errors import DFSError, FileError
+from dfswire.messages import BLOCK_SIZE_BYTES, NAME_MAX_BYTES, Attr
+from dfswire.operations import SetAttr
+
+log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+STATFS_BLOCK_BYTES = 4096
+
+
+def speaks_errno(
+    handler: Callable[P, Coroutine[Any, Any, T]],
+) -> Callable[P, Coroutine[Any, Any, T]]:
+    """The one place where an error of ours becomes the kernel's."""
+
+    @wraps(handler)
+    async def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return await handler(*args, **kwargs)
+        except DFSError as problem:
+            if not isinstance(problem, FileError):
+                log.warning("%s: %s", handler.__name__, problem)
+            raise FUSEError(problem.errno) from problem
+
+    return wrapped
+
+
+class KernelCaches:
+    """The kernel's inodes and names, as far as this mount has told it of them."""
+
+    def __init__(self) -> None:
+        self._lookups: dict[int, int] = {}
+
+    def count(self, inode: int) -> None:
+        """The kernel learns of an inode (once more)."""
+        self._lookups[inode] = self._lookups.get(inode, 0) + 1
+
+    def forget(self, inode: int, count: int) -> bool:
+        """The kernel gives lookups back; True when it does not know the inode any more."""
+        left = self._lookups.get(inode, 0) - count
+        if left > 0:
+            self._lookups[inode] = left
+            return False
+        self._lookups.pop(inode, None)
+        return True
+
+    def inodes(self) -> list[int]:
+        return [pyfuse3.ROOT_INODE, *self._lookups]
+
+    def forget_inode(self, inode: int, data: bool) -> None:
+        _ignoring_enoent(lambda: pyfuse3.invalidate_inode(inode, not data))
+
+    def forget_name(self, parent: int, name: bytes) -> None:
+        _ignoring_enoent(lambda: pyfuse3.invalidate_entry(parent, FileNameT(name)))
+
+
+def _ignoring_enoent(notify: Callable[[], None]) -> None:
+    """The kernel answers ENOENT for what it does not have: it is forgotten already."""
+    try:
+        notify()
+    except OSError as problem:
+        if problem.errno not in (errno.ENOENT, errno.ENOTCONN, errno.ENODEV):
+            raise
+
+
+class Handlers(pyfuse3.Operations):
+    """pyfuse3's operations on a Vfs."""
+
+    supports_dot_lookup = True
+    enable_writeback_cache = False  # written data must reach the vfs to be seen by other clients
+
+    def __init__(self, vfs: Vfs, kernel: KernelCaches) -> None:
+        super().__init__()
+        self._vfs = vfs
+        self._kernel = kernel
+
+    def _attributes(self, attr: Attr) -> pyfuse3.EntryAttributes:
+        entry = pyfuse3.EntryAttributes()
+        entry.st_ino, entry.generation = attr.inode, attr.generation
+        entry.st_mode, entry.st_nlink = attr.mode, attr.nlink
+        entry.st_uid, entry.st_gid, entry.st_rdev = attr.uid, attr.gid, attr.rdev
+        entry.st_size, entry.st_blksize = attr.size, BLOCK_SIZE_BYTES
+        entry.st_blocks = -(-attr.allocated_bytes // 512)
+        entry.st_atime_ns, entry.st_mtime_ns = attr.atime_ns, attr.mtime_ns
+        entry.st_ctime_ns = attr.ctime_ns
+        entry.attr_timeout = self._vfs.attr_timeout_s(attr.inode)
+        entry.entry_timeout = 0.0
+        return entry
+
+    def _entry(self, parent: int, name: bytes, attr: Attr) -> pyfuse3.EntryAttributes:
+        """Attributes of a name, counted as known to the kernel."""
+        entry = self._attributes(attr)
+        entry.entry_timeout = self._vfs.name_timeout_s(parent, name)
+        self._kernel.count(attr.inode)
+        return entry
+
+    # Names
+
+    @speaks_errno
+    async def lookup(
+        self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext
+    ) -> pyfuse3.EntryAttributes:
+        attr = await self._vfs.lookup(parent_inode, name)
+        if attr is not None:
+            return self._entry(parent_inode, name, attr)
+        timeout_s = self._vfs.name_timeout_s(parent_inode, name)
+        if timeout_s <= 0:
+            raise FUSEError(errno.ENOENT)
+        entry = pyfuse3.EntryAttributes()  # inode 0: the kernel may remember that there is none
+        entry.st_ino, entry.entry_timeout = 0, timeout_s
+        return entry
+
+    async def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
+        for inode, count in inode_list:
+            self._kernel.forget(inode, count)
+
+    @speaks_errno
+    async def mknod(
+        self, parent_inode: InodeT, name: FileNameT, mode: ModeT, rdev: int, ctx: RequestContext
+    ) -> pyfuse3.EntryAttributes:
+        attr = await self._vfs.make(
+            parent_inode, name, mode & ~ctx.umask, ctx.uid, ctx.gid, rdev=rdev
+        )
+        return self._entry(parent_inode, name, attr)
+
+    @speaks_errno
+    async def mkdir(
+        self, parent_inode: InodeT, name: FileNameT, mode: ModeT, ctx: RequestContext
+    ) -> pyfuse3.EntryAttributes:
+        attr = await self._vfs.mkdir(parent_inode, name, mode & ~ctx.umask, ctx.uid, ctx.gid)
+        return self._entry(parent_inode, name, attr)
+
+    @speaks_errno
+    async def symlink(
+        self, parent_inode: InodeT, name: FileNameT, target: FileNameT, ctx: RequestContext
+    ) -> pyfuse3.EntryAttributes:
+        attr = await self._vfs.symlink(parent_inode, name, target, ctx.uid, ctx.gid)
+        return self._entry(parent_inode, name, attr)
+
+    @speaks_errno
+    async def readlink(self, inode: InodeT, ctx: RequestContext) -> FileNameT:
+        return FileNameT(await self._vfs.readlink(inode))
+
+    @speaks_errno
+    async def link(
+        self, inode: InodeT, new_parent_inode: InodeT, new_name: FileNameT, ctx: RequestContext
+    ) -> pyfuse3.EntryAttributes:
+        attr = await self._vfs.link(inode, new_parent_inode, new_name)
+        return self._entry(new_parent_inode, new_name, attr)
+
+    @speaks_errno
+    async def unlink(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> None:
+        await self._vfs.unlink(parent_inode, name)
+
+    @speaks_errno
+    async def rmdir(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> None:
+        await self._vfs.rmdir(parent_inode, name)
+
+    @speaks_errno
+    async def rename(
+        self,
+        parent_inode_old: InodeT,
+        name_old: FileNameT,
+        parent_inode_new: InodeT,
+        name_new: FileNameT,
+        flags: FlagT,
+        ctx: RequestContext,
+    ) -> None:
+        await self._vfs.rename(parent_inode_old, name_old, parent_inode_new, name_new, flags)
+
+    # Attributes
+
+    @speaks_errno
+    async def getattr(self, inode: InodeT, ctx: RequestContext) -> pyfuse3.EntryAttributes:
+        return self._attributes(await self._vfs.getattr(inode))
+
+    @speaks_errno
+    async def setattr(
+        self,
+        inode: InodeT,
+        attr: pyfuse3.EntryAttributes,
+        fields: pyfuse3.SetattrFields,
+        fh: FileHandleT | None,
+        ctx: RequestContext,
+    ) -> pyfuse3.EntryAttributes:
+        change = SetAttr(
+            inode=inode,
+            mode=attr.st_mode if fields.update_mode else None,
+            uid=attr.st_uid if fields.update_uid else None,
+            gid=attr.st_gid if fields.update_gid else None,
+            size=attr.st_size if fields.update_size else None,
+            atime_ns=attr.st_atime_ns if fields.update_atime else None,
+            mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
+        )
+        return self._attributes(await self._vfs.setattr(change))
+
+    @speaks_errno
+    async def setxattr(self, inode: InodeT, name: bytes, value: bytes, ctx: RequestContext) -> None:
+        await self._vfs.setxattr(inode, name, value)
+
+    @speaks_errno
+    async def getxattr(self, inode: InodeT, name: bytes, ctx: RequestContext) -> bytes:
+        return await self._vfs.getxattr(inode, name)
+
+    @speaks_errno
+    async def listxattr(self, inode: InodeT, ctx: RequestContext) -> Sequence[bytes]:
+        return await self._vfs.listxattr(inode)
+
+    @speaks_errno
+    async def removexattr(self, inode: InodeT, name: bytes, ctx: RequestContext) -> None:
+        await self._vfs.removexattr(inode, name)
+
+    @speaks_errno
+    async def statfs(self, ctx: RequestContext) -> pyfuse3.StatvfsData:
+        figures = await self._vfs.statfs()
+        data = pyfuse3.StatvfsData()
+        data.f_bsize = data.f_frsize = STATFS_BLOCK_BYTES
+        data.f_blocks = figures.total_bytes // STATFS_BLOCK_BYTES
+        data.f_bfree = data.f_bavail = figures.free_bytes // STATFS_BLOCK_BYTES
+        data.f_files = figures.inodes + figures.inodes_free
+        data.f_ffree = data.f_favail = figures.inodes_free
+        data.f_namemax = NAME_MAX_BYTES
+        return data
+
+    # Files
+
+    @speaks_errno
+    async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> pyfuse3.FileInfo:
+        handle = await self._vfs.open(inode, flags)
+        return self._file_info(inode, handle)
+
+    @speaks_errno
+    async def create(
+        self,
+        parent_inode: InodeT,
+        name: FileNameT,
+        mode: ModeT,
+        flags: FlagT,
+        ctx: RequestContext,
+    ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
+        handle, attr = await self._vfs.create(
+            parent_inode, name, mode & ~ctx.umask, flags, ctx.uid, ctx.gid
+        )
+        return self._file_info(attr.inode, handle), self._entry(parent_inode, name, attr)
+
+    def _file_info(self, inode: int, handle: int) -> pyfuse3.FileInfo:
+        # Pages of an earlier open are still true exactly while the lease covers the inode.
+        keep = self._vfs.attr_timeout_s(inode) > 0
+        return pyfuse3.FileInfo(fh=handle, keep_cache=keep)
+
+    @speaks_errno
+    async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
+        return cast(bytes, await self._vfs.read(fh, off, size))  # pyfuse3 takes any buffer
+
+    @speaks_errno
+    async def write(self, fh: FileHandleT, off: int, buf: bytes) -> int:
+        return await self._vfs.write(fh, off, buf)
+
+    @speaks_errno
+    async def flush(self, fh: FileHandleT) -> None:
+        await self._vfs.flush(fh)
+
+    @speaks_errno
+    async def fsync(self, fh: FileHandleT, datasync: bool) -> None:
+        await self._vfs.fsync(fh)
+
+    @speaks_errno
+    async def release(self, fh: FileHandleT) -> None:
+        await self._vfs.release(fh)
+
+    # Directories
+
+    @speaks_errno
+    async def opendir(self, inode: InodeT, ctx: RequestContext) -> FileHandleT:
+        return await self._vfs.opendir(inode)
+
+    @speaks_errno
+    async def readdir(self, fh: FileHandleT, start_id: int, token: pyfuse3.ReaddirToken) -> None:
+        """Names with attributes (readdirplus); "." and ".." are not counted as lookups.
+
+        The vfs's pages are awaited one at a time; within a page there is no await.
+        """
+        cookie = start_id
+        while page := await self._vfs.readdir(fh, cookie):
+            parent = self._vfs.directory_of(fh)
+            for entry in page:
+                attributes = self._attributes(self._vfs.newest(entry.attr))
+                attributes.entry_timeout = self._vfs.name_timeout_s(parent, entry.name)
+                if not pyfuse3.readdir_reply(
+                    token, FileNameT(entry.name), attributes, entry.cookie
+                ):
+                    return
+                if entry.name not in (b".", b".."):
+                    self._kernel.count(entry.attr.inode)
+                cookie = entry.cookie
+
+    @speaks_errno
+    async def releasedir(self, fh: FileHandleT) -> None:
+        self._vfs.releasedir(fh)
+
+    async def fsyncdir(self, fh: FileHandleT, datasync: bool) -> None:
+        """Nothing to do: names are on metad's disk before their operation returns."""
+
+
+def fuse_options(config: MountConfig) -> set[str]:
+    """The options for pyfuse3.init.  What a set-uid program or device node may do stays off."""
+    options = {"default_permissions", f"fsname={config.metad}", f"subtype={config.subtype}"}
+    options |= {word for word in ("allow_other", "ro") if getattr(config, word)}
+    if os.geteuid() == 0:  # fusermount3 sets these by itself for others
+        options |= {"suid" if config.suid else "nosuid", "dev" if config.dev else "nodev"}
+    return options
+
+
+def raise_read_ahead(mount_point: str, size_bytes: int) -> bool:
+    """Let the kernel ask for more than 128 KiB at a time (2.2 -> 4.4 GB/s).  Needs root."""
+    device = Path(mount_point).stat().st_dev
+    path = f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb"
+    try:
+        with open(path, "w") as setting:
+            setting.write(str(size_bytes >> 10))
+    except OSError as problem:
+        log.info("kernel read-ahead stays as it is: %s", problem)
+        return False
+    return True

@@ -1,0 +1,218 @@
+"""This client's conversation with metad: mutations, questions, and the retries of both.
+
+Mutations gather into batches by themselves: while some are under way, those that come in wait and
+then travel together in one request.  Every batch carries `(session, sequence)` and is repeated
+until it is answered, so it executes exactly once however often metad or the network fails.
+Questions are repeated likewise.  While metad is away everything waits (a "hard" mount), or, with
+`soft_timeout_s`, fails with Unavailable after that time.  The vfs, the reader and the writer are
+its users.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import trio
+
+from dfsmount.session import Session
+from dfswire import metadata
+from dfswire.client import Client
+from dfswire.errors import DFSError, SessionLost, Unavailable, from_code
+from dfswire.messages import Attr, ChunkGrant, DirEntry, Xattr
+from dfswire.operations import (
+    BATCH_MAX_OPERATIONS,
+    AnyOperation,
+    Batch,
+    BatchReply,
+    OpResult,
+)
+
+log = logging.getLogger(__name__)
+
+CALL_DEADLINE_S = 5.0  # one attempt; a batch that waits for other clients is asked for again
+RETRY_FIRST_S = 0.05
+RETRY_MOST_S = 1.0  # a restarted metad is found again within this
+BATCHES_IN_FLIGHT_MAX = 4  # more would gain nothing: they share metad's next group commit anyway
+
+
+@dataclass(eq=False)
+class _Pending:
+    """An operation on its way; `outcome` is set when `done` is."""
+
+    operation: AnyOperation
+    done: trio.Event = field(default_factory=trio.Event)
+    outcome: OpResult | DFSError | None = None
+    leads: bool = False  # woken up to carry the next batch, its own operation included
+
+
+class MetaClient:
+    """Typed metad calls under one session."""
+
+    def __init__(
+        self, client: Client, session: Session, *, soft_timeout_s: float | None = None
+    ) -> None:
+        self._client = client
+        self._session = session
+        self._soft_timeout_s = soft_timeout_s
+        self._waiting: deque[_Pending] = deque()
+        self._batches_in_flight = 0
+
+    # Mutations
+
+    async def submit(self, operation: AnyOperation) -> OpResult:
+        """Execute one mutation, exactly once.
+
+        Raises the error of metad's answer; SessionLost when the session ended before an answer came
+        (then nobody knows whether it happened); Unavailable on a soft mount.
+        """
+        pending = _Pending(operation)
+        self._waiting.append(pending)
+        if self._batches_in_flight < BATCHES_IN_FLIGHT_MAX:
+            await self._lead()
+        while pending.outcome is None:
+            await pending.done.wait()
+            if pending.leads:
+                await self._lead()
+        return _result_of(pending.outcome)
+
+    async def _lead(self) -> None:
+        """Carry everything that waits in one batch, then wake the next leader."""
+        batch = [
+            self._waiting.popleft() for _ in range(min(len(self._waiting), BATCH_MAX_OPERATIONS))
+        ]
+        for pending in batch:
+            if pending.leads:  # woken to lead, but another task came first
+                pending.leads, pending.done = False, trio.Event()
+        self._batches_in_flight += 1
+        outcomes: Sequence[OpResult | DFSError] = [Unavailable("the client is ending")] * len(batch)
+        try:
+            outcomes = (await self._send([pending.operation for pending in batch])).results
+        except DFSError as problem:
+            outcomes = [problem] * len(batch)
+        finally:
+            self._batches_in_flight -= 1
+            for pending, outcome in zip(batch, outcomes, strict=True):
+                pending.outcome = outcome
+                pending.done.set()
+            if self._waiting:
+                self._waiting[0].leads = True
+                self._waiting[0].done.set()
+
+    async def _send(self, operations: list[AnyOperation]) -> BatchReply:
+        session, sequence = await self._session.begin()
+        try:
+            batch = Batch(
+                session=session,
+                sequence=sequence,
+                operations=operations,
+                acknowledged=self._session.acknowledged,
+            )
+            reply: BatchReply = await self._persist("meta.batch", batch)
+        finally:
+            self._session.finish(session, sequence)
+        return reply
+
+    # Questions
+
+    async def lookup(self, parent: int, name: bytes) -> Attr | None:
+        """The attributes of a name, or None when there is none."""
+        reply: metadata.LookupReply = await self._ask(
+            "meta.lookup", metadata.LookupRequest, parent=parent, name=name
+        )
+        return reply.attr
+
+    async def getattr(self, inode: int) -> Attr:
+        reply: metadata.AttrReply = await self._ask(
+            "meta.getattr", metadata.InodeRequest, inode=inode
+        )
+        return reply.attr
+
+    async def readlink(self, inode: int) -> bytes:
+        reply: metadata.ReadlinkReply = await self._ask(
+            "meta.readlink", metadata.InodeRequest, inode=inode
+        )
+        return reply.target
+
+    async def xattrs(self, inode: int) -> list[Xattr]:
+        reply: metadata.XattrsReply = await self._ask(
+            "meta.xattrs", metadata.InodeRequest, inode=inode
+        )
+        return reply.xattrs
+
+    async def readdir(self, inode: int, cookie: int) -> tuple[list[DirEntry], bool, Attr]:
+        """Entries after `cookie`, whether they are the last ones, and the directory's parent."""
+        reply: metadata.ReaddirReply = await self._ask(
+            "meta.readdir", metadata.ReaddirRequest, inode=inode, cookie=cookie
+        )
+        return reply.entries, reply.end, reply.parent
+
+    async def layout(self, inode: int, offset: int, length: int) -> metadata.LayoutReply:
+        reply: metadata.LayoutReply = await self._ask(
+            "meta.layout", metadata.LayoutRequest, inode=inode, offset=offset, length=length
+        )
+        return reply
+
+    async def statfs(self) -> metadata.StatfsReply:
+        reply: metadata.StatfsReply = await self._ask("meta.statfs", metadata.StatfsRequest)
+        return reply
+
+    async def grant(self, count: int, avoid: list[str]) -> list[ChunkGrant]:
+        """New chunks to write.  Raises NoSpace."""
+        reply: metadata.GrantReply = await self._ask(
+            "meta.grant", metadata.GrantRequest, count=count, avoid=avoid
+        )
+        return reply.grants
+
+    async def report_bad(self, chunk: bytes, disk: str, reason: str) -> None:
+        """Tell metad that a replica did not give its bytes."""
+        await self._ask(
+            "meta.bad_replica", metadata.BadReplica, chunk=chunk, disk=disk, reason=reason
+        )
+
+    async def _ask(self, call: str, kind: type[msgspec.Struct], **fields: Any) -> Any:
+        """Ask until answered.  A lost session is no obstacle to a question: it is asked again."""
+        while True:
+            session = await self._session.current()
+            try:
+                return await self._persist(call, kind(session=session, **fields))
+            except SessionLost:
+                log.debug("asking %s again under a new session", call)
+                self._session.lost(session)
+
+    async def _persist(self, call: str, request: msgspec.Struct) -> Any:
+        """Repeat a call until it is answered; back off, but never longer than RETRY_MOST_S."""
+        give_up_at = trio.current_time() + (self._soft_timeout_s or float("inf"))
+        pause_s = RETRY_FIRST_S
+        while True:
+            sent_at = trio.current_time()
+            try:
+                reply = await self._client.call(
+                    call, self._session.address, request, deadline_s=CALL_DEADLINE_S, attempts=1
+                )
+            except Unavailable as problem:
+                if trio.current_time() >= give_up_at:
+                    raise
+                log.info("metad does not answer %s (%s); waiting", call, problem)
+                await trio.sleep(pause_s * random.uniform(0.5, 1.0))
+                pause_s = min(2 * pause_s, RETRY_MOST_S)
+            except SessionLost:
+                self._session.lost(getattr(request, "session", ""))
+                raise
+            else:
+                if call == "meta.batch":
+                    self._session.renewed(sent_at)
+                return reply
+
+
+def _result_of(outcome: OpResult | DFSError) -> OpResult:
+    if isinstance(outcome, DFSError):
+        raise outcome
+    if outcome.fault is not None:
+        raise from_code(outcome.fault.code, outcome.fault.message)
+    return outcome

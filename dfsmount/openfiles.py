@@ -1,0 +1,220 @@
+"""Open files: handles, the writer and the readers behind them, and inodes that outlive their names.
+
+All handles of an inode share one writer, so this host always sees its own writes; every handle has
+its own reader, because read-ahead follows one reader's steps.  The vfs is the user.  It promises
+that a lost write is reported once to every handle that was open when it happened, and that an inode
+whose last name is gone is released to metad when its last handle here closes, not before.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+import trio
+
+from dfsmount.reader import Reader
+from dfsmount.writer import Writer
+from dfswire.errors import BadHandle, DFSError
+from dfswire.messages import Attr
+
+log = logging.getLogger(__name__)
+
+Octets = bytes | bytearray | memoryview
+
+
+@dataclass
+class OpenInode:
+    """An inode with at least one handle."""
+
+    inode: int
+    writer: Writer
+    handles: int = 0
+    unlinked: bool = False
+
+
+@dataclass
+class Handle:
+    """One open(2)."""
+
+    file: OpenInode
+    reader: Reader
+    flags: int
+    errors_seen: int = 0
+
+
+@dataclass
+class _Removal:
+    """Operations under way that may remove the last name of an inode; opens wait for them."""
+
+    count: int = 0
+    done: trio.Event = field(default_factory=trio.Event)
+
+
+class OpenFiles:
+    """The table of handles.
+
+    `make_writer(inode)` and `make_reader(inode)` build the data path; `release(inode)` tells
+    metad, in the background, that an unlinked inode is not open here.
+    """
+
+    def __init__(
+        self,
+        make_writer: Callable[[int], Writer],
+        make_reader: Callable[[int], Reader],
+        release: Callable[[int], None],
+    ) -> None:
+        self._make_writer = make_writer
+        self._make_reader = make_reader
+        self._release = release
+        self._inodes: dict[int, OpenInode] = {}
+        self._handles: dict[int, Handle] = {}
+        self._next_handle = 1
+        self._removals: dict[int, _Removal] = {}
+
+    # Opening and closing
+
+    async def open(self, inode: int, flags: int) -> int:
+        """A new handle.  Waits while the inode's last name may be going."""
+        while removal := self._removals.get(inode):
+            await removal.done.wait()
+        file = self._inodes.get(inode)
+        if file is None:
+            file = self._inodes[inode] = OpenInode(inode, self._make_writer(inode))
+        file.handles += 1
+        number, self._next_handle = self._next_handle, self._next_handle + 1
+        self._handles[number] = Handle(
+            file, self._make_reader(inode), flags, file.writer.error_count
+        )
+        return number
+
+    async def close(self, number: int) -> None:
+        """The last handle of an inode flushes what is left (after mmap there may be something)."""
+        handle = self._handles.pop(number)
+        file = handle.file
+        try:
+            if file.handles == 1 and file.writer.has_dirty and not file.unlinked:
+                await file.writer.flush(durable=False)
+        except DFSError as problem:
+            log.warning("inode %d: written data is lost: %s", file.inode, problem)
+        finally:
+            file.handles -= 1
+            if file.handles == 0:
+                file.writer.discard()
+                del self._inodes[file.inode]
+                if file.unlinked:
+                    self._release(file.inode)
+
+    def handle(self, number: int) -> Handle:
+        try:
+            return self._handles[number]
+        except KeyError as problem:
+            raise BadHandle(f"no open file with handle {number}") from problem
+
+    def writer(self, inode: int) -> Writer | None:
+        """The writer of an open inode, if it has anything to say."""
+        file = self._inodes.get(inode)
+        return file.writer if file is not None and file.writer.has_dirty else None
+
+    def any_writer(self, inode: int) -> Writer | None:
+        """The writer of an open inode, dirty or not."""
+        file = self._inodes.get(inode)
+        return file.writer if file is not None else None
+
+    # Data
+
+    async def read(self, number: int, offset: int, length: int, attr: Attr) -> Octets:
+        """Bytes of the file, dirty ones laid over clean ones; short only at the end of the file.
+
+        A view that is returned is good until the caller next awaits.
+        """
+        handle = self.handle(number)
+        writer = handle.file.writer
+        size = max(attr.size, writer.dirty_end)
+        length = max(0, min(length, size - offset))
+        if not length or not writer.has_dirty:
+            return await handle.reader.read(offset, length, size) if length else b""
+        dirty = writer.overlay(offset, length)
+        if len(dirty) == 1 and len(dirty[0][1]) == length:
+            return dirty[0][1]
+        # A dirty range may be committed while the clean bytes are fetched, too late for that fetch
+        # and gone from the overlay after it: so what was dirty before is kept (copied), and what is
+        # dirty afterwards is laid on top.
+        before = [(at, bytes(data)) for at, data in dirty]
+        clean = await handle.reader.read(offset, length, size)
+        result = bytearray(clean)
+        result.extend(bytes(length - len(result)))
+        for at, data in [*before, *writer.overlay(offset, length)]:
+            result[at - offset : at - offset + len(data)] = data
+        return result
+
+    async def write(self, number: int, offset: int, data: Octets, now_ns: int) -> int:
+        await self.handle(number).file.writer.write(offset, data, now_ns)
+        return len(data)
+
+    async def flush(self, number: int, *, durable: bool) -> None:
+        """Store what is dirty; raise a lost write that this handle has not reported yet."""
+        handle = self.handle(number)
+        writer = handle.file.writer
+        try:
+            if writer.has_dirty or durable:
+                await writer.flush(durable=durable)
+        finally:
+            seen, handle.errors_seen = handle.errors_seen, writer.error_count
+        writer.check_error(seen)
+
+    async def flush_inode(self, inode: int) -> None:
+        """Store what is dirty of an inode, if anything is."""
+        if (writer := self.writer(inode)) is not None:
+            await writer.flush(durable=False)
+
+    async def flush_all(self) -> None:
+        """At unmounting."""
+        for file in list(self._inodes.values()):
+            if file.writer.has_dirty:
+                await file.writer.flush(durable=True)
+
+    # Inodes without a name
+
+    async def while_removing(
+        self, inode: int | None, remove: Callable[[bool], Awaitable[list[Attr]]]
+    ) -> list[Attr]:
+        """Run `remove(held)`, which may take the last name of `inode`; nobody opens it
+        meanwhile.""" if inode is None:
+            return await remove(False)
+        removal = self._removals.setdefault(inode, _Removal())
+        removal.count += 1
+        try:
+            attrs = await remove(inode in self._inodes)
+            last = any(attr.inode == inode and attr.nlink == 0 for attr in attrs)
+            if last and inode in self._inodes:
+                self._inodes[inode].unlinked = True
+            return attrs
+        finally:
+            removal.count -= 1
+            if removal.count == 0:
+                del self._removals[inode]
+                removal.done.set()
+
+    def unlinked_elsewhere(self, inode: int) -> None:
+        """Another client took the last name."""
+        if inode in self._inodes:
+            self._inodes[inode].unlinked = True
+        else:
+            self._release(inode)
+
+    def open_inodes(self) -> list[int]:
+        return list(self._inodes)
+
+    def session_lost(self) -> None:
+        """What was not committed can't be any more; every handle hears of it once."""
+        for file in self._inodes.values():
+            if file.writer.has_dirty:
+                file.writer.fail("the session with metad was lost before this data was committed")
+
+
+def wants_write(flags: int) -> bool:
+    """Do these open(2) flags allow writing?"""
+    return flags & os.O_ACCMODE != os.O_RDONLY

@@ -1,0 +1,224 @@
+"""One client's session with metad: its lease, its sequence numbers, its stream of invalidations.
+
+`Session.run` keeps it alive: it opens the session, follows the event stream, hands each event to
+the `Listener` (which makes this host forget what is no longer true) and only then acknowledges it,
+because metad lets the other client's change complete when it has that acknowledgement.  When the
+lease ends before metad could be reached, the listener is told to drop everything, so nothing stale
+is served; when metad ends the session, a new one is opened and the listener learns that what was
+not committed is lost.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable
+from typing import Protocol
+
+import trio
+
+from dfswire.client import Client
+from dfswire.errors import SessionLost, Unavailable
+from dfswire.messages import Event, Invalidation
+from dfswire.metadata import AckEvents, FollowEvents, OpenSession, SessionGrant, SessionRequest
+
+log = logging.getLogger(__name__)
+
+RECONNECT_PAUSE_S = 0.2
+
+
+class Listener(Protocol):
+    """Who must forget."""
+
+    async def invalidate(self, invalidations: list[Invalidation]) -> None:
+        """Return when neither this process nor its kernel will serve these things any more."""
+
+    async def drop_all(self) -> None:
+        """Forget everything that is cached; data that is not yet committed stays."""
+
+    def open_inodes(self) -> list[int]:
+        """All inodes that are open at this moment."""
+
+    async def session_lost(self) -> None:
+        """The session ended: uncommitted data and grants are worth nothing any more."""
+
+
+class Session:
+    """The state described above.  Its lease is counted on trio's clock."""
+
+    def __init__(
+        self,
+        client: Client,
+        address: str,
+        introduction: OpenSession,
+        *,
+        opened: Callable[[SessionGrant], None] = lambda grant: None,
+    ) -> None:
+        """`opened` is told of every session that metad grants."""
+        self.address = address
+        self.grant: SessionGrant | None = None
+        self._client = client
+        self._introduction = introduction
+        self._lease_until = -1.0
+        self._following = False
+        self._next_sequence = 1
+        self._outstanding: set[int] = set()
+        self._opened = trio.Event()
+        self._lost = trio.Event()
+        self._renewed = trio.Event()
+        self._tell_opened = opened
+
+    # For those who speak under this session
+
+    async def open(self) -> SessionGrant:
+        """Open a session now.  Raises Unavailable, ProtocolError."""
+        sent_at = trio.current_time()
+        grant: SessionGrant = await self._client.call(
+            "session.open", self.address, self._introduction
+        )
+        self.grant = grant
+        self._next_sequence, self._outstanding = 1, set()
+        self._lost = trio.Event()
+        self._opened.set()
+        self.renewed(sent_at)
+        self._tell_opened(grant)
+        return grant
+
+    async def current(self) -> str:
+        """The session's id; waits while there is none."""
+        while self.grant is None:
+            await self._opened.wait()
+        return self.grant.session
+
+    async def begin(self) -> tuple[str, int]:
+        """The session and a new sequence number, to be given back with `finish`."""
+        session = await self.current()
+        sequence = self._next_sequence
+        self._next_sequence += 1
+        self._outstanding.add(sequence)
+        return session, sequence
+
+    def finish(self, session: str, sequence: int) -> None:
+        """The batch was answered (or given up)."""
+        if self.grant is not None and self.grant.session == session:
+            self._outstanding.discard(sequence)
+
+    @property
+    def acknowledged(self) -> int:
+        """All sequence numbers up to this one are answered."""
+        return min(self._outstanding, default=self._next_sequence) - 1
+
+    def renewed(self, sent_at: float) -> None:
+        """A request that was sent at this time has succeeded: the lease counts from then."""
+        if self.grant is not None:
+            self._lease_until = max(self._lease_until, sent_at + self.grant.lease_s)
+            if self._lease_until > trio.current_time():
+                self._renewed.set()
+
+    def lease_left_s(self) -> float:
+        """How long cached things may still be believed; 0 while no event stream is followed."""
+        return max(0.0, self._lease_until - trio.current_time()) if self._following else 0.0
+
+    def lost(self, session: str) -> None:
+        """metad said that it does not know this session (any more)."""
+        if self.grant is not None and self.grant.session == session:
+            log.warning("metad ended this client's session; opening a new one")
+            self.grant = None
+            self._opened = trio.Event()
+            self._following, self._lease_until = False, -1.0
+            self._lost.set()
+
+    # For the one task that keeps it
+
+    async def run(self, listener: Listener) -> None:
+        """Keep a session for ever (until cancelled)."""
+        while True:
+            if self.grant is None:
+                await listener.drop_all()
+                await listener.session_lost()
+                await self._reopen()
+            assert self.grant is not None  # mypy: _reopen does not return before
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._renew, self.grant)
+                nursery.start_soon(self._guard_lease, listener)
+                nursery.start_soon(self._follow, self.grant, listener)
+                await self._lost.wait()
+                nursery.cancel_scope.cancel()
+
+    async def close(self) -> None:
+        """Give the session back, so that nobody waits for its lease to end."""
+        if self.grant is not None:
+            request = SessionRequest(session=self.grant.session)
+            try:
+                await self._client.call("session.close", self.address, request, deadline_s=2.0)
+            except (Unavailable, SessionLost) as problem:
+                log.info("session not closed (%s); it ends with its lease", problem)
+            self.grant = None
+
+    async def _reopen(self) -> None:
+        while True:
+            try:
+                await self.open()
+            except Unavailable as problem:
+                log.info("no new session yet: %s", problem)
+                await trio.sleep(RECONNECT_PAUSE_S)
+            else:
+                return
+
+    async def _renew(self, grant: SessionGrant) -> None:
+        while True:
+            await trio.sleep(grant.renew_s * random.uniform(0.8, 1.0))
+            sent_at = trio.current_time()
+            try:
+                await self._client.call(
+                    "session.renew", self.address, SessionRequest(session=grant.session)
+                )
+            except Unavailable as problem:
+                log.info("lease not renewed: %s", problem)
+                await trio.sleep(RECONNECT_PAUSE_S)
+            except SessionLost:
+                self.lost(grant.session)
+            else:
+                self.renewed(sent_at)
+
+    async def _guard_lease(self, listener: Listener) -> None:
+        """Drop everything at the moment the lease ends, whatever else hangs."""
+        while True:
+            await trio.sleep_until(self._lease_until)
+            if trio.current_time() >= self._lease_until:
+                log.warning("the lease ended without an answer from metad; caches are dropped")
+                self._renewed = trio.Event()
+                await listener.drop_all()
+                await self._renewed.wait()
+
+    async def _follow(self, grant: SessionGrant, listener: Listener) -> None:
+        """Follow the event stream; open it again whenever it breaks."""
+        while True:
+            # Nothing cached may outlive a gap in the stream: an event may have been missed in it.
+            self._following = False
+            await listener.drop_all()
+            try:
+                await self._follow_once(grant, listener)
+            except Unavailable as problem:
+                log.info("event stream: %s", problem)
+                await trio.sleep(RECONNECT_PAUSE_S * random.uniform(0.5, 1.0))
+            except SessionLost:
+                self.lost(grant.session)
+
+    async def _follow_once(self, grant: SessionGrant, listener: Listener) -> None:
+        request = FollowEvents(session=grant.session, open_inodes=listener.open_inodes())
+        async with self._client.stream("session.events", self.address, request) as events:
+            async for event in events:
+                self._following = True
+                await self._obey(grant, event, listener)
+
+    async def _obey(self, grant: SessionGrant, event: Event, listener: Listener) -> None:
+        if event.drop_all:
+            await listener.drop_all()
+        if event.invalidations:
+            await listener.invalidate(event.invalidations)
+        if event.drop_all or event.invalidations:
+            sent_at = trio.current_time()
+            ack = AckEvents(session=grant.session, number=event.number)
+            await self._client.call("session.ack", self.address, ack)
+            self.renewed(sent_at)

@@ -1,0 +1,384 @@
+"""The file system as this client sees it.
+
+Described here and only here; the kernel adapter (fuse.py), the simulation and later the gateway are
+thin users of it.  Names and attributes come from what is held under the lease, else from metad;
+data goes through open files.  Everything raises errors of the tree in dfswire/errors.py.
+
+Between an answer of this class and the caller's next await nothing can invalidate it; the
+`*_timeout_s` methods rely on that to tell how long an answer may be believed.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import msgspec
+
+from dfsmount.attrcache import AttrCache
+from dfsmount.coherence import Coherence
+from dfsmount.directories import Directories
+from dfsmount.layouts import Layouts
+from dfsmount.metaclient import MetaClient
+from dfsmount.openfiles import Octets, OpenFiles
+from dfsmount.session import Session
+from dfswire.errors import FileTooBig, NameTooLong, NoAttribute, NoEntry
+from dfswire.messages import FILE_MAX_BYTES, NAME_MAX_BYTES, SYMLINK_MAX_BYTES, Attr, DirEntry
+from dfswire.metadata import StatfsReply
+from dfswire.operations import (
+    AnyOperation,
+    Create,
+    Link,
+    RemoveXattr,
+    Rename,
+    RmDir,
+    SetAttr,
+    SetXattr,
+    Unlink,
+)
+
+
+@dataclass
+class Parts:
+    """What a Vfs is made of; assembled in client.py."""
+
+    meta: MetaClient
+    session: Session
+    attrs: AttrCache
+    layouts: Layouts
+    files: OpenFiles
+    coherence: Coherence
+
+
+class Vfs:
+    """All operations of one mounted file system."""
+
+    def __init__(self, parts: Parts, now_ns: Callable[[], int] = time.time_ns) -> None:
+        self._meta = parts.meta
+        self._session = parts.session
+        self._attrs = parts.attrs
+        self._layouts = parts.layouts
+        self._files = parts.files
+        self._coherence = parts.coherence
+        self._now_ns = now_ns
+        self._directories = Directories(self._fetch_page, self.getattr)
+
+    # How long answers hold
+
+    def attr_timeout_s(self, inode: int) -> float:
+        """How long the attributes just answered may be kept; 0 when they may not."""
+        return self._session.lease_left_s() if self._attrs.attr(inode) is not None else 0.0
+
+    def name_timeout_s(self, parent: int, name: bytes) -> float:
+        """Likewise for a name (also one that does not exist)."""
+        known, _ = self._attrs.child(parent, name)
+        return self._session.lease_left_s() if known else 0.0
+
+    # Names
+
+    async def lookup(self, parent: int, name: bytes) -> Attr | None:
+        """The attributes of a name; None when there is none."""
+        _check_name(name)
+        known, inode = self._attrs.child(parent, name)
+        if known:
+            return None if inode is None else await self.getattr(inode)
+        with self._attrs.asking() as token:
+            attr = await self._meta.lookup(parent, name)
+            if attr is not None:
+                self._attrs.put_attr(attr, token)
+            if name not in (b".", b".."):
+                self._attrs.put_name(parent, name, attr.inode if attr else None, token)
+        await self._keep_bounds()
+        return None if attr is None else self._overlaid(self.newest(attr))
+
+    async def make(
+        self, parent: int, name: bytes, mode: int, uid: int, gid: int, *, rdev: int = 0
+    ) -> Attr:
+        """mknod(2): a regular or special file."""
+        return await self._create(
+            Create(parent=parent, name=_check_name(name), mode=mode, uid=uid, gid=gid, rdev=rdev)
+        )
+
+    async def mkdir(self, parent: int, name: bytes, mode: int, uid: int, gid: int) -> Attr:
+        directory = stat.S_IFDIR | stat.S_IMODE(mode)
+        return await self._create(
+            Create(parent=parent, name=_check_name(name), mode=directory, uid=uid, gid=gid)
+        )
+
+    async def symlink(self, parent: int, name: bytes, target: bytes, uid: int, gid: int) -> Attr:
+        if len(target) > SYMLINK_MAX_BYTES:
+            raise NameTooLong(f"link target of {len(target)} bytes")
+        mode = stat.S_IFLNK | 0o777
+        return await self._create(
+            Create(
+                parent=parent, name=_check_name(name), mode=mode, uid=uid, gid=gid, target=target
+            )
+        )
+
+    async def create(
+        self, parent: int, name: bytes, mode: int, flags: int, uid: int, gid: int
+    ) -> tuple[int, Attr]:
+        """open(2) with O_CREAT: a handle, and the file's attributes."""
+        operation = Create(
+            parent=parent,
+            name=_check_name(name),
+            mode=stat.S_IFREG | stat.S_IMODE(mode),
+            uid=uid,
+            gid=gid,
+            exclusive=bool(flags & os.O_EXCL),
+        )
+        attr = await self._create(operation)
+        return await self.open(attr.inode, flags), await self.getattr(attr.inode)
+
+    async def readlink(self, inode: int) -> bytes:
+        target = self._attrs.target(inode)
+        if target is None:
+            with self._attrs.asking() as token:
+                target = await self._meta.readlink(inode)
+                self._attrs.put_target(inode, target, token)
+        return target
+
+    async def link(self, inode: int, parent: int, name: bytes) -> Attr:
+        await self._files.flush_inode(inode)
+        operation = Link(inode=inode, parent=parent, name=_check_name(name))
+        with self._changing(parent) as token:
+            attrs = await self._submit(operation, token)
+            self._attrs.put_name(parent, name, inode, token)
+        return attrs[0]
+
+    async def unlink(self, parent: int, name: bytes) -> None:
+        inode = await self._inode_of(parent, name)
+
+        async def remove(held: bool) -> list[Attr]:
+            operation = Unlink(parent=parent, name=_check_name(name), held=held)
+            with self._changing(parent) as token:
+                attrs = await self._submit(operation, token)
+                self._attrs.put_name(parent, name, None, token)
+            return attrs
+
+        await self._files.while_removing(inode, remove)
+
+    async def rmdir(self, parent: int, name: bytes) -> None:
+        with self._changing(parent) as token:
+            await self._submit(RmDir(parent=parent, name=_check_name(name)), token)
+            self._attrs.put_name(parent, name, None, token)
+
+    async def rename(
+        self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int
+    ) -> None:
+        """rename(2) with its flags."""
+        replaced = await self._inode_of(new_parent, new_name)
+
+        async def remove(held: bool) -> list[Attr]:
+            operation = Rename(
+                parent=parent,
+                name=_check_name(name),
+                new_parent=new_parent,
+                new_name=_check_name(new_name),
+                flags=flags,
+                held=held,
+            )
+            with self._changing(parent, new_parent) as token:
+                try:
+                    return await self._submit(operation, token)
+                finally:
+                    self._attrs.forget_name(parent, name)
+                    self._attrs.forget_name(new_parent, new_name)
+
+        await self._files.while_removing(replaced, remove)
+
+    # Attributes
+
+    async def getattr(self, inode: int) -> Attr:
+        attr = self._attrs.attr(inode)
+        if attr is None:
+            with self._attrs.asking() as token:
+                attr = await self._meta.getattr(inode)
+                self._attrs.put_attr(attr, token)
+        return self._overlaid(attr)
+
+    async def setattr(self, change: SetAttr) -> Attr:
+        """chmod, chown, utimens, truncate.
+
+        Dirty data goes first, or its later commit would undo the times that are set here.
+        """
+        if change.size is not None:
+            return await self._truncate(change)
+        await self._files.flush_inode(change.inode)
+        with self._attrs.asking() as token:
+            attrs = await self._submit(change, token)
+        return self._overlaid(attrs[0])
+
+    async def setxattr(self, inode: int, name: bytes, value: bytes, flags: int = 0) -> None:
+        operation = SetXattr(inode=inode, name=name, value=value, flags=flags)
+        await self._change_xattr(operation)
+
+    async def removexattr(self, inode: int, name: bytes) -> None:
+        await self._change_xattr(RemoveXattr(inode=inode, name=name))
+
+    async def getxattr(self, inode: int, name: bytes) -> bytes:
+        values = await self._xattrs(inode)
+        if name not in values:
+            raise NoAttribute(f"inode {inode} has no {name!r}")
+        return values[name]
+
+    async def listxattr(self, inode: int) -> list[bytes]:
+        return list(await self._xattrs(inode))
+
+    async def statfs(self) -> StatfsReply:
+        return await self._meta.statfs()
+
+    # Files
+
+    async def open(self, inode: int, flags: int) -> int:
+        """A handle for an existing file."""
+        handle = await self._files.open(inode, flags)
+        if flags & os.O_TRUNC:
+            try:
+                await self._truncate(SetAttr(inode=inode, size=0))
+            except BaseException:
+                await self._files.close(handle)
+                raise
+        return handle
+
+    async def read(self, handle: int, offset: int, length: int) -> Octets:
+        inode = self._files.handle(handle).file.inode
+        attr = self._attrs.attr(inode) or await self.getattr(inode)
+        return await self._files.read(handle, offset, length, attr)
+
+    async def write(self, handle: int, offset: int, data: Octets) -> int:
+        if offset + len(data) > FILE_MAX_BYTES:
+            raise FileTooBig(f"files end at {FILE_MAX_BYTES} bytes")
+        return await self._files.write(handle, offset, data, self._now_ns())
+
+    async def flush(self, handle: int) -> None:
+        """close(2) of one descriptor: other clients see the data from here on."""
+        await self._files.flush(handle, durable=False)
+
+    async def fsync(self, handle: int) -> None:
+        """The data survives anything from here on."""
+        await self._files.flush(handle, durable=True)
+
+    async def release(self, handle: int) -> None:
+        await self._files.close(handle)
+
+    # Directories
+
+    async def opendir(self, inode: int) -> int:
+        return self._directories.open(inode)
+
+    async def readdir(self, handle: int, cookie: int) -> list[DirEntry]:
+        """Some entries after `cookie`, none at the end."""
+        return await self._directories.read(handle, cookie)
+
+    def directory_of(self, handle: int) -> int:
+        return self._directories.inode(handle)
+
+    def releasedir(self, handle: int) -> None:
+        self._directories.close(handle)
+
+    def newest(self, attr: Attr) -> Attr:
+        """What is known now of an inode whose attributes were `attr` a moment ago."""
+        return self._overlaid(self._attrs.attr(attr.inode) or attr)
+
+    # Inside
+
+    async def _fetch_page(self, inode: int, cookie: int) -> tuple[list[DirEntry], bool, Attr]:
+        with self._attrs.asking() as token:
+            entries, end, parent = await self._meta.readdir(inode, cookie)
+            for entry in entries:
+                self._attrs.put_attr(entry.attr, token)
+                self._attrs.put_name(inode, entry.name, entry.attr.inode, token)
+        await self._keep_bounds()
+        return entries, end, parent
+
+    async def _create(self, operation: Create) -> Attr:
+        with self._changing(operation.parent) as token:
+            attrs = await self._submit(operation, token)
+            self._attrs.put_name(operation.parent, operation.name, attrs[0].inode, token)
+        await self._keep_bounds()
+        return self._overlaid(attrs[0])
+
+    async def _truncate(self, change: SetAttr) -> Attr:
+        """Truncation stays in order with this client's own commits; open or not."""
+        assert change.size is not None
+        with self._attrs.asking() as token:
+            attrs: list[Attr] = []
+
+            async def submit() -> None:
+                attrs.extend(await self._submit(change, token))
+
+            writer = self._files.any_writer(change.inode)
+            if writer is not None:
+                await writer.truncate(change.size, submit)
+            else:
+                await submit()
+            self._layouts.truncate(change.inode, change.size)
+        return self._overlaid(attrs[0])
+
+    async def _change_xattr(self, operation: SetXattr | RemoveXattr) -> None:
+        with self._attrs.asking() as token:
+            try:
+                await self._submit(operation, token)
+            finally:
+                self._attrs.forget_xattrs(operation.inode)
+
+    async def _xattrs(self, inode: int) -> dict[bytes, bytes]:
+        known = self._attrs.xattrs(inode)
+        if known is None:
+            with self._attrs.asking() as token:
+                xattrs = await self._meta.xattrs(inode)
+                self._attrs.put_xattrs(inode, xattrs, token)
+            known = {xattr.name: xattr.value for xattr in xattrs}
+        return known
+
+    async def _inode_of(self, parent: int, name: bytes) -> int | None:
+        attr = await self.lookup(parent, name)
+        return attr.inode if attr else None
+
+    async def _submit(self, operation: AnyOperation, token: int) -> list[Attr]:
+        result = await self._meta.submit(operation)
+        for attr in result.attrs:
+            if attr.nlink == 0:
+                self._attrs.forget_attr(attr.inode)
+            else:
+                self._attrs.put_attr(attr, token)
+        return result.attrs
+
+    @contextmanager
+    def _changing(self, *directories: int) -> Iterator[int]:
+        """Around an operation that changes names: see Coherence._tell_kernel."""
+        self._coherence.changing.update(directories)
+        try:
+            with self._attrs.asking() as token:
+                yield token
+        finally:
+            self._coherence.changing.subtract(directories)
+            for directory in directories:
+                if self._coherence.changing[directory] <= 0:
+                    del self._coherence.changing[directory]
+
+    def _overlaid(self, attr: Attr) -> Attr:
+        """With what this client has written but not committed."""
+        writer = self._files.writer(attr.inode)
+        if writer is None:
+            return attr
+        return msgspec.structs.replace(
+            attr, size=max(attr.size, writer.dirty_end), mtime_ns=writer.mtime_ns
+        )
+
+    async def _keep_bounds(self) -> None:
+        if self._attrs.is_full:
+            await self._coherence.drop_all()
+
+
+def _check_name(name: bytes) -> bytes:
+    if len(name) > NAME_MAX_BYTES:
+        raise NameTooLong(f"a name of {len(name)} bytes; {NAME_MAX_BYTES} is the most")
+    if not name:
+        raise NoEntry("an empty name")
+    return name
