@@ -181,8 +181,8 @@ class OpenFiles:
     async def while_removing(
         self, inode: int | None, remove: Callable[[bool], Awaitable[list[Attr]]]
     ) -> list[Attr]:
-        """Run `remove(held)`, which may take the last name of `inode`; nobody opens it
-        meanwhile.""" if inode is None:
+        """Run `remove(held)`, which may take the last name of `inode`; opens wait."""
+        if inode is None:
             return await remove(False)
         removal = self._removals.setdefault(inode, _Removal())
         removal.count += 1
