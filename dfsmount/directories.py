@@ -21,12 +21,20 @@ Fetch = Callable[[int, int], Awaitable[tuple[list[DirEntry], bool, Attr]]]
 
 @dataclass
 class _Directory:
-    """One opendir(3): the page at hand covers cookies (after, until]."""
+    """One opendir(3).  The page at hand has the entries that follow the cookie `after`, up to its
+    last one, or, if `end`, all of them."""
 
     inode: int
-    page: list[DirEntry] = field(default_factory=list)
-    after: int = -1
+    page: list[DirEntry] | None = None
+    after: int = 0
     end: bool = False
+
+    def rest(self, cookie: int) -> list[DirEntry] | None:
+        """What is known to follow `cookie`; None when metad must be asked."""
+        if self.page is None or cookie < self.after:
+            return None
+        rest = self.page[bisect_right(self.page, cookie, key=lambda entry: entry.cookie) :]
+        return rest if rest or self.end else None
 
 
 class Directories:
@@ -55,23 +63,15 @@ class Directories:
         Starting again at 0 (rewinddir) always asks metad.
         """
         directory = self._directory(number)
-        rest = self._rest(directory, cookie)
-        if cookie == 0 or (not rest and not (directory.end and directory.page)):
-            entries, directory.end, parent = await self._fetch(
-                directory.inode, max(cookie, COOKIE_DOTDOT)
-            )
+        rest = directory.rest(cookie) if cookie else None
+        if rest is None:
+            page, end, parent = await self._fetch(directory.inode, max(cookie, COOKIE_DOTDOT))
             if cookie < COOKIE_DOTDOT:
-                entries = [*await self._dots(directory.inode, parent), *entries]
-            directory.page, directory.after = entries, min(cookie, COOKIE_DOTDOT)
-            if cookie > COOKIE_DOTDOT:
-                directory.after = cookie
-            rest = self._rest(directory, cookie)
+                dots = await self._dots(directory.inode, parent)
+                page = [*dots[cookie:], *page]
+            directory.page, directory.after, directory.end = page, cookie, end
+            rest = page
         return rest
-
-    def _rest(self, directory: _Directory, cookie: int) -> list[DirEntry]:
-        if not directory.page or cookie < directory.after:
-            return []
-        return directory.page[bisect_right(directory.page, cookie, key=lambda e: e.cookie) :]
 
     async def _dots(self, inode: int, parent: Attr) -> list[DirEntry]:
         return [

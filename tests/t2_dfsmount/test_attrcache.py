@@ -1,0 +1,114 @@
+"""AttrCache: what may be kept, and that an answer overtaken by an invalidation never is."""
+
+from __future__ import annotations
+
+from dfsmount.attrcache import AttrCache
+from dfswire.messages import Attr, Xattr
+
+
+def attr(inode: int, ctime_ns: int = 1, size: int = 0) -> Attr:
+    return Attr(
+        inode=inode,
+        mode=0o100644,
+        uid=0,
+        gid=0,
+        size=size,
+        atime_ns=0,
+        mtime_ns=0,
+        ctime_ns=ctime_ns,
+    )
+
+
+def cache(attrs_max: int = 100) -> AttrCache:
+    return AttrCache(lambda: True, attrs_max=attrs_max)
+
+
+def test_what_was_put_is_known() -> None:
+    known = cache()
+    with known.asking() as token:
+        known.put_attr(attr(2), token)
+        known.put_name(1, b"a", 2, token)
+        known.put_name(1, b"none", None, token)
+        known.put_target(3, b"there", token)
+        known.put_xattrs(2, [Xattr(name=b"user.a", value=b"1")], token)
+    assert known.attr(2) == attr(2)
+    assert known.child(1, b"a") == (True, 2)
+    assert known.child(1, b"none") == (True, None)
+    assert known.child(1, b"other") == (False, None)
+    assert known.target(3) == b"there"
+    assert known.xattrs(2) == {b"user.a": b"1"}
+
+
+def test_nothing_is_known_without_a_lease() -> None:
+    valid = True
+    known = AttrCache(lambda: valid)
+    with known.asking() as token:
+        known.put_attr(attr(2), token)
+        known.put_name(1, b"a", 2, token)
+    valid = False
+    assert known.attr(2) is None
+    assert known.child(1, b"a") == (False, None)
+
+
+def test_an_answer_overtaken_by_an_invalidation_is_not_kept() -> None:
+    known = cache()
+    with known.asking() as token:
+        known.forget_attr(2)
+        known.put_attr(attr(2), token)
+        known.put_attr(attr(3), token)
+    assert known.attr(2) is None
+    assert known.attr(3) == attr(3)
+
+
+def test_an_overtaken_answer_still_removes_what_is_older() -> None:
+    known = cache()
+    with known.asking() as token:
+        known.put_attr(attr(2, ctime_ns=5), token)
+        known.put_name(1, b"a", 2, token)
+    with known.asking() as token:
+        known.forget_xattrs(2)
+        known.forget_name(1, b"b")
+        known.put_attr(attr(2, ctime_ns=6), token)
+        known.put_name(1, b"a", None, token)
+    assert known.attr(2) is None
+    assert known.child(1, b"a") == (False, None)
+
+
+def test_older_attributes_do_not_replace_newer_ones() -> None:
+    known = cache()
+    with known.asking() as token:
+        known.put_attr(attr(2, ctime_ns=5, size=5), token)
+        known.put_attr(attr(2, ctime_ns=4, size=4), token)
+    assert known.attr(2) == attr(2, ctime_ns=5, size=5)
+
+
+def test_drop_all_outdates_every_question_under_way() -> None:
+    known = cache()
+    with known.asking() as token:
+        known.put_name(1, b"a", 2, token)
+        assert known.drop_all() == [(1, b"a")]
+        known.put_attr(attr(2), token)
+        known.put_name(1, b"a", 2, token)
+    assert known.attr(2) is None
+    assert known.child(1, b"a") == (False, None)
+
+
+def test_forget_names_returns_them() -> None:
+    known = cache()
+    with known.asking() as token:
+        known.put_name(1, b"a", 2, token)
+        known.put_name(1, b"b", 3, token)
+    assert sorted(known.forget_names(1)) == [b"a", b"b"]
+    assert known.forget_names(1) == []
+
+
+def test_full_counts_attributes_and_names() -> None:
+    known = cache(attrs_max=2)
+    with known.asking() as token:
+        known.put_attr(attr(2), token)
+        known.put_name(1, b"a", 2, token)
+        assert not known.is_full
+        known.put_name(1, b"b", None, token)
+        assert known.is_full
+    known.forget_name(1, b"b")
+    assert not known.is_full

@@ -1,0 +1,40 @@
+"""Sessions of dead mounts are found, those of living ones are left alone."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from dfsmount.runtime import SessionFile, dead_sessions, default_directory
+
+
+def test_a_locked_file_is_a_living_mount(tmp_path: Path) -> None:
+    record = SessionFile(tmp_path / "run")
+    record.write("host:1", "abc")
+    # flock is per open file, so this process can play the next mount
+    assert dead_sessions(tmp_path / "run", "host:1") == []
+    record.remove()
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_an_unlocked_file_is_a_dead_mount(tmp_path: Path) -> None:
+    (tmp_path / "1.session").write_text("host:1 abc\n")
+    (tmp_path / "2.session").write_text("host:2 def\n")
+    (tmp_path / "3.session").write_text("")
+    assert dead_sessions(tmp_path, "host:1") == ["abc"]
+    assert dead_sessions(tmp_path, "host:1") == []
+    assert dead_sessions(tmp_path, "host:2") == ["def"]
+
+
+def test_no_directory_means_no_dead_mounts(tmp_path: Path) -> None:
+    assert dead_sessions(tmp_path / "none", "host:1") == []
+
+
+def test_where(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert default_directory() == Path("/run/dfs")
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/1000")
+    assert default_directory() == Path("/run/user/1000/dfs")
