@@ -1,0 +1,89 @@
+"""The settings of metad: every limit and every timer, named, with its unit and its reason.
+
+`metad.__main__` loads a MetadConfig from TOML; simulations and tests make one directly.  A value
+that can't work is refused when the configuration is made, by a message that names the setting.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from dfswire.errors import UsageError
+from dfswire.messages import BLOCK_SIZE_BYTES, CHUNK_MAX_BYTES, INLINE_MAX_BYTES
+
+REPLICAS_MAX = 8
+
+
+class MetadConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """See the comment beside each setting."""
+
+    url: str  # where metadata is kept: "sqlite:////absolute/path/metad.db"
+    listen: str = "127.0.0.1:9400"  # "host:port"; loopback until somebody decides otherwise
+    log_level: str = "INFO"
+
+    replicas: int = 2  # copies of each chunk; the loss of replicas - 1 servers loses nothing
+    chunk_size_bytes: int = 4 << 20  # large enough that a chunk costs transfer, not round trips
+    inline_max_bytes: int = INLINE_MAX_BYTES  # files up to this size live in metadata alone
+
+    lease_s: float = 20.0  # how long a client may trust its cache without hearing from metad
+    fence_s: float = 30.0  # when metad stops waiting for a silent client; > lease_s by clock drift
+    renew_s: float = 5.0  # how often clients renew: three may be lost before the lease ends
+    sign_of_life_s: float = 5.0  # an idle event stream says something this often
+    held_inodes_max: int = 1_000_000  # remembered per session (about 100 bytes each)
+
+    heartbeat_s: float = 1.0  # how often chunkds report
+    suspect_s: float = 3.0  # no new chunks go to a server that is silent for so long
+    down_s: float = 10.0  # and after this long it does not count as a living replica any more
+    repair_after_s: float = 30.0  # from down to the first copy: a reboot should not move the disk
+    transfers_per_disk: int = 16  # repair copies in flight that touch one disk
+    order_timeout_s: float = 60.0  # an order without a result is sent again
+
+    grant_expiry_s: float = 600.0  # a granted chunk that nobody committed is garbage after this
+    reclaim_grace_s: float = 3600.0  # unreferenced chunks stay this long: readers may have them
+    maintenance_s: float = 1.0  # how often expiry, repair and reclaim look for work
+
+    def __post_init__(self) -> None:
+        _require(1 <= self.replicas <= REPLICAS_MAX, "replicas", f"1 to {REPLICAS_MAX}")
+        _require(
+            BLOCK_SIZE_BYTES <= self.chunk_size_bytes <= CHUNK_MAX_BYTES
+            and self.chunk_size_bytes % BLOCK_SIZE_BYTES == 0,
+            "chunk_size_bytes",
+            f"a multiple of {BLOCK_SIZE_BYTES}, at most {CHUNK_MAX_BYTES}",
+        )
+        _require(
+            0 <= self.inline_max_bytes <= INLINE_MAX_BYTES,
+            "inline_max_bytes",
+            f"0 to {INLINE_MAX_BYTES}",
+        )
+        for name in _POSITIVE:
+            _require(getattr(self, name) > 0, name, "greater than 0")
+        for smaller, larger in _ASCENDING:
+            _require(
+                getattr(self, smaller) < getattr(self, larger), smaller, f"smaller than {larger}"
+            )
+        _require(self.repair_after_s >= 0, "repair_after_s", "0 or more")
+        _require(self.reclaim_grace_s >= 0, "reclaim_grace_s", "0 or more")
+
+
+_POSITIVE = (
+    "renew_s",
+    "sign_of_life_s",
+    "held_inodes_max",
+    "heartbeat_s",
+    "transfers_per_disk",
+    "order_timeout_s",
+    "grant_expiry_s",
+    "maintenance_s",
+)
+_ASCENDING = (
+    ("renew_s", "lease_s"),
+    ("sign_of_life_s", "lease_s"),
+    ("lease_s", "fence_s"),
+    ("heartbeat_s", "suspect_s"),
+    ("suspect_s", "down_s"),
+)
+
+
+def _require(holds: bool, name: str, rule: str) -> None:
+    if not holds:
+        raise UsageError(f"setting {name} must be {rule}")

@@ -1,0 +1,110 @@
+"""Orders that wait for a heartbeat, or for their result.
+
+Pure.  repair.py and reclaim.py add orders for a disk; servers take them with their heartbeats.  An
+order is kept until its result arrives: without one it is given out again, under the same id.
+The same (kind, chunk, disk) is never queued twice, and the queue of a disk is bounded.
+
+Ids start at a random number, because a result that was meant for an order of an earlier start of
+metad must not be taken for that of another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from dfswire.cluster import Order, OrderResult
+from dfswire.messages import Replica
+
+Kind = Literal["copy", "delete", "verify"]
+
+QUEUED_PER_DISK_MAX = 10_000  # about 5 MB of memory; what does not fit is found again later
+TAKEN_PER_HEARTBEAT_MAX = 500  # per disk; keeps a heartbeat's reply under 100 KB
+
+
+@dataclass
+class _Entry:
+    order: Order
+    taken_s: float | None = None  # when it was last given out
+
+    @property
+    def key(self) -> tuple[Kind, bytes]:
+        return self.order.kind, self.order.chunk
+
+
+class OrderQueue:
+    """The orders of all disks."""
+
+    def __init__(self, first_order_id: int, timeout_s: float = 60.0) -> None:
+        self._next_id = first_order_id
+        self._timeout_s = timeout_s
+        self._by_id: dict[int, _Entry] = {}
+        self._by_disk: dict[str, dict[tuple[Kind, bytes], _Entry]] = {}
+
+    def add(
+        self,
+        kind: Kind,
+        chunk: bytes,
+        disk: str,
+        *,
+        length: int = 0,
+        digest: bytes = b"",
+        sources: Iterable[Replica] = (),
+    ) -> bool:
+        """Queue an order; False when it is queued already or the disk's queue is full."""
+        queue = self._by_disk.setdefault(disk, {})
+        if (kind, chunk) in queue or len(queue) >= QUEUED_PER_DISK_MAX:
+            return False
+        order = Order(
+            order_id=self._next_id,
+            kind=kind,
+            chunk=chunk,
+            disk=disk,
+            length=length,
+            digest=digest,
+            sources=list(sources),
+        )
+        self._next_id += 1
+        queue[kind, chunk] = self._by_id[order.order_id] = _Entry(order)
+        return True
+
+    def take(self, disks: Iterable[str], now: float) -> list[Order]:
+        """What these disks shall do now: orders never given out, or given out too long ago."""
+        taken = []
+        for disk in disks:
+            due = [each for each in self._by_disk.get(disk, {}).values() if self._due(each, now)]
+            for entry in due[:TAKEN_PER_HEARTBEAT_MAX]:
+                entry.taken_s = now
+                taken.append(entry.order)
+        return taken
+
+    def finish(self, result: OrderResult, disks: Iterable[str]) -> Order | None:
+        """The order that this result of a server with these `disks` ends; None if unknown."""
+        entry = self._by_id.get(result.order_id)
+        if entry is None or entry.order.disk not in disks:
+            return None
+        self._forget(entry)
+        return entry.order
+
+    def restart(self, disks: Iterable[str]) -> None:
+        """The server of these disks was started anew and knows of no orders: give them again."""
+        for disk in disks:
+            for entry in self._by_disk.get(disk, {}).values():
+                entry.taken_s = None
+
+    def drop(self, disk: str) -> None:
+        """The disk can't carry anything out any more; copies must be planned elsewhere."""
+        for entry in list(self._by_disk.get(disk, {}).values()):
+            self._forget(entry)
+
+    def copies(self) -> list[Order]:
+        """All copies that are queued or under way."""
+        return [each.order for each in self._by_id.values() if each.order.kind == "copy"]
+
+    def _due(self, entry: _Entry, now: float) -> bool:
+        return entry.taken_s is None or now - entry.taken_s >= self._timeout_s
+
+    def _forget(self, entry: _Entry) -> None:
+        del self._by_id[entry.order.order_id]
+        del self._by_disk[entry.order.disk][entry.key]

@@ -1,0 +1,218 @@
+"""What metad knows of each chunkd: who it is, whether it lives, its disks, and its orders.
+
+Pure: `now` (monotonic seconds) and everything else comes in as arguments.  The service feeds it
+with registrations and heartbeats; placement, repair, reclaim and status read it.  It promises that
+two processes never act as the same server: an older start is refused, and so is a second process
+while the first is up.  A server that was only read from the database counts as suspect, then down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+from dfswire.cluster import DiskFigures, Heartbeat, HostFigures, Register
+from dfswire.errors import AlreadyRunning, WrongCluster
+from dfswire.messages import Replica
+from metad.orders import OrderQueue
+from metad.placement import Candidate
+
+State = Literal["up", "suspect", "down"]
+_ORDER: dict[State, int] = {"up": 0, "suspect": 1, "down": 2}
+
+
+@dataclass
+class Server:
+    """One chunkd.  `disks` are those of its last registration or heartbeat."""
+
+    server_id: str
+    incarnation: int
+    address: str
+    software: str = ""
+    zone: str = ""
+    rack: str = ""
+    labels: list[str] = field(default_factory=list)
+    host: HostFigures = field(default_factory=HostFigures)
+    disks: dict[str, DiskFigures] = field(default_factory=dict)
+    last_heartbeat_s: float = 0.0  # or when metad started, for a server not heard since
+    heard: bool = False  # since metad started
+
+
+class Servers:
+    """All chunkds, and the one queue of orders."""
+
+    def __init__(
+        self, cluster_id: str, orders: OrderQueue, *, suspect_s: float = 3.0, down_s: float = 10.0
+    ) -> None:
+        self._cluster_id = cluster_id
+        self._suspect_s = suspect_s
+        self._down_s = down_s
+        self._servers: dict[str, Server] = {}
+        self._server_of: dict[str, str] = {}  # disk -> server
+        self.orders = orders
+
+    def __iter__(self) -> Iterator[Server]:
+        return iter(self._servers.values())
+
+    # what servers tell
+
+    def load(self, server: Server, now: float) -> None:
+        """A server that metad knows from its database; it has not been heard yet."""
+        server.last_heartbeat_s, server.heard = now, False
+        self._servers[server.server_id] = server
+        self._adopt_disks(server)
+
+    def register(self, message: Register, now: float) -> None:
+        """A chunkd starts, or metad had forgotten it.
+
+        Raises WrongCluster, and AlreadyRunning when a newer start of it is known, when another
+        process with its identity is up, or when one of its disks is in use elsewhere.
+        """
+        if message.cluster_id not in ("", self._cluster_id):
+            raise WrongCluster(f"server {message.server_id} belongs to another cluster")
+        self._check_incarnation(message, now)
+        self._check_disks(message, now)
+        known = self._servers.get(message.server_id)
+        if known is not None and known.incarnation != message.incarnation:
+            self.orders.restart(known.disks)
+        self._servers[message.server_id] = server = Server(
+            server_id=message.server_id,
+            incarnation=message.incarnation,
+            address=message.address,
+            software=message.software,
+            zone=message.zone,
+            rack=message.rack,
+            labels=message.labels,
+            host=message.host,
+            disks={each.disk: each for each in message.disks},
+            last_heartbeat_s=now,
+            heard=True,
+        )
+        self._adopt_disks(server)
+
+    def heartbeat(self, message: Heartbeat, now: float) -> bool:
+        """Take the figures in.  False when this start of the server must register (again)."""
+        server = self._servers.get(message.server_id)
+        if server is None or not server.heard or server.incarnation != message.incarnation:
+            return False
+        server.host = message.host
+        server.disks = {each.disk: each for each in message.disks}
+        server.last_heartbeat_s = now
+        return True
+
+    def _check_incarnation(self, message: Register, now: float) -> None:
+        known = self._servers.get(message.server_id)
+        if known is None:
+            return
+        if message.incarnation < known.incarnation:
+            raise AlreadyRunning(
+                f"server {message.server_id} has been started again since this start"
+            )
+        # On the same address the first process can't live any more: that is a quick restart.
+        if message.address != known.address and self.state(known, now) == "up":
+            raise AlreadyRunning(f"server {message.server_id} is already up at {known.address}")
+
+    def _check_disks(self, message: Register, now: float) -> None:
+        for figures in message.disks:
+            other = self.server_of(figures.disk)
+            if (
+                other is not None
+                and other.server_id != message.server_id
+                and figures.disk in other.disks
+                and self.state(other, now) == "up"
+            ):
+                raise AlreadyRunning(f"disk {figures.disk} is in use by server {other.server_id}")
+
+    def _adopt_disks(self, server: Server) -> None:
+        for disk in server.disks:
+            previous = self.server_of(disk)
+            if previous is not None and previous is not server:
+                previous.disks.pop(disk, None)
+            self._server_of[disk] = server.server_id
+
+    # what others ask
+
+    def state(self, server: Server, now: float) -> State:
+        """From the time of the last heartbeat; a server not heard since metad's start is not up."""
+        silent_s = now - server.last_heartbeat_s
+        if silent_s >= self._down_s:
+            return "down"
+        return "up" if server.heard and silent_s < self._suspect_s else "suspect"
+
+    def down_for_s(self, server: Server, now: float) -> float:
+        """For how long it has been down; negative while it is not."""
+        return now - server.last_heartbeat_s - self._down_s
+
+    def server_of(self, disk: str) -> Server | None:
+        """The server that has (or last had) this disk."""
+        return self._servers.get(self._server_of.get(disk, ""))
+
+    def disk_state(self, disk: str, now: float) -> State:
+        """The state of its server, or "down" when the disk failed or its server lost it."""
+        server = self.server_of(disk)
+        if server is None or disk not in server.disks or server.disks[disk].failed:
+            return "down"
+        return self.state(server, now)
+
+    def live_disks(self, now: float) -> set[str]:
+        """Healthy disks of servers that are not down."""
+        return {
+            disk
+            for server in self
+            if self.state(server, now) != "down"
+            for disk, figures in server.disks.items()
+            if not figures.failed
+        }
+
+    def disks_worth_waiting_for(self, now: float, repair_after_s: float) -> set[str]:
+        """Healthy disks whose server is not down, or not down for so long yet."""
+        return {
+            disk
+            for server in self
+            if self.down_for_s(server, now) < repair_after_s
+            for disk, figures in server.disks.items()
+            if not figures.failed
+        }
+
+    def replicas(self, disks: Iterable[str], now: float) -> list[Replica]:
+        """Where to ask for a copy on one of these disks: healthy ones first, unknown ones not."""
+        known = [(self.disk_state(disk, now), disk, self.server_of(disk)) for disk in disks]
+        known.sort(key=lambda each: (_ORDER[each[0]], each[1]))
+        return [
+            Replica(disk=disk, address=server.address)
+            for _, disk, server in known
+            if server is not None
+        ]
+
+    def candidates(self, now: float) -> list[Candidate]:
+        """Every healthy disk of every server that is up, for placement."""
+        return [
+            self._candidate(server, figures)
+            for server in self
+            if self.state(server, now) == "up"
+            for figures in server.disks.values()
+            if not figures.failed
+        ]
+
+    def domains(self, disks: Collection[str]) -> list[Candidate]:
+        """The known ones of these disks, whatever their state: what placement keeps away from."""
+        return [
+            self._candidate(server, server.disks[disk])
+            for disk in disks
+            if (server := self.server_of(disk)) is not None and disk in server.disks
+        ]
+
+    @staticmethod
+    def _candidate(server: Server, figures: DiskFigures) -> Candidate:
+        return Candidate(
+            disk=figures.disk,
+            server_id=server.server_id,
+            address=server.address,
+            zone=server.zone,
+            rack=server.rack,
+            host=server.host.hostname,
+            total_bytes=figures.total_bytes,
+            free_bytes=figures.free_bytes,
+            load=server.host.load_1m / max(server.host.cpu_count, 1),
+        )
