@@ -1,0 +1,303 @@
+"""metad's database: opening it safely, and the few ways to run SQL on it.
+
+`open_database` gives the one Database of this process.  Reads run at once, on a connection of their
+own that sees only what is committed; mutations are functions given to `await Database.write(...)`,
+which runs them in group commits (group_commit.py) and returns when they are on disk.  Inside such a
+function every statement, reads included, goes to the writer's connection, so the same functions
+serve both sides.  Everything but COMMIT runs on the caller's thread: statements of a second thread
+would wait up to 5 ms for the interpreter lock each time SQLite gives it up.
+
+SQLite errors inside a mutation arrive at the caller of `write` as NoSpace or InputOutput; those of a
+read are sqlite3.Error, for only the operator can do something about them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import trio
+from peewee import SqliteDatabase
+
+from dfswire.errors import AlreadyRunning, UsageError
+from metad import schema
+from metad.group_commit import GroupCommitter
+
+T = TypeVar("T")
+Row = tuple[Any, ...]
+
+# Reading a database through takes about a second per GB; larger ones are left to `dfs fsck`.
+QUICK_CHECK_MAX_BYTES = 256 << 20
+CACHED_STATEMENTS = 512  # all our SQL, so that nothing is parsed twice
+PRAGMAS = {
+    "journal_mode": "wal",
+    "synchronous": "full",  # a commit is on disk when it returns, not at the next checkpoint
+    "foreign_keys": 0,  # invariants live in the functions above and in fsck, for every engine
+    "cache_size": -65_536,  # KiB
+    "temp_store": "memory",
+    "wal_autocheckpoint": 4000,  # pages: a 16 MiB log; the default of 4 MiB checkpoints too often
+}
+BUSY_TIMEOUT_S = 5  # only a person with the sqlite3 shell can be in our way
+
+
+class Database:
+    """An open database; see the module's text.  Made by open_database."""
+
+    def __init__(self, path: str, *, inline: bool, lock: int | None) -> None:
+        self.path = path
+        self.inline = inline
+        self._lock = lock
+        self._closed = False
+        self._depth = 0  # of snapshot() and transaction()
+        self._peewee = _connect(path)
+        self._writer: sqlite3.Connection = self._peewee.connection()
+        # An in-memory database exists in one connection only, so there reads share it.
+        self._reading = None if path == ":memory:" else _connect(path)
+        self._reader = self._reading.connection() if self._reading else self._writer
+        self._active = self._reader
+        self._committer = GroupCommitter(self, inline=inline)
+
+    # -- statements -----------------------------------------------------------------------------
+
+    def read(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
+        """All rows of a query."""
+        return self._active.execute(sql, parameters).fetchall()
+
+    def read_one(self, sql: str, parameters: Sequence[Any] = ()) -> Row | None:
+        """The first row of a query, or None."""
+        row: Row | None = self._active.execute(sql, parameters).fetchone()
+        return row
+
+    def iterate(self, sql: str, parameters: Sequence[Any] = ()) -> Iterator[Row]:
+        """The rows of a query one by one, for results that may not fit in memory."""
+        return self._active.execute(sql, parameters)
+
+    def change(self, sql: str, parameters: Sequence[Any] = ()) -> int:
+        """Run one INSERT, UPDATE or DELETE in a mutation; how many rows it touched."""
+        return self._writer.execute(sql, parameters).rowcount
+
+    def insert(self, sql: str, parameters: Sequence[Any] = ()) -> int:
+        """Run one INSERT in a mutation; the row's number."""
+        number = self._writer.execute(sql, parameters).lastrowid
+        assert number is not None
+        return number
+
+    def change_many(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
+        """Run one statement for each of `rows`, in a mutation."""
+        self._writer.executemany(sql, rows)
+
+    # -- mutations ------------------------------------------------------------------------------
+
+    async def write(self, work: Callable[[], T]) -> T:
+        """Run `work()` in a transaction; return its result when that is safely on disk.
+
+        Works run in the order of the calls and share commits; one that raises is undone alone. A
+        cancelled caller loses the result only: the work is done nevertheless.  Raises what `work`
+        raises; NoSpace or InputOutput when the database cannot keep it (then it did not happen).
+        """
+        return await self._committer.write(work)
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """A whole transaction, committed at the end; undone when an exception passes."""
+        self.begin()
+        try:
+            yield
+            self.commit()
+        except BaseException:
+            self.roll_back()
+            raise
+        finally:
+            self.end()
+
+    @contextlib.contextmanager
+    def savepoint(self) -> Iterator[None]:
+        """Inside a mutation: what happens in here is undone when an exception passes.
+
+        A full disk makes SQLite undo the whole transaction by itself; then there is nothing left
+        to undo here, and the exception must end the transaction (it is a sqlite3.Error).
+        """
+        self._writer.execute("SAVEPOINT step")
+        try:
+            yield
+        except BaseException:
+            if self._writer.in_transaction:
+                self._writer.execute("ROLLBACK TO step")
+                self._writer.execute("RELEASE step")
+            raise
+        self._writer.execute("RELEASE step")
+
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Let several reads see one and the same state, though commits happen meanwhile.
+
+        No await inside.  May be nested; inside a mutation it does nothing.
+        """
+        if self._depth or self._active.in_transaction:
+            yield
+            return
+        self._depth = 1
+        self._active.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._active.execute("COMMIT")
+            self._depth = 0
+
+    async def read_in_thread(self, work: Callable[[Database], T]) -> T:
+        """Run a long read off the loop, on a snapshot and a connection of its own.
+
+        `work` gets the database to read from.  Inline databases run it at once.
+        """
+        if self.inline:
+            await trio.lowlevel.checkpoint()
+            with self.snapshot():
+                return work(self)
+        return await trio.to_thread.run_sync(self._read_apart, work)
+
+    def _read_apart(self, work: Callable[[Database], T]) -> T:
+        apart = Database(self.path, inline=True, lock=None)
+        try:
+            with apart.snapshot():
+                return work(apart)
+        finally:
+            apart.close()
+
+    # -- for the group commit -------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Start a transaction; statements go to the writer until end()."""
+        self._writer.execute("BEGIN IMMEDIATE")
+        self._active = self._writer
+
+    def end(self) -> None:
+        """Reads go to the reader again; the transaction may still be waiting for its commit."""
+        self._active = self._reader
+
+    def commit(self) -> None:
+        """Make the transaction durable.  May be called in another thread, after end()."""
+        self._writer.execute("COMMIT")
+
+    def roll_back(self) -> None:
+        """Undo the transaction, unless SQLite has done so already."""
+        if self._writer.in_transaction:
+            self._writer.execute("ROLLBACK")
+
+    @property
+    def in_transaction(self) -> bool:
+        """Is the writer's transaction (still) open?"""
+        return self._writer.in_transaction
+
+    @property
+    def commits(self) -> int:
+        """How many group commits there were."""
+        return self._committer.commits
+
+    # -- closing --------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Finish what `write` has accepted, fold the log into the database, let go of it."""
+        if self._closed:
+            return
+        self._closed = True
+        self._committer.close()
+        if self._reading is not None:
+            self._reading.close()
+        self._peewee.close()
+        if self._lock is not None:
+            os.close(self._lock)
+
+
+def setting(db: Database, name: str) -> str:
+    """A row of table setting that exists since creation, such as `cluster_id`."""
+    row = db.read_one("SELECT value FROM setting WHERE name = ?", (name,))
+    assert row is not None
+    value: str = row[0]
+    return value
+
+
+def open_database(
+    url: str, *, inline: bool = False, now_ns: Callable[[], int] = time.time_ns
+) -> Database:
+    """Open (or create) the database that `url` names and take it for this process.
+
+    `sqlite:///abs/path`, or `sqlite://` for one in memory, which needs `inline`: then writes run at
+    once in the caller's task and no thread exists.  Raises UsageError for what cannot be opened,
+    AlreadyRunning when another process has it.
+    """
+    if url == "sqlite://":
+        if not inline:
+            raise UsageError("a database in memory keeps nothing: use sqlite:///path/of/a/file")
+        path, lock = ":memory:", None
+    else:
+        path = _path_of(url)
+        lock = _take(path)
+    try:
+        database = Database(path, inline=inline, lock=lock)
+    except BaseException:
+        if lock is not None:
+            os.close(lock)
+        raise
+    try:
+        _examine(database, now_ns())
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def _path_of(url: str) -> str:
+    prefix = "sqlite://"
+    path = url.removeprefix(prefix)
+    if not url.startswith(prefix) or not path.startswith("/"):
+        raise UsageError(f"cannot use database {url!r}: metad knows sqlite:///absolute/path")
+    if not Path(path).parent.is_dir():
+        raise UsageError(f"cannot use database {url!r}: make directory {Path(path).parent} first")
+    return path
+
+
+def _take(path: str) -> int:
+    """Lock the file beside the database; the descriptor holds the lock."""
+    descriptor = os.open(path + ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as problem:
+        os.close(descriptor)
+        raise AlreadyRunning(f"another metad uses {path}") from problem
+    return descriptor
+
+
+def _connect(path: str) -> SqliteDatabase:
+    database = SqliteDatabase(
+        path,
+        pragmas=PRAGMAS,
+        timeout=BUSY_TIMEOUT_S,
+        thread_safe=False,
+        check_same_thread=False,  # COMMIT runs in another thread; the two never overlap
+        cached_statements=CACHED_STATEMENTS,
+    )
+    try:
+        database.connect()
+    except sqlite3.Error as problem:
+        raise UsageError(f"cannot open database {path}: {problem}") from problem
+    return database
+
+
+def _examine(database: Database, now_ns: int) -> None:
+    path = database.path
+    try:
+        if path != ":memory:" and Path(path).stat().st_size <= QUICK_CHECK_MAX_BYTES:
+            verdict = database.read_one("PRAGMA quick_check(1)")
+            if verdict != ("ok",):
+                raise UsageError(f"database {path} is damaged, restore a backup: {verdict}")
+        schema.prepare(database._peewee, now_ns)
+    except sqlite3.DatabaseError as problem:
+        raise UsageError(f"database {path} is damaged, restore a backup: {problem}") from problem
+    except UsageError as problem:
+        raise UsageError(f"cannot use database {path}: {problem}") from problem

@@ -1,0 +1,239 @@
+"""Chunks and their replicas as metad believes them to be: redundancy, repair's and reclaim's views.
+
+Synchronous functions on the database for service, repair, reclaim and status; disks are named by
+their identity strings.  They keep chunk.good exact.  None of them deletes the row of a chunk that a
+file names, and a replica counts only while its state is good.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Set
+from typing import NamedTuple
+
+from dfswire.cluster import ChunkTotals
+from dfswire.errors import DiskFailed, UnknownChunk
+from metad.database import Database
+
+GRANTED, LIVE, DEAD = "granted", "live", "dead"  # chunk.state
+GOOD, BAD = "good", "bad"  # replica.state, besides GRANTED
+
+
+class StoredChunk(NamedTuple):
+    """A row of table chunk."""
+
+    chunk: bytes
+    length: int
+    digest: bytes
+    refs: int
+    state: str
+
+
+class EndangeredChunk(NamedTuple):
+    """A live chunk with too few good replicas on live disks, and all its (disk, state) pairs."""
+
+    chunk: bytes
+    length: int
+    digest: bytes
+    replicas: list[tuple[str, str]]
+
+
+class InventoryDiff(NamedTuple):
+    """What a page of an inventory contradicts.
+
+    missing: good replicas by our rows, but not on the disk.
+    unknown: on the disk, but no chunk of ours: to be kept aside there, never deleted on sight.
+    returned: on the disk, chunk live, but the replica is not (or not yet) good by our rows: worth
+    verifying, and then set_replica(..., "good").
+    """
+
+    missing: list[bytes]
+    unknown: list[bytes]
+    returned: list[bytes]
+
+
+def disk_key(db: Database, disk: str) -> int:
+    """The integer that stands for a disk in table replica.  Raises DiskFailed when unknown."""
+    row = db.read_one("SELECT key FROM disk WHERE identity = ?", (disk,))
+    if row is None:
+        raise DiskFailed(f"no server has registered disk {disk}")
+    key: int = row[0]
+    return key
+
+
+def chunk_info(db: Database, chunk: bytes) -> StoredChunk | None:
+    """The chunk's row, or None when metad does not know the id."""
+    row = db.read_one("SELECT id, length, digest, refs, state FROM chunk WHERE id = ?", (chunk,))
+    return StoredChunk(*row) if row else None
+
+
+def replicas_of(db: Database, chunk: bytes) -> list[tuple[str, str]]:
+    """(disk, state) of every replica row of a chunk."""
+    return [
+        (disk, state)
+        for disk, state in db.read(
+            "SELECT identity, r.state FROM replica r JOIN disk ON key = r.disk "
+            "WHERE chunk = ? ORDER BY identity",
+            (chunk,),
+        )
+    ]
+
+
+def set_replica(db: Database, chunk: bytes, disk: str, state: str) -> None:
+    """Say what the replica of a chunk on a disk is, adding its row when there is none.
+
+    `state` is granted, good or bad.  Raises UnknownChunk, DiskFailed (unknown disk).
+    """
+    if chunk_info(db, chunk) is None:
+        raise UnknownChunk(f"no chunk {chunk.hex()}")
+    db.change(
+        "INSERT INTO replica (chunk, disk, state) VALUES (?, ?, ?) "
+        "ON CONFLICT (chunk, disk) DO UPDATE SET state = excluded.state",
+        (chunk, disk_key(db, disk), state),
+    )
+    count_good(db, chunk)
+
+
+def add_replica(db: Database, chunk: bytes, disk: str) -> None:
+    """A verified copy was made: the disk has a good replica.  Raises as set_replica does."""
+    set_replica(db, chunk, disk, GOOD)
+
+
+def remove_replica(db: Database, chunk: bytes, disk: str) -> None:
+    """The disk does not have the chunk (any more); harmless when metad knew of none."""
+    db.change(
+        "DELETE FROM replica WHERE chunk = ? AND disk = (SELECT key FROM disk WHERE identity = ?)",
+        (chunk, disk),
+    )
+    count_good(db, chunk)
+
+
+def count_good(db: Database, chunk: bytes) -> None:
+    """Make chunk.good exact again after a change of its replica rows."""
+    db.change(
+        "UPDATE chunk SET good = (SELECT count(*) FROM replica WHERE chunk = id AND "
+        "state = 'good') WHERE id = ?",
+        (chunk,),
+    )
+
+
+# Disks that do not count at the moment.  json_each carries a list of any length in one parameter.
+_AWAY = (
+    "away (disk) AS (SELECT key FROM disk WHERE state <> 'active' "
+    "OR identity NOT IN (SELECT value FROM json_each(?1)))"
+)
+# Live chunks that have good replicas on such disks.
+_AFFECTED = (
+    "SELECT DISTINCT chunk FROM replica WHERE disk IN (SELECT disk FROM away) AND state = 'good'"
+)
+_PRESENT = (
+    "(SELECT count(*) FROM replica r WHERE r.chunk = c.id AND r.state = 'good' "
+    "AND r.disk NOT IN (SELECT disk FROM away))"
+)
+
+
+def totals(db: Database, live_disks: Collection[str], wanted: int) -> ChunkTotals:
+    """Live chunks by good replicas on `live_disks`; fewer than `wanted` is under-replicated.
+
+    Counts all chunks from the index chunk_live, then corrects those with replicas elsewhere, which
+    are few as long as the cluster is well.  `under_replicated` includes the lost.
+    """
+    counts: dict[int, int] = {}
+    with db.snapshot():
+        groups = db.read(
+            "SELECT good, count(*), sum(length) FROM chunk WHERE state = 'live' GROUP BY good"
+        )
+        corrections = db.read(
+            f"WITH {_AWAY} SELECT good, {_PRESENT} AS present, count(*) FROM ({_AFFECTED}) "
+            "JOIN chunk c ON c.id = chunk WHERE c.state = 'live' GROUP BY good, present",
+            (json.dumps(list(live_disks)),),
+        )
+        (pending,) = db.read(
+            "SELECT count(*) FROM chunk WHERE dead_since_ns IS NOT NULL",
+        )
+    for good, count, _bytes in groups:
+        counts[good] = count
+    for good, present, count in corrections:
+        counts[good] -= count
+        counts[present] = counts.get(present, 0) + count
+    return ChunkTotals(
+        total=sum(counts.values()),
+        bytes=sum(size for _good, _count, size in groups),
+        under_replicated=sum(count for good, count in counts.items() if good < wanted),
+        lost=counts.get(0, 0),
+        by_replicas=[counts.get(n, 0) for n in range(max(counts, default=-1) + 1)],
+        pending_delete=pending[0],
+    )
+
+
+def endangered(
+    db: Database, live_disks: Collection[str], wanted: int, limit: int
+) -> list[EndangeredChunk]:
+    """Live chunks with at least one but fewer than `wanted` good replicas on `live_disks`.
+
+    Those with the fewest first, at most `limit`.  Lost chunks (none at all) are left out: nothing
+    can be done for them, and thousands of them must not hide what can be saved.
+    """
+    found = db.read(
+        f"WITH {_AWAY} SELECT id, length, digest, {_PRESENT} AS present FROM chunk c "
+        f"WHERE c.id IN (SELECT id FROM chunk WHERE state = 'live' AND good < ?2 "
+        f"UNION {_AFFECTED}) AND c.state = 'live' AND present BETWEEN 1 AND ?2 - 1 "
+        "ORDER BY present, id LIMIT ?3",
+        (json.dumps(list(live_disks)), wanted, limit),
+    )
+    return [
+        EndangeredChunk(chunk, length, digest, replicas_of(db, chunk))
+        for chunk, length, digest, _present in found
+    ]
+
+
+def expire_grants(db: Database, now_ns: int, limit: int) -> int:
+    """Granted chunks whose time is over become dead; how many (at most `limit`)."""
+    return db.change(
+        "UPDATE chunk SET state = 'dead', dead_since_ns = ?1, session = NULL, expires_ns = NULL "
+        "WHERE id IN (SELECT id FROM chunk WHERE expires_ns <= ?1 LIMIT ?2)",
+        (now_ns, limit),
+    )
+
+
+def dead_chunks(db: Database, dead_before_ns: int, limit: int) -> list[tuple[bytes, list[str]]]:
+    """Chunks dead since before a time, oldest first, with every disk that may have a replica."""
+    with db.snapshot():
+        found = db.read(
+            "SELECT id FROM chunk WHERE dead_since_ns < ? ORDER BY dead_since_ns LIMIT ?",
+            (dead_before_ns, limit),
+        )
+        return [(chunk, [disk for disk, _state in replicas_of(db, chunk)]) for (chunk,) in found]
+
+
+def forget_chunk(db: Database, chunk: bytes) -> bool:
+    """Forget a dead chunk and its replicas once its bytes are deleted; False: it is not dead."""
+    if not db.change("DELETE FROM chunk WHERE id = ? AND state = 'dead'", (chunk,)):
+        return False
+    db.change("DELETE FROM replica WHERE chunk = ?", (chunk,))
+    return True
+
+
+def inventory_diff(
+    db: Database, disk: str, first: bytes, last: bytes, ids: Set[bytes]
+) -> InventoryDiff:
+    """Compare all ids in [first, last] that a disk holds with our rows.  Raises DiskFailed."""
+    with db.snapshot():
+        believed: dict[bytes, str] = dict(
+            db.read(
+                "SELECT chunk, state FROM replica WHERE disk = ? AND chunk BETWEEN ? AND ?",
+                (disk_key(db, disk), first, last),
+            )
+        )
+        missing = [chunk for chunk, state in believed.items() if state == GOOD and chunk not in ids]
+        known = {
+            chunk: info.state
+            for chunk in ids
+            if believed.get(chunk) != GOOD and (info := chunk_info(db, chunk)) is not None
+        }
+    settled = known.keys() | {chunk for chunk, state in believed.items() if state == GOOD}
+    return InventoryDiff(
+        missing=sorted(missing),
+        unknown=sorted(ids - settled),
+        returned=sorted(chunk for chunk, state in known.items() if state == LIVE),
+    )

@@ -1,0 +1,104 @@
+"""Rows of table inode as `Attr` messages, and the few changes to them that all operations make.
+
+namespace.py, rename.py, xattrs.py and chunkmap.py share it.  Every function runs prepared SQL in
+the caller's transaction; those that change a row return its new attributes from the same statement.
+"""
+
+from __future__ import annotations
+
+import stat
+from typing import Any
+
+from dfswire.errors import Invalid, NoEntry, NotDirectory
+from dfswire.messages import Attr
+from metad.database import Database, Row
+
+_COLUMNS = (
+    "inode",
+    "mode",
+    "uid",
+    "gid",
+    "size",
+    "atime_ns",
+    "mtime_ns",
+    "ctime_ns",
+    "nlink",
+    "rdev",
+    "generation",
+    "allocated_bytes",
+)
+ATTR = ", ".join(_COLUMNS)
+ATTR_OF_I = ", ".join(f"i.{column}" for column in _COLUMNS)
+ATTR_WIDTH = len(_COLUMNS)
+
+_SELECT = f"SELECT {ATTR} FROM inode WHERE inode = ?"
+_TOUCH = (
+    "UPDATE inode SET mtime_ns = ?1, ctime_ns = ?1, nlink = nlink + ?2 "
+    f"WHERE inode = ?3 RETURNING {ATTR}"
+)
+_RELINK = f"UPDATE inode SET ctime_ns = ?, nlink = nlink + ? WHERE inode = ? RETURNING {ATTR}"
+
+
+def attr_of(row: Row) -> Attr:
+    """The message for a row that starts with the columns of ATTR."""
+    return Attr(
+        inode=row[0],
+        mode=row[1],
+        uid=row[2],
+        gid=row[3],
+        size=row[4],
+        atime_ns=row[5],
+        mtime_ns=row[6],
+        ctime_ns=row[7],
+        nlink=row[8],
+        rdev=row[9],
+        generation=row[10],
+        allocated_bytes=row[11],
+    )
+
+
+def need(db: Database, inode: int) -> Attr:
+    """The attributes of an inode that must exist (with or without a name).  Raises NoEntry."""
+    row = db.read_one(_SELECT, (inode,))
+    if row is None:
+        raise NoEntry(f"no inode {inode}")
+    return attr_of(row)
+
+
+def need_directory(db: Database, inode: int) -> Attr:
+    """The attributes of a directory that still has a name.  Raises NoEntry, NotDirectory."""
+    attr = need(db, inode)
+    if not stat.S_ISDIR(attr.mode):
+        raise NotDirectory(f"inode {inode} is not a directory")
+    if attr.nlink == 0:
+        raise NoEntry(f"directory {inode} was removed")
+    return attr
+
+
+def touch(db: Database, directory: int, now_ns: int, links: int = 0) -> Attr:
+    """A directory whose names changed: mtime, ctime, and `links` more subdirectories."""
+    return _changed(db, _TOUCH, (now_ns, links, directory))
+
+
+def relink(db: Database, inode: int, now_ns: int, links: int = 0) -> Attr:
+    """An inode whose names or attributes changed: ctime, and `links` more names."""
+    return _changed(db, _RELINK, (now_ns, links, inode))
+
+
+def update(db: Database, inode: int, columns: dict[str, Any]) -> Attr:
+    """Set some columns of an existing inode."""
+    assignments = ", ".join(f"{column} = ?" for column in columns)
+    sql = f"UPDATE inode SET {assignments} WHERE inode = ? RETURNING {ATTR}"
+    return _changed(db, sql, (*columns.values(), inode))
+
+
+def _changed(db: Database, sql: str, parameters: tuple[Any, ...]) -> Attr:
+    (row,) = db.read(sql, parameters)
+    return attr_of(row)
+
+
+def check_int64(**values: int | None) -> None:
+    """Raise Invalid for a number that the database cannot hold."""
+    for name, value in values.items():
+        if value is not None and not -(1 << 63) <= value < 1 << 63:
+            raise Invalid(f"{name} is out of range: {value}")
