@@ -1,0 +1,1 @@
+"""The `dfs` command: what a person types to run, look at and mount a cluster."""

@@ -1,0 +1,48 @@
+# What a person does with this clone.  Each target sets up what it needs (scripts/setup.sh).
+
+.PHONY: help demo demo-stop test lint format types bench lock clean
+.DEFAULT_GOAL := help
+
+BIN := .venv/bin
+
+help:            ## Show this list
+	@sed -n 's/^\([a-z-]*\): *[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+demo:            ## A cluster of three servers on this machine, mounted on ./mnt
+	@scripts/setup.sh run
+	@scripts/demo.sh
+
+demo-stop:       ## Stop it; its data stays in .demo
+	@scripts/demo.sh stop
+
+test:            ## All checks and tests, as CI runs them
+	@scripts/setup.sh test
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+lint:            ## ruff: mistakes and style
+	@scripts/setup.sh test
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+format:          ## Put all files into the one style
+	@scripts/setup.sh test
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+types:           ## mypy --strict
+	@scripts/setup.sh test
+	$(BIN)/mypy
+
+bench:           ## Run the benchmarks in bench/
+	@scripts/setup.sh test
+	@set -e; for program in bench/*.py; do echo "== $$program"; $(BIN)/python "$$program"; done
+
+lock:            ## Write the lock files anew (needs uv; UV=/path/to/uv)
+	@scripts/lock.sh
+
+clean:           ## Remove what tools left; keeps .venv and the demo's data
+	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -1,0 +1,81 @@
+"""The `dfs` command: its verbs, and how it ends.
+
+Every verb is a function in a module beside this one; this one gathers them and turns their errors
+into exit statuses.  0: done, or the answer is good.  1: the answer is bad (findings, lost chunks, a
+server down).  2: wrong usage, or the cluster is not reached.  An error is one line on standard
+error that says what to do; nobody is shown a traceback for it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from dfsmount.cli.fsck import fsck
+from dfsmount.cli.helper import install_mount_helper
+from dfsmount.cli.info import info
+from dfsmount.cli.mount import mount, umount
+from dfsmount.cli.output import say
+from dfsmount.cli.status import status
+from dfsmount.cli.up import down, up
+from dfswire.daemon import software_version
+from dfswire.errors import DFSError
+
+USAGE_STATUS = 2
+INTERRUPTED_STATUS = 130  # 128 + SIGINT, what shells expect
+BROKEN_PIPE_STATUS = 141  # 128 + SIGPIPE
+
+app = typer.Typer(
+    name="dfs",
+    help="Run, look at and mount a dfs cluster.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+for verb in (up, down, status, info, fsck, mount, umount, install_mount_helper):
+    app.command()(verb)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"dfs {software_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Print the version and stop."
+        ),
+    ] = False,
+) -> None:
+    """Run, look at and mount a dfs cluster."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Carry out one command line; the exit status."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        answer = app(args=given or ["--help"], standalone_mode=False, prog_name="dfs")
+        sys.stdout.flush()
+        return answer if isinstance(answer, int) else 0
+    except typer.Abort:  # what typer makes of Ctrl-C
+        say("interrupted")
+        return INTERRUPTED_STATUS
+    except typer.TyperException as problem:
+        say(f"{problem.format_message()} ('dfs --help' shows the usage)")
+    except DFSError as problem:
+        say(str(problem))
+    except BrokenPipeError:
+        # `dfs status | head`: whoever read has enough.  Nothing may be written at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE_STATUS
+    except OSError as problem:
+        say(f"{problem.strerror}: {problem.filename}" if problem.filename else str(problem))
+    return USAGE_STATUS

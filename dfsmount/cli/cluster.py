@@ -1,0 +1,74 @@
+"""Which cluster a command is about, and one question to it.
+
+A cluster is named, in this order, by `--url`, by `--dir` (a cluster of `dfs up`), by the variable
+DFS_URL, by the dfs mount that the working directory is on, and by ./dfs-data or ./.demo.  `ask`
+makes one call and is done; no connection outlives it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import trio
+import typer
+
+from dfsmount.cli.localcluster import DEFAULT_DIRECTORY, DEMO_DIRECTORY, LocalCluster
+from dfsmount.cli.mounts import mount_of
+from dfswire.client import Client
+from dfswire.daemon import parse_address
+from dfswire.errors import Unavailable, UsageError
+
+ANSWER_DEADLINE_S = 10.0
+
+Url = Annotated[
+    str,
+    typer.Option("--url", envvar="DFS_URL", metavar="HOST:PORT", help="The cluster's metad."),
+]
+Directory = Annotated[
+    Path | None, typer.Option("--dir", help="The directory of a cluster started with 'dfs up'.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def address_of(url: str) -> str:
+    """ "host:port" of what people write for a metad.  Raises UsageError."""
+    host, port = parse_address(url)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def find_metad(url: str, directory: Path | None) -> str:
+    """The address of the metad that the options and the surroundings name.  Raises UsageError."""
+    if directory is not None:
+        return LocalCluster.open(directory).metad_address
+    if url:
+        return address_of(url)
+    mount = mount_of(Path())
+    if mount is not None:
+        return mount.metad
+    for nearby in (DEFAULT_DIRECTORY, DEMO_DIRECTORY):
+        if LocalCluster.is_at(nearby):
+            return LocalCluster.open(nearby).metad_address
+    raise UsageError(
+        f"which cluster? give --url HOST:PORT or --dir, or set DFS_URL "
+        f"(there is no ./{DEFAULT_DIRECTORY} and no ./{DEMO_DIRECTORY} here)"
+    )
+
+
+def ask(
+    address: str, call: str, request: msgspec.Struct, *, deadline_s: float = ANSWER_DEADLINE_S
+) -> Any:
+    """The reply of the metad at `address`.  Raises what it answered, or Unavailable."""
+
+    async def once() -> Any:
+        client = Client()
+        try:
+            return await client.call(call, address, request, deadline_s=deadline_s)
+        finally:
+            await client.aclose()
+
+    try:
+        return trio.run(once)
+    except Unavailable as problem:
+        raise Unavailable(f"no metad answers at {address}: {problem}") from problem

@@ -1,0 +1,101 @@
+"""`dfs info`: where the bytes of one file are.
+
+On a mount the file is found by its inode number, so every name of it gives the same answer; with
+`--url` or `--dir` the path counts from the root of the file system, and no mount is needed.
+"""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from dfsmount.cli.cluster import AsJson, Directory, Url, ask, find_metad
+from dfsmount.cli.mounts import mount_of
+from dfsmount.cli.output import console, path_text, plain, show_json, size
+from dfswire.cluster import ChunkInfo, ExtentInfo, InfoReply, InfoRequest
+from dfswire.errors import UsageError
+
+
+def info(
+    path: Annotated[Path, typer.Argument(metavar="PATH")],
+    url: Url = "",
+    directory: Directory = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show a file's inode, extents, chunks, and the servers that have them."""
+    reply = find(path, url, directory)
+    if as_json:
+        show_json(as_plain(reply))
+    else:
+        show(reply)
+    if any(not good_replicas(chunk) for chunk in reply.chunks):
+        raise typer.Exit(1)
+
+
+def find(path: Path, url: str, directory: Path | None) -> InfoReply:
+    """Ask the right metad about `path`.  Raises UsageError, OSError, and what metad answers."""
+    mount = mount_of(path) if path.exists() else None
+    reply: InfoReply
+    if mount is not None:
+        reply = ask(mount.metad, "cluster.info", InfoRequest(inode=path.stat().st_ino))
+    elif url or directory is not None:
+        request = InfoRequest(path=bytes(path))
+        reply = ask(find_metad(url, directory), "cluster.info", request)
+    elif path.exists():
+        raise UsageError(f"{path} is not on a dfs mount")
+    else:
+        raise UsageError(f"{path}: no such file (without a mount, give --url or --dir)")
+    return reply
+
+
+def good_replicas(chunk: ChunkInfo) -> int:
+    """How many good copies of it are on servers that are not down."""
+    return sum(
+        replica.state == "good" and replica.server_state != "down" for replica in chunk.replicas
+    )
+
+
+def as_plain(reply: InfoReply) -> dict[str, Any]:
+    """The reply in terms of JSON; paths are text."""
+    answer: dict[str, Any] = plain(reply)
+    return answer | {"paths": [path_text(path) for path in reply.paths]}
+
+
+def show(reply: InfoReply) -> None:
+    """The answer for people."""
+    screen = console()
+    attr = reply.attr
+    for path in reply.paths:
+        screen.print(f"path     {path_text(path)}", markup=False)
+    screen.print(f"inode    {attr.inode}, {stat.filemode(attr.mode)}, {attr.nlink} names")
+    screen.print(f"size     {attr.size} bytes, {attr.allocated_bytes} of them allocated")
+    numbers = {chunk.chunk: number for number, chunk in enumerate(reply.chunks, start=1)}
+    if reply.extents:
+        screen.print(_extents(reply.extents, numbers))
+    for chunk in reply.chunks:
+        screen.print(_replicas(chunk, numbers[chunk.chunk]))
+
+
+def _extents(extents: list[ExtentInfo], numbers: dict[bytes, int]) -> Table:
+    table = Table("offset", "length", "where", title="extents", title_justify="left")
+    for extent in extents:
+        where = (
+            f"chunk {numbers.get(extent.chunk, extent.chunk.hex())}, from {extent.chunk_offset}"
+            if extent.chunk
+            else "in metadata"
+        )
+        table.add_row(str(extent.offset), str(extent.length), where)
+    return table
+
+
+def _replicas(chunk: ChunkInfo, number: int) -> Table:
+    title = f"chunk {number}: {chunk.chunk.hex()}, {size(chunk.length)}, {chunk.state}"
+    table = Table("server", "address", "state", "file", title=title, title_justify="left")
+    for replica in chunk.replicas:
+        state = replica.state if replica.server_state == "up" else f"server {replica.server_state}"
+        table.add_row(replica.server_id[:8], replica.address, state, replica.path)
+    return table

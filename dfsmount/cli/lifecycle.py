@@ -1,0 +1,186 @@
+"""Bring the cluster of one directory up, and take it down again.
+
+`dfs up` and `dfs down` are these two functions; both may be called at any time and do what is
+missing.  Only processes that were started from this directory, in this boot, are ever signalled.
+Mounts go first on the way down, so that what they still hold is stored while there are servers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from dfsmount.cli.launch import Launch
+from dfsmount.cli.localcluster import LocalCluster, Settings, choose_ports, port_is_free
+from dfsmount.cli.mounts import Mount, location, mount_at, unmount
+from dfsmount.cli.processes import handle_of, read_pid_file, remember, stop, wait_end
+from dfswire.errors import UsageError
+
+START_TIMEOUT_S = 30.0  # a daemon that checks a large directory first is still ready in a few
+STOP_GRACE_S = 20.0  # for what a daemon still has to sync
+UNMOUNT_TIMEOUT_S = 60.0  # for data that a mount still has to store
+DEFAULT_NODES = 3
+DEFAULT_REPLICAS = 2
+
+Report = Callable[[str, str], None]
+"""Told what happened: (subject, what)."""
+
+
+def plan(directory: Path, nodes: int | None, replicas: int | None) -> LocalCluster:
+    """The cluster to bring up: the one kept there, changed as asked, or a new one.
+
+    Nothing is written.  Raises UsageError when the wishes cannot be.
+    """
+    if LocalCluster.is_at(directory):
+        kept = LocalCluster.open(directory).settings
+    else:
+        count = nodes or DEFAULT_NODES
+        first, *others = choose_ports(count + 1)
+        kept = Settings(
+            replicas=min(DEFAULT_REPLICAS, count), metad_port=first, chunkd_ports=others
+        )
+    ports = kept.chunkd_ports
+    wanted = nodes or len(ports)
+    if wanted < len(ports):
+        raise UsageError(f"this cluster has {len(ports)} nodes; 'dfs up' only adds to them")
+    ports = ports + choose_ports(wanted - len(ports), [kept.metad_port, *ports])
+    settings = Settings(
+        replicas=replicas or kept.replicas, metad_port=kept.metad_port, chunkd_ports=ports
+    )
+    if settings.replicas > wanted:
+        raise UsageError(f"{settings.replicas} replicas need as many nodes; there are {wanted}")
+    cluster = LocalCluster(directory, settings)
+    if settings.replicas != kept.replicas and cluster.metad.running():
+        raise UsageError("replicas can only be changed while it is down: 'dfs down' first")
+    return cluster
+
+
+def bring_up(cluster: LocalCluster, report: Report) -> LocalCluster:
+    """Start what does not run, and wait until all of it is ready.  Raises UsageError.
+
+    Returns the cluster as it is now: ports that somebody else has taken are replaced.
+    """
+    moved = _with_free_ports(cluster)
+    if moved.metad.port != cluster.metad.port:
+        # Everybody must learn where metad is now.
+        report("metad", f"port {cluster.metad.port} is taken; moving to {moved.metad.port}")
+        take_down(cluster, report)
+    moved.write_files()
+    _start_all(moved, report)
+    return moved
+
+
+def _with_free_ports(cluster: LocalCluster) -> LocalCluster:
+    settings = cluster.settings
+    lost = [
+        daemon.port
+        for daemon in cluster.daemons
+        if not daemon.running() and not port_is_free(daemon.port)
+    ]
+    fresh = dict(
+        zip(lost, choose_ports(len(lost), [daemon.port for daemon in cluster.daemons]), strict=True)
+    )
+    return LocalCluster(
+        cluster.directory,
+        Settings(
+            replicas=settings.replicas,
+            metad_port=fresh.get(settings.metad_port, settings.metad_port),
+            chunkd_ports=[fresh.get(port, port) for port in settings.chunkd_ports],
+        ),
+    )
+
+
+def _start_all(cluster: LocalCluster, report: Report) -> None:
+    # metad first, then all chunkds at once.
+    for group in ([cluster.metad], cluster.chunkds):
+        with contextlib.ExitStack() as cleanup:
+            started = []
+            for daemon in group:
+                if daemon.running():
+                    report(daemon.name, "already running")
+                    continue
+                launch = cleanup.enter_context(Launch(daemon.command, daemon.log))
+                identity = launch.identity()
+                if identity is not None:
+                    remember(identity, daemon.pid_file)
+                started.append((daemon, launch))
+            failures = []
+            for daemon, launch in started:
+                reason = launch.wait_ready(START_TIMEOUT_S)
+                report(daemon.name, reason or f"started on port {daemon.port}")
+                if reason:
+                    failures.append(f"{daemon.name} did not start: {reason}")
+            if failures:
+                raise UsageError("; ".join(failures))
+
+
+def mount_up(cluster: LocalCluster, directory: Path, options: str, report: Report) -> Path:
+    """Mount the cluster on `directory`, which is made if missing.  Raises UsageError."""
+    point = location(directory)
+    mount = mount_at(point)
+    if mount is not None and _serves(cluster, mount):
+        report(str(point), "already mounted")
+        return point
+    if mount is not None and mount.metad != cluster.metad_address:
+        raise UsageError(f"{point} has another cluster mounted: {mount.metad}")
+    if mount is not None:
+        unmount(mount)  # what a killed mount process left
+    point.mkdir(parents=True, exist_ok=True)
+    command = mount_command(cluster.metad_address, point, options)
+    with Launch(command, cluster.directory / "log" / "mount.log") as launch:
+        reason = launch.wait_ready(START_TIMEOUT_S)
+        identity = launch.identity(str(point))
+    if reason or identity is None:
+        raise UsageError(f"cannot mount: {reason or 'the mount process ended at once'}")
+    remember(identity, cluster.mount_pid_file(point))
+    report(str(point), "mounted")
+    return point
+
+
+def mount_command(metad: str, point: Path, options: str) -> list[str]:
+    """The command that serves a mount in the foreground."""
+    command = [sys.executable, "-P", "-m", "dfsmount", metad, str(point)]
+    return [*command, "-o", options] if options else command
+
+
+def _serves(cluster: LocalCluster, mount: Mount) -> bool:
+    return mount.metad == cluster.metad_address and any(
+        identity.mount_point == str(mount.point) for _, identity in cluster.mounts()
+    )
+
+
+def take_down(cluster: LocalCluster, report: Report, *, force: bool = False) -> None:
+    """Unmount what `mount_up` mounted, then end all daemons, metad last.
+
+    Raises UsageError, and leaves everything running, when a mount is in use and not `force`.
+    """
+    for pid_file in sorted((cluster.directory / "run").glob("mount-*.pid")):
+        _unmount_one(pid_file, report, force=force)
+    for daemon in reversed(cluster.daemons):
+        identity = daemon.running()
+        if identity is not None:
+            report(daemon.name, stop(identity, grace_s=STOP_GRACE_S))
+        daemon.pid_file.unlink(missing_ok=True)
+
+
+def _unmount_one(pid_file: Path, report: Report, *, force: bool) -> None:
+    identity = read_pid_file(pid_file)
+    if identity is None:
+        pid_file.unlink()
+        return
+    point = Path(identity.mount_point)
+    mount = mount_at(point)
+    with handle_of(identity) as handle:
+        if mount is not None:
+            unmount(mount, lazy=force)
+        if handle is not None and not wait_end(handle, 1.0 if force else UNMOUNT_TIMEOUT_S):
+            if not force:
+                raise UsageError(
+                    f"{point} is unmounted, but its process {identity.pid} still stores data; "
+                    "try again later, or end it with --force"
+                )
+            stop(identity, grace_s=STOP_GRACE_S)
+    pid_file.unlink()
+    report(str(point), "unmounted")

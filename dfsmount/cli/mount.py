@@ -1,0 +1,80 @@
+"""`dfs mount` and `dfs umount`: one dfs in this host's tree of directories."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dfsmount.cli.cluster import address_of
+from dfsmount.cli.launch import Launch
+from dfsmount.cli.lifecycle import START_TIMEOUT_S, UNMOUNT_TIMEOUT_S, mount_command
+from dfsmount.cli.mounts import location, mount_at, mount_process, unmount
+from dfsmount.cli.output import say
+from dfsmount.cli.processes import wait_end
+from dfswire.errors import UsageError
+
+
+def mount(
+    url: Annotated[str, typer.Argument(metavar="METAD_URL", help="http://HOST:PORT or HOST:PORT")],
+    directory: Annotated[Path, typer.Argument(metavar="DIR")],
+    options: Annotated[
+        list[str] | None, typer.Option("-o", metavar="OPT,...", help="Mount options.")
+    ] = None,
+    foreground: Annotated[bool, typer.Option("-f", help="Stay, and log to the terminal.")] = False,
+    log: Annotated[Path | None, typer.Option(help="Where it logs when it does not stay.")] = None,
+) -> None:
+    """Mount a cluster on a directory."""
+    point = location(directory)
+    command = mount_command(address_of(url), point, ",".join(options or []))
+    if foreground:
+        os.execv(command[0], command)
+    with Launch(command, log or default_log(point)) as launch:
+        reason = launch.wait_ready(START_TIMEOUT_S)
+    if reason:
+        say(reason.removeprefix("dfs: "))
+        # Ended by a signal of ours, it counts as not reached.
+        raise typer.Exit(max(launch.process.returncode, 0) or 2)
+
+
+def default_log(point: Path) -> Path:
+    """Where the mount on `point` logs: below /var/log for root, in the home directory for others.
+
+    A mount from fstab has no HOME in its environment.
+    """
+    name = f"mount-{str(point).strip('/').replace('/', '-')}.log"
+    if os.geteuid() == 0:
+        return Path("/var/log/dfs") / name
+    state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+    return Path(state).expanduser() / "dfs" / name
+
+
+def umount(
+    directory: Annotated[Path, typer.Argument(metavar="DIR")],
+    lazy: Annotated[
+        bool, typer.Option("--lazy", "-z", help="Even while in use; do not wait for its data.")
+    ] = False,
+) -> None:
+    """Unmount, and wait until everything that was written is stored."""
+    found = mount_at(directory) or mount_at(directory.resolve())
+    if found is None:
+        raise UsageError(f"{directory} is not a dfs mount")
+    pid = mount_process(found.point)
+    with contextlib.ExitStack() as cleanup:
+        # Opened before unmounting: afterwards the number may soon be somebody else's.
+        handle = os.pidfd_open(pid) if pid else None
+        if handle is not None:
+            cleanup.callback(os.close, handle)
+        unmount(found, lazy=lazy)
+        if lazy:
+            return
+        if handle is None:
+            say(f"no process serves {found.point}; what it had not stored yet is lost")
+        elif not wait_end(handle, UNMOUNT_TIMEOUT_S):
+            raise UsageError(
+                f"{found.point} is unmounted, but process {pid} still stores its data "
+                f"after {UNMOUNT_TIMEOUT_S:g} s; is the cluster reachable?"
+            )

@@ -1,0 +1,70 @@
+"""`dfs up` and `dfs down`: a whole cluster on this machine, in one directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dfsmount.cli.cluster import AsJson
+from dfsmount.cli.lifecycle import DEFAULT_NODES, bring_up, mount_up, plan, take_down
+from dfsmount.cli.localcluster import DEFAULT_DIRECTORY, LocalCluster
+from dfsmount.cli.output import show_json
+
+Place = Annotated[Path, typer.Option("--dir", help="Where the cluster keeps everything.")]
+
+
+def up(
+    directory: Place = DEFAULT_DIRECTORY,
+    nodes: Annotated[
+        int | None,
+        typer.Option(min=1, max=64, help=f"How many chunkds; {DEFAULT_NODES} for a new cluster."),
+    ] = None,
+    replicas: Annotated[
+        int | None, typer.Option(min=1, max=16, help="How many copies of each chunk.")
+    ] = None,
+    mount: Annotated[
+        Path | None, typer.Option(help="Mount it there as well; the directory is made.")
+    ] = None,
+    options: Annotated[
+        str, typer.Option("-o", help="Options of that mount, comma separated.")
+    ] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Start a cluster on this machine, or what is missing of it."""
+
+    def report(subject: str, what: str) -> None:
+        if not as_json:
+            typer.echo(f"{subject:10} {what}")
+
+    cluster = plan(directory, nodes, replicas)
+    with cluster.lock():
+        cluster = bring_up(cluster, report)
+        point = mount_up(cluster, mount, options, report) if mount else None
+    url = f"http://{cluster.metad_address}"
+    if as_json:
+        show_json({"url": url, "directory": str(cluster.directory), "mount": str(point or "")})
+        return
+    typer.echo(f"The cluster is up at {url}; 'dfs status --dir {directory}' shows it,")
+    typer.echo(f"'dfs mount {url} DIR' mounts it, 'dfs down --dir {directory}' stops it.")
+
+
+def down(
+    directory: Place = DEFAULT_DIRECTORY,
+    force: Annotated[
+        bool, typer.Option("--force", help="Unmount even what is in use; its data may be lost.")
+    ] = False,
+) -> None:
+    """Unmount what 'dfs up' mounted, and stop the cluster.  Its data stays."""
+    cluster = LocalCluster.open(directory)
+    reported = []
+
+    def report(subject: str, what: str) -> None:
+        reported.append(subject)
+        typer.echo(f"{subject:10} {what}")
+
+    with cluster.lock():
+        take_down(cluster, report, force=force)
+    if not reported:
+        typer.echo("nothing was running")
