@@ -1,0 +1,62 @@
+"""Orders: kept until their result, never twice, never taken for another's."""
+
+from __future__ import annotations
+
+import pytest
+
+from dfswire.cluster import OrderResult
+from metad import orders
+from metad.orders import OrderQueue
+
+ONE, TWO = b"1" * 16, b"2" * 16
+
+
+def done(order_id: int) -> OrderResult:
+    return OrderResult(order_id=order_id, ok=True)
+
+
+def test_an_order_is_given_out_once_and_again_without_a_result() -> None:
+    queue = OrderQueue(100, timeout_s=60.0)
+    assert queue.add("delete", ONE, "x")
+    (order,) = queue.take(["x", "y"], 0.0)
+    assert order.order_id == 100
+    assert queue.take(["x"], 59.0) == []
+    assert queue.take(["x"], 60.0) == [order], "under the same id"
+    assert queue.finish(done(100), ["x"]) == order
+    assert queue.finish(done(100), ["x"]) is None
+    assert queue.take(["x"], 1000.0) == []
+
+
+def test_the_same_thing_is_not_queued_twice() -> None:
+    queue = OrderQueue(1)
+    assert queue.add("delete", ONE, "x")
+    assert not queue.add("delete", ONE, "x")
+    assert queue.add("verify", ONE, "x") and queue.add("delete", ONE, "y")
+    assert queue.add("delete", TWO, "x")
+
+
+def test_a_result_counts_only_from_the_server_of_the_disk() -> None:
+    queue = OrderQueue(1)
+    queue.add("copy", ONE, "x")
+    assert queue.finish(done(1), ["y"]) is None
+    assert queue.finish(done(1), ["x"]) is not None
+
+
+def test_the_queue_and_what_a_heartbeat_takes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(orders, "QUEUED_PER_DISK_MAX", 3)
+    monkeypatch.setattr(orders, "TAKEN_PER_HEARTBEAT_MAX", 2)
+    queue = OrderQueue(1)
+    added = [queue.add("delete", bytes([number]) * 16, "x") for number in range(5)]
+    assert added == [True, True, True, False, False]
+    assert len(queue.take(["x"], 0.0)) == 2
+    assert len(queue.take(["x"], 0.0)) == 1
+
+
+def test_dropping_a_disk_forgets_its_orders() -> None:
+    queue = OrderQueue(1)
+    queue.add("copy", ONE, "x")
+    queue.add("copy", ONE, "y")
+    queue.drop("x")
+    queue.drop("unknown")
+    assert [each.disk for each in queue.copies()] == ["y"]
+    assert queue.finish(done(1), ["x"]) is None

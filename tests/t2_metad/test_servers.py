@@ -1,0 +1,128 @@
+"""What metad knows of chunkds: who may register, who lives, which disks count."""
+
+from __future__ import annotations
+
+import pytest
+
+from dfswire.errors import AlreadyRunning, WrongCluster
+from dfswire.messages import Replica
+from metad.orders import OrderQueue
+from metad.servers import Server, Servers
+from tests.t2_metad.machines_for_tests import disk, heartbeat, register
+
+CLUSTER = "c" * 32
+
+
+@pytest.fixture
+def servers() -> Servers:
+    return Servers(CLUSTER, OrderQueue(100), suspect_s=3.0, down_s=10.0)
+
+
+def state(servers: Servers, disk_id: str, now: float) -> str:
+    return servers.disk_state(disk_id, now)
+
+
+def test_up_suspect_down_and_up_again(servers: Servers) -> None:
+    servers.register(register("s1"), 0.0)
+    assert [state(servers, "s1-d", at) for at in (0, 2.9, 3, 9.9, 10)] == [
+        "up",
+        "up",
+        "suspect",
+        "suspect",
+        "down",
+    ]
+    assert servers.heartbeat(heartbeat("s1"), 12.0)
+    assert state(servers, "s1-d", 12.0) == "up"
+
+
+def test_another_cluster_is_refused(servers: Servers) -> None:
+    with pytest.raises(WrongCluster):
+        servers.register(register("s1", cluster_id="d" * 32), 0.0)
+    servers.register(register("s1", cluster_id=CLUSTER), 0.0)
+
+
+def test_an_older_start_is_refused_for_ever(servers: Servers) -> None:
+    servers.register(register("s1", incarnation=5), 0.0)
+    with pytest.raises(AlreadyRunning):
+        servers.register(register("s1", incarnation=4), 1000.0)
+    assert not servers.heartbeat(heartbeat("s1", incarnation=4), 1.0)
+
+
+@pytest.mark.parametrize("incarnation", [1, 2])
+def test_a_second_process_is_refused_while_the_first_is_up(
+    servers: Servers, incarnation: int
+) -> None:
+    servers.register(register("s1"), 0.0)
+    copy = register("s1", incarnation=incarnation, address="elsewhere:9500")
+    with pytest.raises(AlreadyRunning, match="s1:9500"):
+        servers.register(copy, 2.0)
+    servers.register(copy, 3.0)
+    assert servers.replicas(["s1-d"], 3.0) == [Replica(disk="s1-d", address="elsewhere:9500")]
+
+
+def test_a_quick_restart_on_the_same_address_is_welcome(servers: Servers) -> None:
+    servers.register(register("s1"), 0.0)
+    servers.orders.add("verify", b"c" * 16, "s1-d")
+    assert servers.orders.take(["s1-d"], 0.0)
+    servers.register(register("s1", incarnation=2), 0.1)
+    assert servers.orders.take(["s1-d"], 0.2), "the new process has not heard of the order"
+
+
+def test_heartbeats_of_strangers_are_told_to_register(servers: Servers) -> None:
+    assert not servers.heartbeat(heartbeat("s1"), 0.0)
+    servers.load(Server(server_id="s1", incarnation=1, address="s1:9500"), 0.0)
+    assert not servers.heartbeat(heartbeat("s1"), 0.0)
+
+
+def test_a_loaded_server_is_suspect_then_down(servers: Servers) -> None:
+    loaded = Server(server_id="s1", incarnation=3, address="s1:9500", disks={"s1-d": disk("s1-d")})
+    servers.load(loaded, 100.0)
+    assert state(servers, "s1-d", 100.0) == "suspect"
+    assert state(servers, "s1-d", 110.0) == "down"
+    with pytest.raises(AlreadyRunning):
+        servers.register(register("s1", incarnation=2), 100.0)
+    servers.register(register("s1", incarnation=4, address="new:9500"), 100.5)
+    assert state(servers, "s1-d", 101.0) == "up"
+
+
+def test_failed_and_missing_disks_do_not_count(servers: Servers) -> None:
+    servers.register(register("s1", disks=[disk("x"), disk("y"), disk("z")]), 0.0)
+    servers.heartbeat(heartbeat("s1", disks=[disk("x"), disk("y", failed=True)]), 1.0)
+    assert servers.live_disks(1.0) == {"x"}
+    assert servers.disks_worth_waiting_for(1.0, 30.0) == {"x"}
+    assert [each.disk for each in servers.candidates(1.0)] == ["x"]
+    assert state(servers, "z", 1.0) == state(servers, "unknown", 1.0) == "down"
+
+
+def test_who_is_worth_waiting_for(servers: Servers) -> None:
+    servers.register(register("s1"), 0.0)
+    assert servers.live_disks(9.9) == {"s1-d"}
+    assert servers.live_disks(10.0) == set()
+    assert servers.disks_worth_waiting_for(39.9, 30.0) == {"s1-d"}
+    assert servers.disks_worth_waiting_for(40.0, 30.0) == set()
+
+
+def test_a_disk_may_move_but_not_be_in_two_servers(servers: Servers) -> None:
+    servers.register(register("s1", disks=[disk("x"), disk("y")]), 0.0)
+    with pytest.raises(AlreadyRunning, match="disk x"):
+        servers.register(register("s2", disks=[disk("x")]), 1.0)
+    servers.heartbeat(heartbeat("s1", disks=[disk("y")]), 2.0)
+    servers.register(register("s2", disks=[disk("x")]), 3.0)
+    found = servers.server_of("x")
+    assert found is not None and found.server_id == "s2"
+    assert len(servers.domains(["x", "y", "unknown"])) == 2
+
+
+def test_a_disk_of_a_dead_server_may_be_plugged_in_elsewhere(servers: Servers) -> None:
+    servers.register(register("s1", disks=[disk("x")]), 0.0)
+    servers.register(register("s2", disks=[disk("x")]), 5.0)
+    assert servers.replicas(["x"], 5.0) == [Replica(disk="x", address="s2:9500")]
+    assert servers.live_disks(5.0) == {"x"}
+
+
+def test_the_best_replica_comes_first(servers: Servers) -> None:
+    servers.register(register("down"), 0.0)
+    servers.register(register("suspect"), 8.0)
+    servers.register(register("up"), 12.0)
+    found = servers.replicas(["unknown", "down-d", "suspect-d", "up-d"], 12.0)
+    assert [each.disk for each in found] == ["up-d", "suspect-d", "down-d"]
