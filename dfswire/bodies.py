@@ -21,6 +21,8 @@ from dfswire.messages import MESSAGE_MAX_BYTES
 Octets = bytes | bytearray | memoryview
 
 FRAME_HEAD_BYTES = 4  # big-endian length before each message of a stream
+END_FRAME = bytes(FRAME_HEAD_BYTES)
+"""A frame of no bytes, which no message has: the stream is complete, not merely cut off."""
 
 
 @dataclass(frozen=True)
@@ -119,18 +121,16 @@ class FrameReader:
         self._buffer = bytearray()
 
     def feed(self, piece: Octets) -> list[bytes]:
-        """The messages completed by `piece`.  Raises ProtocolError for an impossible length."""
+        """The messages that `piece` completes, an empty one for the end.
+
+        Raises ProtocolError for an impossible length.
+        """
         self._buffer += piece
         messages = []
         while (end := self._frame_end()) is not None and len(self._buffer) >= end:
             messages.append(bytes(self._buffer[FRAME_HEAD_BYTES:end]))
             del self._buffer[:end]
         return messages
-
-    @property
-    def is_between_frames(self) -> bool:
-        """Whether a stream that ends here is whole."""
-        return not self._buffer
 
     def _frame_end(self) -> int | None:
         if len(self._buffer) < FRAME_HEAD_BYTES:

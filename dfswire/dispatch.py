@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +18,7 @@ import msgspec
 import trio
 
 from dfswire import codec
-from dfswire.bodies import BodySource, FileRange, Octets, read_body, to_frame
+from dfswire.bodies import END_FRAME, BodySource, FileRange, Octets, read_body, to_frame
 from dfswire.calls import (
     DEADLINE_HEADER,
     MESSAGE_HEADER,
@@ -57,7 +57,7 @@ log = logging.getLogger(__name__)
 DEADLINE_DEFAULT_S = 60.0  # for callers that send none (curl); dfs's own clients always send one
 DEADLINE_MAX_S = 3600.0  # no call holds a handler for longer, whatever the caller says
 REQUEST_ID_MAX_CHARS = 64
-OCTETS = "application/octet-stream"
+OCTETS = b"application/octet-stream"
 
 _STATUS: dict[type[DFSError], int] = {
     NoEntry: 404,
@@ -82,11 +82,11 @@ class Reply:
 
 @dataclass(frozen=True)
 class Response:
-    """An HTTP reply, not yet on any wire.  A `body` that is an iterator is a stream of frames."""
+    """An HTTP reply, not yet on any wire.  A `body` that is a generator is a stream of frames."""
 
     status: int
-    body: Octets | FileRange | AsyncIterator[bytes]
-    headers: list[tuple[str, bytes]] = field(default_factory=list)
+    body: Octets | FileRange | AsyncGenerator[bytes, None]
+    headers: list[tuple[bytes, bytes]] = field(default_factory=list)
 
 
 Handler = Callable[[Any, BodySource], Awaitable[Any]]
@@ -142,7 +142,7 @@ class Dispatcher:
         except trio.TooSlowError as problem:
             raise Unavailable(f"{call.name} took longer than {deadline_s:g} s") from problem
         if call.stream:
-            return Response(200, _frames(answer), [("Content-Type", OCTETS.encode())])
+            return Response(200, _frames(call, answer), [(b"Content-Type", OCTETS)])
         if call.reply_body:
             return _octets_response(answer)
         return _message_response(200, answer, reply_type)
@@ -159,28 +159,35 @@ def fault_response(
 
 def _message_response(status: int, message: msgspec.Struct, content_type: str) -> Response:
     body = codec.encode(message, content_type)
-    return Response(status, body, [("Content-Type", content_type.encode())])
+    return Response(status, body, [(b"Content-Type", content_type.encode())])
 
 
 def _octets_response(reply: Reply) -> Response:
     headers = [
-        ("Content-Type", OCTETS.encode()),
-        (MESSAGE_HEADER, codec.to_header(reply.message)),
+        (b"Content-Type", OCTETS),
+        (MESSAGE_HEADER.encode(), codec.to_header(reply.message)),
     ]
     return Response(200, b"" if reply.body is None else reply.body, headers)
 
 
-async def _frames(messages: AsyncIterator[msgspec.Struct]) -> AsyncIterator[bytes]:
-    """The frames of a stream.  Closing this closes the handler's generator too."""
-    if (close := getattr(messages, "aclose", None)) is None:
-        async for message in messages:
-            yield to_frame(message)
-        return
+async def _frames(
+    call: Call, messages: AsyncIterator[msgspec.Struct]
+) -> AsyncGenerator[bytes, None]:
+    """The frames of a stream, the end frame last.  Closing this closes the handler's iterator.
+
+    A stream whose handler fails ends without the end frame: to the client it is broken.
+    """
     try:
         async for message in messages:
             yield to_frame(message)
+        yield END_FRAME
+    except DFSError as problem:
+        log.debug("%s ended: %s: %s", call.name, problem.code, problem)
+    except Exception:
+        log.exception("%s failed unexpectedly", call.name)
     finally:
-        await close()
+        if (close := getattr(messages, "aclose", None)) is not None:
+            await close()
 
 
 async def _read_request(call: Call, headers: Mapping[str, str], body: BodySource) -> Any:
