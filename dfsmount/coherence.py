@@ -62,15 +62,19 @@ class OpenFiles(Protocol):
 class Coherence:
     """Listener of one session.
 
-    `changing` counts this client's own operations under way in each directory.
+    `changing` counts this client's own operations under way in each directory.  Notifications
+    that nobody waits for run in `nursery`.
     """
 
-    def __init__(self, attrs: AttrCache, layouts: Layouts, files: OpenFiles) -> None:
+    def __init__(
+        self, attrs: AttrCache, layouts: Layouts, files: OpenFiles, nursery: trio.Nursery
+    ) -> None:
         self.kernel: Kernel = NoKernel()
         self.changing: Counter[int] = Counter()
         self._attrs = attrs
         self._layouts = layouts
         self._files = files
+        self._nursery = nursery
 
     async def invalidate(self, invalidations: list[Invalidation]) -> None:
         """Forget these things here and in the kernel."""
@@ -117,7 +121,7 @@ class Coherence:
         patient = [(parent, name) for parent, name in names if not self.changing[parent]]
         impatient = [(parent, name) for parent, name in names if self.changing[parent]]
         if impatient:
-            trio.lowlevel.spawn_system_task(self._in_thread, {}, impatient)
+            self._nursery.start_soon(self._in_thread, {}, impatient)
         with trio.move_on_after(KERNEL_PATIENCE_S) as patience:
             await self._in_thread(inodes, patient)
         if patience.cancelled_caught:

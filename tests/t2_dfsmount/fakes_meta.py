@@ -1,0 +1,124 @@
+"""A metad of a few lines, spoken to through the interface of dfswire.client.Client.
+
+It grants sessions, executes nothing, and does as the test says: answer, lose replies, be away, end
+the session, push events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+import trio
+
+from dfswire.errors import SessionLost, Unavailable
+from dfswire.messages import Empty, Event, Invalidation
+from dfswire.metadata import AckEvents, FollowEvents, OpenSession, SessionGrant
+from dfswire.operations import Batch, BatchReply, OpResult
+
+LEASE_S, RENEW_S = 20.0, 5.0
+
+
+class FakeMetad:
+    """See the module's text."""
+
+    def __init__(self) -> None:
+        self.sessions = 0
+        self.away = False
+        self.lose_replies = 0
+        self.gate = trio.Event()  # batches wait for it
+        self.gate.set()
+        self.batches: list[Batch] = []  # as they arrived, repeats included
+        self.executed: dict[tuple[str, int], BatchReply] = {}
+        self.acked: list[int] = []
+        self.followed: list[FollowEvents] = []
+        self.calls: list[str] = []
+        self.answers: dict[str, Callable[[Any], Any]] = {}
+        self._events: trio.MemorySendChannel[Event] | None = None
+        self._number = 0
+
+    @property
+    def session(self) -> str:
+        return f"session-{self.sessions}"
+
+    def end_session(self) -> None:
+        """metad forgets the session; the next open gives another."""
+        self.sessions += 100
+        self.break_stream()
+
+    async def push(self, *invalidations: Invalidation, drop_all: bool = False) -> int:
+        assert self._events is not None, "nobody follows"
+        self._number += 1
+        await self._events.send(
+            Event(number=self._number, invalidations=list(invalidations), drop_all=drop_all)
+        )
+        return self._number
+
+    def break_stream(self) -> None:
+        if self._events is not None:
+            self._events.close()
+            self._events = None
+
+    async def call(self, name: str, address: str, request: msgspec.Struct, **_options: Any) -> Any:
+        await trio.lowlevel.checkpoint()
+        self.calls.append(name)
+        if self.away:
+            raise Unavailable("away")
+        if isinstance(request, OpenSession):
+            self.sessions += 1
+            return SessionGrant(
+                session=self.session,
+                lease_s=LEASE_S,
+                renew_s=RENEW_S,
+                cluster_id="c",
+                chunk_size_bytes=1 << 22,
+                inline_max_bytes=8192,
+                replicas=2,
+            )
+        if getattr(request, "session", self.session) != self.session:
+            raise SessionLost("unknown")
+        if isinstance(request, Batch):
+            return await self._execute(request)
+        if isinstance(request, AckEvents):
+            self.acked.append(request.number)
+        return self.answers.get(name, lambda _request: Empty())(request)
+
+    async def _execute(self, batch: Batch) -> BatchReply:
+        self.batches.append(batch)
+        key = (batch.session, batch.sequence)
+        if key not in self.executed:
+            results = [OpResult() for _ in batch.operations]
+            answer = self.answers.get("meta.batch", lambda _batch: BatchReply(results=results))
+            self.executed[key] = answer(batch)
+        await self.gate.wait()
+        if self.lose_replies:
+            self.lose_replies -= 1
+            raise Unavailable("the reply was lost")
+        return self.executed[key]
+
+    @asynccontextmanager
+    async def stream(
+        self, name: str, address: str, request: msgspec.Struct
+    ) -> AsyncIterator[AsyncIterator[Event]]:
+        await trio.lowlevel.checkpoint()
+        if self.away:
+            raise Unavailable("away")
+        assert isinstance(request, FollowEvents)
+        if request.session != self.session:
+            raise SessionLost("unknown")
+        self.followed.append(request)
+        send, receive = trio.open_memory_channel[Event](100)
+        self._events, self._number = send, 0
+        await self.push()
+
+        async def events() -> AsyncIterator[Event]:
+            async for event in receive:
+                yield event
+            raise Unavailable("the stream broke")
+
+        yield events()
+
+    async def aclose(self) -> None:
+        self.break_stream()

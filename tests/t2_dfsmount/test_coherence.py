@@ -1,0 +1,162 @@
+"""Coherence: everything that an invalidation names is forgotten, here and in the kernel."""
+
+from __future__ import annotations
+
+import threading
+from typing import cast
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from dfsmount.attrcache import AttrCache
+from dfsmount.coherence import KERNEL_PATIENCE_S, Coherence
+from dfsmount.layouts import Layouts
+from dfswire.messages import Invalidated, Invalidation
+from tests.t2_dfsmount.test_attrcache import attr
+
+
+class FakeLayouts:
+    def __init__(self) -> None:
+        self.forgotten: list[int] = []
+
+    def invalidate(self, inode: int) -> None:
+        self.forgotten.append(inode)
+
+    def clear(self) -> None:
+        self.forgotten.append(0)
+
+
+class FakeFiles:
+    def __init__(self) -> None:
+        self.unlinked: list[int] = []
+        self.lost = False
+
+    def open_inodes(self) -> list[int]:
+        return [7]
+
+    def unlinked_elsewhere(self, inode: int) -> None:
+        self.unlinked.append(inode)
+
+    def session_lost(self) -> None:
+        self.lost = True
+
+
+class FakeKernel:
+    """`gate` stands for an operation under way in the kernel, for which a notification waits."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[int, object]] = []
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def forget_inode(self, inode: int, data: bool) -> None:
+        self.gate.wait()
+        self.heard.append((inode, data))
+
+    def forget_name(self, parent: int, name: bytes) -> None:
+        self.gate.wait()
+        self.heard.append((parent, name))
+
+    def inodes(self) -> list[int]:
+        return [1, 7]
+
+
+def parts(nursery: trio.Nursery) -> tuple[Coherence, AttrCache, FakeLayouts, FakeFiles, FakeKernel]:
+    attrs, layouts, files, kernel = (
+        AttrCache(lambda: True),
+        FakeLayouts(),
+        FakeFiles(),
+        FakeKernel(),
+    )
+    with attrs.asking() as token:
+        for inode in (1, 7, 8):
+            attrs.put_attr(attr(inode), token)
+        attrs.put_name(1, b"a", 7, token)
+        attrs.put_name(1, b"b", 8, token)
+    coherence = Coherence(attrs, cast(Layouts, layouts), files, nursery)
+    coherence.kernel = kernel
+    return coherence, attrs, layouts, files, kernel
+
+
+def said(inode: int, what: Invalidated, name: bytes = b"") -> list[Invalidation]:
+    return [Invalidation(inode=inode, what=int(what), name=name)]
+
+
+async def test_attributes(nursery: trio.Nursery) -> None:
+    coherence, attrs, layouts, _files, kernel = parts(nursery)
+    await coherence.invalidate(said(7, Invalidated.ATTR))
+    assert attrs.attr(7) is None and attrs.attr(8) is not None
+    assert layouts.forgotten == []
+    assert kernel.heard == [(7, False)]
+
+
+async def test_data_means_pages_and_extents_too(nursery: trio.Nursery) -> None:
+    coherence, attrs, layouts, _files, kernel = parts(nursery)
+    await coherence.invalidate(said(7, Invalidated.DATA) + said(7, Invalidated.ATTR))
+    assert attrs.attr(7) is None
+    assert layouts.forgotten == [7]
+    assert kernel.heard == [(7, True)]
+
+
+async def test_names(nursery: trio.Nursery) -> None:
+    coherence, attrs, _layouts, _files, kernel = parts(nursery)
+    await coherence.invalidate(said(1, Invalidated.NAME, b"a"))
+    assert attrs.child(1, b"a") == (False, None)
+    assert attrs.child(1, b"b") == (True, 8)
+    assert kernel.heard == [(1, b"a")]
+    await coherence.invalidate(said(1, Invalidated.ALL_NAMES))
+    assert attrs.child(1, b"b") == (False, None)
+    assert kernel.heard[1:] == [(1, b"b")]
+
+
+async def test_a_last_name_that_went_elsewhere(nursery: trio.Nursery) -> None:
+    coherence, attrs, _layouts, files, _kernel = parts(nursery)
+    await coherence.invalidate(said(7, Invalidated.GONE))
+    assert files.unlinked == [7]
+    assert attrs.attr(7) is None
+
+
+async def test_drop_all_reaches_the_kernel(nursery: trio.Nursery) -> None:
+    coherence, attrs, layouts, _files, kernel = parts(nursery)
+    await coherence.drop_all()
+    assert attrs.attr(8) is None and layouts.forgotten == [0]
+    assert kernel.heard == [(1, b"a"), (1, b"b"), (1, True), (7, True)]
+
+
+async def test_without_a_kernel_nothing_is_told(nursery: trio.Nursery) -> None:
+    coherence = Coherence(
+        AttrCache(lambda: True), cast(Layouts, FakeLayouts()), FakeFiles(), nursery
+    )
+    await coherence.drop_all()
+    assert coherence.open_inodes() == [7]
+
+
+async def test_a_lost_session_is_passed_on(nursery: trio.Nursery) -> None:
+    coherence, _attrs, _layouts, files, _kernel = parts(nursery)
+    await coherence.session_lost()
+    assert files.lost
+
+
+async def test_an_own_operation_in_the_directory_is_not_waited_for(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    coherence, attrs, _layouts, _files, kernel = parts(nursery)
+    kernel.gate.clear()
+    coherence.changing[1] = 1
+    await coherence.invalidate(said(1, Invalidated.NAME, b"a"))
+    assert attrs.child(1, b"a") == (False, None)
+    assert kernel.heard == []
+    kernel.gate.set()
+
+
+@pytest.mark.usefixtures("autojump_clock")
+async def test_patience_with_the_kernel_ends(
+    nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dfsmount.coherence.KERNEL_PATIENCE_S", 0.01)
+    coherence, _attrs, _layouts, _files, kernel = parts(nursery)
+    kernel.gate.clear()
+    with trio.fail_after(KERNEL_PATIENCE_S):
+        await coherence.invalidate(said(7, Invalidated.DATA))
+    kernel.gate.set()

@@ -1,0 +1,141 @@
+"""Batches gather, are repeated until answered, and execute once."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from dfsmount.metaclient import BATCHES_IN_FLIGHT_MAX, MetaClient
+from dfsmount.session import Session
+from dfswire.client import Client
+from dfswire.errors import NoEntry, SessionLost, Unavailable
+from dfswire.metadata import LookupReply
+from dfswire.operations import Batch, BatchReply, Fault, OpResult, Release
+from tests.t2_dfsmount.fakes_meta import FakeMetad
+from tests.t2_dfsmount.test_session import INTRODUCTION, Recorder
+
+
+async def client(soft_timeout_s: float | None = None) -> tuple[FakeMetad, Session, MetaClient]:
+    metad = FakeMetad()
+    session = Session(cast(Client, metad), "metad:1", INTRODUCTION)
+    await session.open()
+    return metad, session, MetaClient(cast(Client, metad), session, soft_timeout_s=soft_timeout_s)
+
+
+async def test_one_operation_goes_at_once(autojump_clock: MockClock) -> None:
+    metad, _, meta = await client()
+    await meta.submit(Release(inode=5))
+    assert [batch.operations for batch in metad.batches] == [[Release(inode=5)]]
+    assert metad.batches[0].sequence == 1
+
+
+async def test_operations_gather_while_batches_are_under_way(autojump_clock: MockClock) -> None:
+    metad, _, meta = await client()
+    metad.gate = trio.Event()
+    async with trio.open_nursery() as nursery:
+        for inode in range(1, 101):
+            nursery.start_soon(meta.submit, Release(inode=inode))
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(metad.batches) == BATCHES_IN_FLIGHT_MAX
+        metad.gate.set()
+    assert len(metad.batches) == BATCHES_IN_FLIGHT_MAX + 1
+    sent = sorted(
+        operation.inode
+        for batch in metad.batches
+        for operation in batch.operations
+        if isinstance(operation, Release)
+    )
+    assert sent == list(range(1, 101))
+    await meta.submit(Release(inode=101))
+    assert metad.batches[-1].acknowledged == BATCHES_IN_FLIGHT_MAX + 1
+
+
+async def test_a_lost_reply_is_asked_for_again_under_the_same_number(
+    autojump_clock: MockClock,
+) -> None:
+    metad, _, meta = await client()
+    metad.lose_replies = 3
+    await meta.submit(Release(inode=5))
+    assert [batch.sequence for batch in metad.batches] == [1, 1, 1, 1]
+    assert len(metad.executed) == 1
+
+
+async def test_a_fault_is_raised_to_its_own_caller_only(autojump_clock: MockClock) -> None:
+    metad, _, meta = await client()
+
+    def answer(batch: Batch) -> BatchReply:
+        return BatchReply(
+            results=[
+                OpResult(fault=Fault(code="no_entry", message="gone"))
+                if operation == Release(inode=50)
+                else OpResult()
+                for operation in batch.operations
+            ]
+        )
+
+    metad.answers["meta.batch"] = answer
+    failed = []
+
+    async def one(inode: int) -> None:
+        try:
+            await meta.submit(Release(inode=inode))
+        except NoEntry:
+            failed.append(inode)
+
+    async with trio.open_nursery() as nursery:
+        for inode in range(1, 101):
+            nursery.start_soon(one, inode)
+    assert failed == [50]
+
+
+async def test_a_hard_mount_waits_and_a_soft_one_gives_up(autojump_clock: MockClock) -> None:
+    metad, _, soft = await client(soft_timeout_s=30)
+    metad.away = True
+    began = trio.current_time()
+    with pytest.raises(Unavailable):
+        await soft.submit(Release(inode=5))
+    assert 30 <= trio.current_time() - began < 40
+
+    metad, _, hard = await client()
+    metad.away = True
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(hard.submit, Release(inode=5))
+        await trio.sleep(3600)
+        metad.away = False
+    assert len(metad.executed) == 1
+
+
+async def test_a_lost_session_fails_mutations_and_repeats_questions(
+    autojump_clock: MockClock, expect_log: Any
+) -> None:
+    expect_log("metad ended this client's session")
+    metad, session, meta = await client()
+    metad.answers["meta.lookup"] = lambda _request: LookupReply(attr=None)
+    metad.end_session()
+    with pytest.raises(SessionLost):
+        await meta.submit(Release(inode=5))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(session.run, Recorder())
+        assert await meta.lookup(1, b"a") is None
+        await meta.submit(Release(inode=5))
+        nursery.cancel_scope.cancel()
+
+
+async def test_those_who_wait_go_on_when_the_leaders_are_cancelled(
+    autojump_clock: MockClock,
+) -> None:
+    metad, _, meta = await client()
+    metad.gate = trio.Event()
+    async with trio.open_nursery() as waiting:
+        async with trio.open_nursery() as leaders:
+            for inode in range(BATCHES_IN_FLIGHT_MAX):
+                leaders.start_soon(meta.submit, Release(inode=inode + 1))
+            await trio.testing.wait_all_tasks_blocked()
+            waiting.start_soon(meta.submit, Release(inode=99))
+            await trio.testing.wait_all_tasks_blocked()
+            leaders.cancel_scope.cancel()
+        metad.gate.set()
+    assert len(metad.executed) == BATCHES_IN_FLIGHT_MAX + 1

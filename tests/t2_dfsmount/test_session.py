@@ -1,0 +1,148 @@
+"""The session: lease, event stream, reconnection; all under a virtual clock."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from dfsmount.session import Session
+from dfswire.client import Client
+from dfswire.messages import Invalidated, Invalidation
+from dfswire.metadata import OpenSession
+from tests.t2_dfsmount.fakes_meta import LEASE_S, RENEW_S, FakeMetad
+
+INTRODUCTION = OpenSession(host="h", mount_point="/m", pid=1, software="0")
+CHANGE = Invalidation(inode=7, what=int(Invalidated.ATTR))
+
+
+class Recorder:
+    """A listener that writes down what it is told; `blocked` holds it back."""
+
+    def __init__(self) -> None:
+        self.heard: list[Any] = []
+        self.blocked: trio.Event | None = None
+        self.news = trio.Event()
+
+    def _note(self, item: Any) -> None:
+        self.heard.append(item)
+        self.news.set()
+        self.news = trio.Event()
+
+    async def invalidate(self, invalidations: list[Invalidation]) -> None:
+        if self.blocked is not None:
+            await self.blocked.wait()
+        self._note(invalidations)
+
+    async def drop_all(self) -> None:
+        self._note("drop")
+
+    def open_inodes(self) -> list[int]:
+        return [7, 9]
+
+    async def session_lost(self) -> None:
+        self._note("lost")
+
+
+@asynccontextmanager
+async def running() -> AsyncIterator[tuple[FakeMetad, Session, Recorder]]:
+    metad, listener = FakeMetad(), Recorder()
+    session = Session(cast(Client, metad), "metad:1", INTRODUCTION)
+    await session.open()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(session.run, listener)
+        await trio.testing.wait_all_tasks_blocked()
+        yield metad, session, listener
+        nursery.cancel_scope.cancel()
+
+
+async def test_caches_are_valid_once_the_stream_is_open(autojump_clock: MockClock) -> None:
+    async with running() as (metad, session, listener):
+        assert session.lease_left_s() > 0
+        assert listener.heard == ["drop"]
+        assert metad.followed[0].open_inodes == [7, 9]
+
+
+async def test_an_event_is_acknowledged_only_after_it_was_obeyed(
+    autojump_clock: MockClock,
+) -> None:
+    async with running() as (metad, _session, listener):
+        listener.blocked = trio.Event()
+        number = await metad.push(CHANGE)
+        await trio.testing.wait_all_tasks_blocked()
+        assert metad.acked == []
+        listener.blocked.set()
+        await trio.testing.wait_all_tasks_blocked()
+        assert listener.heard[-1] == [CHANGE]
+        assert metad.acked == [number]
+
+
+async def test_the_lease_is_renewed_in_time(autojump_clock: MockClock) -> None:
+    async with running() as (_metad, session, listener):
+        await trio.sleep(10 * LEASE_S)
+        assert session.lease_left_s() > LEASE_S - 2 * RENEW_S
+        assert listener.heard == ["drop"]
+
+
+async def test_everything_is_dropped_when_the_lease_ends(
+    autojump_clock: MockClock, expect_log: Any
+) -> None:
+    expect_log("the lease ended")
+    async with running() as (metad, session, listener):
+        began = trio.current_time()
+        metad.away = True
+        await listener.news.wait()
+        assert listener.heard == ["drop", "drop"]
+        assert trio.current_time() - began <= LEASE_S
+        assert session.lease_left_s() == 0
+        metad.away = False
+        await trio.sleep(RENEW_S)
+        assert session.lease_left_s() > 0
+
+
+async def test_a_broken_stream_drops_everything_and_is_opened_again(
+    autojump_clock: MockClock,
+) -> None:
+    async with running() as (metad, session, listener):
+        metad.break_stream()
+        await listener.news.wait()
+        assert session.lease_left_s() == 0
+        await trio.sleep(1)
+        assert len(metad.followed) == 2
+        assert session.lease_left_s() > 0
+        assert listener.heard == ["drop", "drop"]
+
+
+async def test_a_lost_session_is_replaced(autojump_clock: MockClock, expect_log: Any) -> None:
+    expect_log("metad ended this client's session")
+    async with running() as (metad, session, listener):
+        metad.end_session()
+        await trio.sleep(RENEW_S)
+        assert "lost" in listener.heard
+        assert await session.current() == metad.session
+        assert session.lease_left_s() > 0
+
+
+async def test_acknowledged_sequences(autojump_clock: MockClock) -> None:
+    async with running() as (_metad, session, _listener):
+        name, first = await session.begin()
+        _, second = await session.begin()
+        session.finish(name, second)
+        assert session.acknowledged == first - 1
+        session.finish(name, first)
+        assert session.acknowledged == second
+
+
+@pytest.mark.parametrize("away", [False, True])
+async def test_closing(autojump_clock: MockClock, away: bool) -> None:
+    metad = FakeMetad()
+    session = Session(cast(Client, metad), "metad:1", INTRODUCTION)
+    await session.open()
+    metad.away = away
+    await session.close()
+    assert session.grant is None
+    assert metad.calls[-1] == "session.close"
