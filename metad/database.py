@@ -7,8 +7,8 @@ function every statement, reads included, goes to the writer's connection, so th
 serve both sides.  Everything but COMMIT runs on the caller's thread: statements of a second thread
 would wait up to 5 ms for the interpreter lock each time SQLite gives it up.
 
-SQLite errors inside a mutation arrive at the caller of `write` as NoSpace or InputOutput; those of a
-read are sqlite3.Error, for only the operator can do something about them.
+SQLite errors inside a mutation arrive at the caller of `write` as NoSpace or InputOutput; those of
+a read are sqlite3.Error, for only the operator can do something about them.
 """
 
 from __future__ import annotations
@@ -54,12 +54,11 @@ class Database:
         self.inline = inline
         self._lock = lock
         self._closed = False
-        self._depth = 0  # of snapshot() and transaction()
         self._peewee = _connect(path)
-        self._writer: sqlite3.Connection = self._peewee.connection()
+        self._writer = _connection_of(self._peewee)
         # An in-memory database exists in one connection only, so there reads share it.
         self._reading = None if path == ":memory:" else _connect(path)
-        self._reader = self._reading.connection() if self._reading else self._writer
+        self._reader = _connection_of(self._reading) if self._reading else self._writer
         self._active = self._reader
         self._committer = GroupCommitter(self, inline=inline)
 
@@ -67,7 +66,8 @@ class Database:
 
     def read(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
         """All rows of a query."""
-        return self._active.execute(sql, parameters).fetchall()
+        rows: list[Row] = self._active.execute(sql, parameters).fetchall()
+        return rows
 
     def read_one(self, sql: str, parameters: Sequence[Any] = ()) -> Row | None:
         """The first row of a query, or None."""
@@ -76,7 +76,7 @@ class Database:
 
     def iterate(self, sql: str, parameters: Sequence[Any] = ()) -> Iterator[Row]:
         """The rows of a query one by one, for results that may not fit in memory."""
-        return self._active.execute(sql, parameters)
+        yield from self._active.execute(sql, parameters)
 
     def change(self, sql: str, parameters: Sequence[Any] = ()) -> int:
         """Run one INSERT, UPDATE or DELETE in a mutation; how many rows it touched."""
@@ -139,16 +139,14 @@ class Database:
 
         No await inside.  May be nested; inside a mutation it does nothing.
         """
-        if self._depth or self._active.in_transaction:
+        if self._active.in_transaction:
             yield
             return
-        self._depth = 1
         self._active.execute("BEGIN")
         try:
             yield
         finally:
             self._active.execute("COMMIT")
-            self._depth = 0
 
     async def read_in_thread(self, work: Callable[[Database], T]) -> T:
         """Run a long read off the loop, on a snapshot and a connection of its own.
@@ -287,6 +285,11 @@ def _connect(path: str) -> SqliteDatabase:
     except sqlite3.Error as problem:
         raise UsageError(f"cannot open database {path}: {problem}") from problem
     return database
+
+
+def _connection_of(database: SqliteDatabase) -> sqlite3.Connection:
+    connection: Callable[[], sqlite3.Connection] = database.connection
+    return connection()
 
 
 def _examine(database: Database, now_ns: int) -> None:

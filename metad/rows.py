@@ -29,8 +29,13 @@ _COLUMNS = (
 )
 ATTR = ", ".join(_COLUMNS)
 ATTR_OF_I = ", ".join(f"i.{column}" for column in _COLUMNS)
-ATTR_WIDTH = len(_COLUMNS)
+_WIDTH = len(_COLUMNS)
 
+_FIND = (
+    f"SELECT {', '.join(f'p.{column}' for column in _COLUMNS)}, {ATTR_OF_I} FROM inode p "
+    "LEFT JOIN dentry d ON d.parent = p.inode AND d.name = ? "
+    "LEFT JOIN inode i ON i.inode = d.inode WHERE p.inode = ?"
+)
 _SELECT = f"SELECT {ATTR} FROM inode WHERE inode = ?"
 _TOUCH = (
     "UPDATE inode SET mtime_ns = ?1, ctime_ns = ?1, nlink = nlink + ?2 "
@@ -63,6 +68,25 @@ def need(db: Database, inode: int) -> Attr:
     if row is None:
         raise NoEntry(f"no inode {inode}")
     return attr_of(row)
+
+
+def find(db: Database, parent: int, name: bytes) -> tuple[Attr, Attr | None]:
+    """A directory and what `name` in it is, from one statement.  Raises NoEntry, NotDirectory."""
+    row = db.read_one(_FIND, (name, parent))
+    if row is None:
+        raise NoEntry(f"no inode {parent}")
+    if not stat.S_ISDIR(row[1]):
+        raise NotDirectory(f"inode {parent} is not a directory")
+    found = row[_WIDTH:]
+    return attr_of(row), attr_of(found) if found[0] is not None else None
+
+
+def find_alive(db: Database, parent: int, name: bytes) -> tuple[Attr, Attr | None]:
+    """The same for mutations, which a removed directory refuses (NoEntry)."""
+    directory, found = find(db, parent, name)
+    if directory.nlink == 0:
+        raise NoEntry(f"directory {parent} was removed")
+    return directory, found
 
 
 def need_directory(db: Database, inode: int) -> Attr:
@@ -102,3 +126,13 @@ def check_int64(**values: int | None) -> None:
     for name, value in values.items():
         if value is not None and not -(1 << 63) <= value < 1 << 63:
             raise Invalid(f"{name} is out of range: {value}")
+
+
+def is_directory(attr: Attr) -> bool:
+    """Is it a directory?"""
+    return stat.S_ISDIR(attr.mode)
+
+
+def is_regular(attr: Attr) -> bool:
+    """Is it a file with contents?"""
+    return stat.S_ISREG(attr.mode)

@@ -1,0 +1,126 @@
+"""Executing batches of mutations exactly once.
+
+The service gives each Batch to `execute` inside one `Database.write`.  The same transaction holds
+the mutations and the row of `applied` with their reply, so a batch that is sent again, even to a
+restarted metad, is answered from that row.  Every reply is stored, also one that has only faults: a
+delayed copy must not succeed after the client was told that it failed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+
+from dfswire import codec
+from dfswire.errors import DFSError, Stale
+from dfswire.messages import Attr
+from dfswire.operations import (
+    AnyOperation,
+    Batch,
+    BatchReply,
+    Commit,
+    Create,
+    Link,
+    OpResult,
+    Release,
+    RemoveXattr,
+    Rename,
+    RmDir,
+    SetAttr,
+    SetXattr,
+    Unlink,
+)
+from metad import chunkmap, namespace, sessions, xattrs
+from metad.database import Database
+from metad.effects import Effects
+from metad.rename import rename
+
+PRUNE_EVERY = 64  # stored replies a session may have too many; deleting each at once costs a write
+
+
+@dataclass(frozen=True)
+class Executed:
+    """What became of a batch.  `repeated`: it was executed before, so it has no effects now."""
+
+    reply: BatchReply
+    effects: Effects = field(default_factory=Effects)
+    repeated: bool = False
+
+
+def execute(db: Database, batch: Batch, now_ns: int) -> Executed:
+    """Run a batch in the caller's transaction, unless that was done before.
+
+    An operation that fails is undone alone and has its Fault in the reply.  Raises SessionLost;
+    Stale for a late copy of a batch whose reply the client has.
+    """
+    acknowledged = sessions.acknowledged(db, batch.session)
+    stored = db.read_one(
+        "SELECT reply FROM applied WHERE session = ? AND sequence = ?",
+        (batch.session, batch.sequence),
+    )
+    if stored is not None:
+        return Executed(codec.decode(BatchReply, stored[0]), repeated=True)
+    if batch.sequence <= acknowledged:
+        raise Stale(f"batch {batch.sequence} was answered long ago")
+    effects = Effects()
+    results = [_result(db, op, batch.session, now_ns, effects) for op in batch.operations]
+    reply = BatchReply(results=results)
+    db.change(
+        "INSERT INTO applied VALUES (?, ?, ?)",
+        (batch.session, batch.sequence, codec.encode(reply)),
+    )
+    if batch.acknowledged > acknowledged:
+        _acknowledge(db, batch)
+    return Executed(reply, effects)
+
+
+def _result(
+    db: Database, op: AnyOperation, session: str, now_ns: int, effects: Effects
+) -> OpResult:
+    own = Effects()
+    try:
+        with db.savepoint():
+            attrs = _apply(db, op, session, now_ns, own)
+    except DFSError as problem:
+        return OpResult(fault=codec.fault_of(problem))
+    effects.merge(own)
+    return OpResult(attrs=attrs)
+
+
+def _apply(
+    db: Database, op: AnyOperation, session: str, now_ns: int, effects: Effects
+) -> list[Attr]:
+    match op:
+        case Create():
+            run = partial(namespace.create, db, op)
+        case Link():
+            run = partial(namespace.link, db, op)
+        case Unlink():
+            run = partial(namespace.unlink, db, op)
+        case RmDir():
+            run = partial(namespace.rmdir, db, op)
+        case Rename():
+            run = partial(rename, db, op)
+        case SetAttr():
+            run = partial(namespace.setattr_, db, op)
+        case SetXattr():
+            run = partial(xattrs.setxattr, db, op)
+        case RemoveXattr():
+            run = partial(xattrs.removexattr, db, op)
+        case Commit():
+            run = partial(chunkmap.commit, db, op, session)
+        case Release():
+            effects.released.append(op.inode)
+            return []
+    return run(now_ns, effects)
+
+
+def _acknowledge(db: Database, batch: Batch) -> None:
+    db.change(
+        "UPDATE session SET acknowledged = ? WHERE id = ?", (batch.acknowledged, batch.session)
+    )
+    if batch.sequence % PRUNE_EVERY == 0:
+        db.change(
+            "DELETE FROM applied WHERE session = ? AND sequence <= ?",
+            (batch.session, batch.acknowledged),
+        )

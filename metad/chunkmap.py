@@ -1,0 +1,147 @@
+"""File ranges -> extents -> chunks -> disks: what readers ask, and how written chunks join files.
+
+Synchronous functions on the database, used by batches.py, the service and reclaim.  A chunk is
+granted, then stored by the client on disks, then committed to a file; only then can anyone read it.
+A commit takes only chunks that were granted to the same session and have not expired.  Redundancy
+and the end of chunks are in replicas.py, trimming of extents in extents.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from dfswire.errors import Invalid, IsDirectory, NoEntry, UnknownChunk
+from dfswire.messages import FILE_MAX_BYTES, INLINE_MAX_BYTES, Attr, Extent, WrittenChunk
+from dfswire.operations import Commit
+from metad import extents, replicas, rows, sessions
+from metad.database import Database
+from metad.effects import Effects
+
+Located = dict[bytes, tuple[int, list[str]]]
+"""Chunk -> its length and the disks with good replicas (none: lost for now)."""
+
+
+def layout(db: Database, inode: int, offset: int, length: int) -> tuple[list[Extent], Located]:
+    """The extents that touch the range, whole ones in file order, and where their chunks are.
+
+    An inode without extents, unknown ones included, gives nothing.
+    """
+    with db.snapshot():
+        found = extents.extents_between(db, inode, offset, min(offset + length, FILE_MAX_BYTES))
+        chunks = {extent.chunk for extent in found if extent.chunk}
+        return found, {chunk: _locate(db, chunk) for chunk in chunks}
+
+
+def _locate(db: Database, chunk: bytes) -> tuple[int, list[str]]:
+    located = db.read(
+        "SELECT length, identity FROM chunk LEFT JOIN replica r ON r.chunk = id "
+        "AND r.state = 'good' LEFT JOIN disk ON key = r.disk WHERE id = ? ORDER BY r.disk",
+        (chunk,),
+    )
+    return located[0][0], [disk for _length, disk in located if disk is not None]
+
+
+def grant(
+    db: Database, session: str, grants: Iterable[tuple[bytes, list[str]]], expires_ns: int
+) -> None:
+    """Let a session write new chunks, each to its disks, until a time.
+
+    Raises SessionLost; DiskFailed for a disk that never registered.
+    """
+    sessions.acknowledged(db, session)
+    for chunk, disks in grants:
+        db.change(
+            "INSERT INTO chunk (id, length, digest, state, refs, good, session, expires_ns) "
+            "VALUES (?, 0, x'', 'granted', 0, 0, ?, ?)",
+            (chunk, session, expires_ns),
+        )
+        db.change_many(
+            "INSERT INTO replica (chunk, disk, state) VALUES (?, ?, 'granted')",
+            [(chunk, replicas.disk_key(db, disk)) for disk in disks],
+        )
+
+
+def commit(db: Database, op: Commit, session: str, now_ns: int, effects: Effects) -> list[Attr]:
+    """Make stored bytes part of a file; see operations.Commit.
+
+    Raises NoEntry, IsDirectory, Invalid, UnknownChunk, DiskFailed.
+    """
+    attr = rows.need(db, op.inode)
+    size = max(attr.size, op.size)
+    _check(attr, op, size)
+    lengths = {written.chunk: written.length for written in op.chunks}
+    for extent in op.extents:
+        if extent.chunk:
+            _check_extent(db, op.inode, extent, lengths)
+    for written in op.chunks:
+        _accept(db, written, session, now_ns)
+    extents.lay_extents(db, op.inode, op.extents, now_ns)
+    _drop_unused(db, op.chunks, now_ns)
+    effects.data(op.inode)
+    return [rows.update(db, op.inode, {"size": size, "mtime_ns": op.mtime_ns, "ctime_ns": now_ns})]
+
+
+def _check(attr: Attr, op: Commit, size: int) -> None:
+    if rows.is_directory(attr):
+        raise IsDirectory(f"inode {op.inode} is a directory")
+    if not rows.is_regular(attr):
+        raise Invalid(f"inode {op.inode} has no contents")
+    rows.check_int64(mtime_ns=op.mtime_ns)
+    if any(extent.offset + extent.length > size for extent in op.extents):
+        raise Invalid("an extent ends beyond the size of the file")
+    if sum(len(extent.data) for extent in op.extents) > INLINE_MAX_BYTES:
+        raise Invalid(f"more than {INLINE_MAX_BYTES} bytes inline")
+
+
+def _check_extent(db: Database, inode: int, extent: Extent, lengths: dict[bytes, int]) -> None:
+    length = lengths.get(extent.chunk)
+    if length is None:
+        row = db.read_one(
+            "SELECT c.length FROM chunk c WHERE c.id = ?1 AND EXISTS "
+            "(SELECT 1 FROM extent e WHERE e.chunk = ?1 AND e.inode = ?2)",
+            (extent.chunk, inode),
+        )
+        if row is None:
+            raise UnknownChunk(f"chunk {extent.chunk.hex()} is not in inode {inode}")
+        (length,) = row
+    if extent.chunk_offset + extent.length > length:
+        raise Invalid(f"extent ends beyond chunk {extent.chunk.hex()}")
+
+
+def _accept(db: Database, written: WrittenChunk, session: str, now_ns: int) -> None:
+    """A granted chunk becomes live (lay_extents counts its references), with its good replicas."""
+    taken = db.change(
+        "UPDATE chunk SET state = 'live', length = ?, digest = ?, session = NULL, "
+        "expires_ns = NULL WHERE id = ? AND session = ? AND expires_ns > ?",
+        (written.length, written.digest, written.chunk, session, now_ns),
+    )
+    if not taken:
+        raise UnknownChunk(f"chunk {written.chunk.hex()} is not granted to this session (any more)")
+    db.change_many(
+        "INSERT INTO replica (chunk, disk, state) VALUES (?, ?, 'good') "
+        "ON CONFLICT (chunk, disk) DO UPDATE SET state = 'good'",
+        [(written.chunk, replicas.disk_key(db, disk)) for disk in written.disks],
+    )
+    replicas.count_good(db, written.chunk)
+
+
+def _drop_unused(db: Database, chunks: list[WrittenChunk], now_ns: int) -> None:
+    db.change_many(
+        "UPDATE chunk SET state = 'dead', dead_since_ns = ? "
+        "WHERE id = ? AND refs = 0 AND state = 'live'",
+        [(now_ns, written.chunk) for written in chunks],
+    )
+
+
+def orphans(db: Database) -> list[int]:
+    """All inodes without a name that are not purged yet."""
+    return [inode for (inode,) in db.read("SELECT inode FROM orphan ORDER BY inode")]
+
+
+def purge_inode(db: Database, inode: int, now_ns: int) -> None:
+    """Remove an orphan for good: its extents, xattrs and row.  Raises NoEntry for any other."""
+    if not db.change("DELETE FROM orphan WHERE inode = ?", (inode,)):
+        raise NoEntry(f"inode {inode} is not an orphan")
+    extents.truncate_extents(db, inode, 0, now_ns)
+    db.change("DELETE FROM xattr WHERE inode = ?", (inode,))
+    db.change("DELETE FROM inode WHERE inode = ?", (inode,))

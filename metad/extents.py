@@ -1,0 +1,136 @@
+"""The extents of one file: laying new ones over old ones, and cutting what is truncated away.
+
+chunkmap.commit, namespace.setattr_ and the purge of an inode use it.  Whatever they do, extents of
+an inode never overlap, inode.allocated_bytes is their sum, chunk.refs counts them, and a chunk that
+loses its last one is dead from `now_ns`.  Runs in the caller's transaction.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from dfswire.messages import FILE_MAX_BYTES, Extent
+from metad.database import Database, Row
+
+# The second term finds the one extent that may start before the range and reach into it.
+_OVERLAPPING = (
+    "inode = ?1 AND offset < ?3 AND offset + length > ?2 AND offset >= coalesce("
+    "(SELECT max(offset) FROM extent WHERE inode = ?1 AND offset <= ?2), ?2)"
+)
+_SELECT = (
+    "SELECT id, offset, length, chunk, chunk_offset, data FROM extent "
+    f"WHERE {_OVERLAPPING} ORDER BY offset"
+)
+_INSERT = (
+    "INSERT INTO extent (inode, offset, length, chunk, chunk_offset, data) "
+    "VALUES (?, ?, ?, ?, ?, ?)"
+)
+_REFER = (
+    "UPDATE chunk SET refs = refs + ?1, "
+    "state = CASE WHEN refs + ?1 = 0 THEN 'dead' ELSE state END, "
+    "dead_since_ns = CASE WHEN refs + ?1 = 0 THEN ?2 ELSE dead_since_ns END WHERE id = ?3"
+)
+
+
+def extents_between(db: Database, inode: int, start: int, end: int) -> list[Extent]:
+    """The extents that touch [start, end), whole ones, in file order."""
+    return [
+        Extent(offset=offset, length=length, data=data)
+        if chunk is None
+        else Extent(offset=offset, length=length, chunk=chunk, chunk_offset=chunk_offset)
+        for _id, offset, length, chunk, chunk_offset, data in db.read(_SELECT, (inode, start, end))
+    ]
+
+
+def lay_extents(db: Database, inode: int, extents: Iterable[Extent], now_ns: int) -> None:
+    """Lay extents over the file, in order, trimming or splitting what was there.
+
+    Their chunks must be live rows; the file's size is the caller's business.
+    """
+    refs: Counter[bytes] = Counter()
+    grown = 0
+    for extent in extents:
+        grown -= _cut(db, inode, extent.offset, extent.offset + extent.length, refs)
+        grown += extent.length
+        _insert(
+            db, inode, extent.offset, extent.length, extent.chunk, extent.chunk_offset, extent.data
+        )
+        if extent.chunk:
+            refs[extent.chunk] += 1
+    _settle(db, inode, grown, refs, now_ns)
+
+
+def truncate_extents(db: Database, inode: int, size: int, now_ns: int) -> None:
+    """Forget the bytes from `size` on; a file that grows again later has a hole there."""
+    refs: Counter[bytes] = Counter()
+    removed = _cut(db, inode, size, FILE_MAX_BYTES, refs)
+    if removed:
+        _settle(db, inode, -removed, refs, now_ns)
+
+
+def _cut(db: Database, inode: int, start: int, end: int, refs: Counter[bytes]) -> int:
+    """Clear [start, end) of extents; note changes of references; the bytes it removed."""
+    removed = 0
+    for row in db.read(_SELECT, (inode, start, end)):
+        removed += _cut_one(db, inode, row, start, end, refs)
+    return removed
+
+
+def _cut_one(db: Database, inode: int, row: Row, start: int, end: int, refs: Counter[bytes]) -> int:
+    number, offset, length, chunk, chunk_offset, data = row
+    before = max(start - offset, 0)
+    after = max(offset + length - end, 0)
+    if before:
+        db.change(
+            "UPDATE extent SET length = ?, data = ? WHERE id = ?",
+            (before, None if data is None else data[:before], number),
+        )
+    else:
+        db.change("DELETE FROM extent WHERE id = ?", (number,))
+    if after:
+        skipped = length - after
+        _insert(
+            db,
+            inode,
+            end,
+            after,
+            chunk,
+            0 if chunk is None else chunk_offset + skipped,
+            None if data is None else data[skipped:],
+        )
+    if chunk is not None:
+        refs[chunk] += bool(before) + bool(after) - 1
+    return int(length - before - after)
+
+
+def _insert(
+    db: Database,
+    inode: int,
+    offset: int,
+    length: int,
+    chunk: bytes | None,
+    chunk_offset: int,
+    data: bytes | None,
+) -> None:
+    inline = not chunk
+    db.change(
+        _INSERT,
+        (
+            inode,
+            offset,
+            length,
+            None if inline else chunk,
+            0 if inline else chunk_offset,
+            data if inline else None,
+        ),
+    )
+
+
+def _settle(db: Database, inode: int, grown: int, refs: Counter[bytes], now_ns: int) -> None:
+    if grown:
+        db.change(
+            "UPDATE inode SET allocated_bytes = allocated_bytes + ? WHERE inode = ?",
+            (grown, inode),
+        )
+    db.change_many(_REFER, [(change, now_ns, chunk) for chunk, change in refs.items() if change])

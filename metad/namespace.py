@@ -1,0 +1,286 @@
+"""Names and inodes: lookup, readdir, create, link, unlink, rmdir, setattr.
+
+Synchronous functions on the database.  Reads see one snapshot.  Each mutation takes
+`(db, op, now_ns, effects)`, runs in the caller's transaction (batches.py undoes it when it raises)
+and returns the new attributes of what it changed, the subject first, as OpResult.attrs says; what
+others must forget goes into `effects`.  Permissions are the kernel's business: mounts use
+default_permissions.  Rename is in rename.py, extended attributes in xattrs.py, file contents in
+chunkmap.py.
+"""
+
+from __future__ import annotations
+
+import stat
+from typing import Any
+
+from dfswire.errors import (
+    Exists,
+    FileTooBig,
+    Invalid,
+    IsDirectory,
+    NameTooLong,
+    NoEntry,
+    NotDirectory,
+    NotEmpty,
+    NotPermitted,
+    TooManyLinks,
+)
+from dfswire.messages import FILE_MAX_BYTES, NAME_MAX_BYTES, Attr, DirEntry
+from dfswire.operations import Create, Link, RmDir, SetAttr, Unlink
+from metad import rows
+from metad.database import Database
+from metad.effects import Effects
+from metad.extents import truncate_extents
+
+LINKS_MAX = 1 << 31  # what a signed 32-bit nlink of old programs can hold
+
+_TYPES = {
+    stat.S_IFREG,
+    stat.S_IFDIR,
+    stat.S_IFLNK,
+    stat.S_IFCHR,
+    stat.S_IFBLK,
+    stat.S_IFIFO,
+    stat.S_IFSOCK,
+}
+# Without INDEXED BY the planner prefers the index on (parent, name) and sorts the directory.
+_READDIR = (
+    f"SELECT {rows.ATTR_OF_I}, d.name, d.cookie FROM dentry d INDEXED BY dentry_parent "
+    "JOIN inode i ON i.inode = d.inode WHERE d.parent = ? AND d.cookie > ? "
+    "ORDER BY d.cookie LIMIT ?"
+)
+
+
+# -- reads ----------------------------------------------------------------------------------------
+
+
+def getattr_(db: Database, inode: int) -> Attr:
+    """The attributes of an inode, also of one without a name.  Raises NoEntry."""
+    return rows.need(db, inode)
+
+
+def lookup(db: Database, parent: int, name: bytes) -> Attr | None:
+    """What `name` in directory `parent` is; None when there is no such name.
+
+    b"." and b".." work too.  Raises NoEntry (no such directory), NotDirectory.
+    """
+    if name == b"..":
+        with db.snapshot():
+            rows.need_directory(db, parent)
+            return _parent_of(db, parent)
+    directory, found = rows.find(db, parent, name)
+    return directory if name == b"." else found
+
+
+def readlink(db: Database, inode: int) -> bytes:
+    """The target of a symlink.  Raises NoEntry, Invalid (not a symlink)."""
+    with db.snapshot():
+        if not stat.S_ISLNK(rows.need(db, inode).mode):
+            raise Invalid(f"inode {inode} is not a symlink")
+        (target,) = db.read("SELECT target FROM inode WHERE inode = ?", (inode,))[0]
+    return bytes(target)
+
+
+def readdir(db: Database, inode: int, cookie: int, limit: int) -> tuple[list[DirEntry], bool, Attr]:
+    """Entries after `cookie` (0: from the start), at most `limit`; whether that is the end; "..".
+
+    Raises NoEntry (also for a removed directory, as the kernel does), NotDirectory.
+    """
+    with db.snapshot():
+        rows.need_directory(db, inode)
+        found = db.read(_READDIR, (inode, cookie, limit + 1))
+        entries = [
+            DirEntry(name=name, cookie=at, attr=rows.attr_of((*attr,)))
+            for *attr, name, at in found[:limit]
+        ]
+        return entries, len(found) <= limit, _parent_of(db, inode)
+
+
+def _parent_of(db: Database, directory: int) -> Attr:
+    (parent,) = db.read("SELECT parent FROM inode WHERE inode = ?", (directory,))[0]
+    return rows.need(db, parent)
+
+
+# -- mutations ------------------------------------------------------------------------------------
+
+
+def create(db: Database, op: Create, now_ns: int, effects: Effects) -> list[Attr]:
+    """Make a file, directory, symlink or special file; see operations.Create."""
+    parent, existing = rows.find_alive(db, op.parent, op.name)
+    if existing is not None:
+        if op.exclusive or not rows.is_regular(existing):
+            raise Exists(f"{op.name!r} exists")
+        return [existing, parent]
+    check_length(op.name)
+    mode, gid = _inherited(parent, op)
+    directory = stat.S_ISDIR(mode)
+    inode = db.insert(
+        "INSERT INTO inode (generation, mode, uid, gid, rdev, nlink, size, allocated_bytes, "
+        "atime_ns, mtime_ns, ctime_ns, parent, target) "
+        "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0, ?8, ?8, ?8, ?9, ?10)",
+        (
+            now_ns // 1_000_000_000 & 0xFFFFFFFF,
+            mode,
+            op.uid,
+            gid,
+            op.rdev,
+            2 if directory else 1,
+            len(op.target),
+            now_ns,
+            op.parent if directory else 0,
+            op.target,
+        ),
+    )
+    add_dentry(db, op.parent, op.name, inode)
+    effects.name(op.parent, op.name)
+    return [rows.need(db, inode), rows.touch(db, op.parent, now_ns, int(directory))]
+
+
+def _inherited(parent: Attr, op: Create) -> tuple[int, int]:
+    """Mode and group of what is made: a setgid directory hands its group down.
+
+    Raises Invalid for a mode, target or device that do not fit together.
+    """
+    kind = stat.S_IFMT(op.mode)
+    if kind not in _TYPES or op.mode >> 16 or bool(op.target) != (kind == stat.S_IFLNK):
+        raise Invalid(f"cannot create mode {op.mode:o}, target {op.target!r}")
+    rows.check_int64(rdev=op.rdev)
+    if not parent.mode & stat.S_ISGID:
+        return op.mode, op.gid
+    return (op.mode | stat.S_ISGID if kind == stat.S_IFDIR else op.mode), parent.gid
+
+
+def link(db: Database, op: Link, now_ns: int, effects: Effects) -> list[Attr]:
+    """Give an inode another name; see operations.Link."""
+    attr = rows.need(db, op.inode)
+    _parent, existing = rows.find_alive(db, op.parent, op.name)
+    if rows.is_directory(attr):
+        raise NotPermitted(f"inode {op.inode} is a directory")
+    if attr.nlink == 0:
+        raise NoEntry(f"inode {op.inode} has no name any more")
+    if attr.nlink >= LINKS_MAX:
+        raise TooManyLinks(f"inode {op.inode} has {attr.nlink} names")
+    if existing is not None:
+        raise Exists(f"{op.name!r} exists")
+    check_length(op.name)
+    add_dentry(db, op.parent, op.name, op.inode)
+    effects.name(op.parent, op.name)
+    effects.attr(op.inode)
+    return [rows.relink(db, op.inode, now_ns, 1), rows.touch(db, op.parent, now_ns)]
+
+
+def unlink(db: Database, op: Unlink, now_ns: int, effects: Effects) -> list[Attr]:
+    """Remove a name that is not a directory's; see operations.Unlink."""
+    attr = _need_name(db, op.parent, op.name)
+    if rows.is_directory(attr):
+        raise IsDirectory(f"{op.name!r} is a directory")
+    remove_dentry(db, op.parent, op.name)
+    effects.name(op.parent, op.name)
+    return [
+        drop_name(db, attr, now_ns, effects, held=op.held),
+        rows.touch(db, op.parent, now_ns),
+    ]
+
+
+def rmdir(db: Database, op: RmDir, now_ns: int, effects: Effects) -> list[Attr]:
+    """Remove an empty directory; see operations.RmDir."""
+    attr = _need_name(db, op.parent, op.name)
+    if not rows.is_directory(attr):
+        raise NotDirectory(f"{op.name!r} is not a directory")
+    check_empty(db, attr.inode)
+    remove_dentry(db, op.parent, op.name)
+    effects.name(op.parent, op.name)
+    return [
+        drop_name(db, attr, now_ns, effects, held=False),
+        rows.touch(db, op.parent, now_ns, -1),
+    ]
+
+
+def setattr_(db: Database, op: SetAttr, now_ns: int, effects: Effects) -> list[Attr]:
+    """chmod, chown, truncate, utimens; see operations.SetAttr.
+
+    A change of owner clears setuid and setgid of what is not a directory unless the mode is given
+    too, as chown(2) does for everybody; after a write or truncation that depends on the caller's
+    capabilities, which only the kernel knows, so it sends the mode.
+    """
+    attr = rows.need(db, op.inode)
+    rows.check_int64(atime_ns=op.atime_ns, mtime_ns=op.mtime_ns)
+    columns: dict[str, Any] = {"ctime_ns": now_ns}
+    if op.mode is not None:
+        columns["mode"] = stat.S_IFMT(attr.mode) | stat.S_IMODE(op.mode)
+    elif op.uid is not None or op.gid is not None:
+        columns["mode"] = _without_privileges(attr.mode)
+    if op.size is not None:
+        _resize(db, attr, op.size, now_ns)
+        columns |= {"size": op.size, "mtime_ns": now_ns}
+        effects.data(op.inode)
+    for column in ("uid", "gid", "atime_ns", "mtime_ns"):
+        value = getattr(op, column)
+        if value is not None:
+            columns[column] = value
+    effects.attr(op.inode)
+    return [rows.update(db, op.inode, columns)]
+
+
+def _without_privileges(mode: int) -> int:
+    if stat.S_ISDIR(mode):
+        return mode
+    # setgid without group execution is a mark for mandatory locking, not a privilege.
+    privileges = stat.S_ISUID | (stat.S_ISGID if mode & stat.S_IXGRP else 0)
+    return mode & ~privileges
+
+
+def _resize(db: Database, attr: Attr, size: int, now_ns: int) -> None:
+    if rows.is_directory(attr):
+        raise IsDirectory(f"inode {attr.inode} is a directory")
+    if not rows.is_regular(attr):
+        raise Invalid(f"inode {attr.inode} has no contents")
+    if size > FILE_MAX_BYTES:
+        raise FileTooBig(f"{size} is more than the largest file, {FILE_MAX_BYTES}")
+    if size < attr.size:
+        truncate_extents(db, attr.inode, size, now_ns)
+
+
+# -- shared with rename ---------------------------------------------------------------------------
+
+
+def check_length(name: bytes) -> None:
+    """Raise NameTooLong for a name that no directory can have."""
+    if len(name) > NAME_MAX_BYTES:
+        raise NameTooLong(f"name of {len(name)} bytes, {NAME_MAX_BYTES} are possible")
+
+
+def check_empty(db: Database, directory: int) -> None:
+    """Raise NotEmpty when a directory has entries."""
+    if db.read_one("SELECT 1 FROM dentry WHERE parent = ? LIMIT 1", (directory,)):
+        raise NotEmpty(f"directory {directory} is not empty")
+
+
+def add_dentry(db: Database, parent: int, name: bytes, inode: int) -> None:
+    """A new name, with a new cookie."""
+    db.change("INSERT INTO dentry (parent, name, inode) VALUES (?, ?, ?)", (parent, name, inode))
+
+
+def remove_dentry(db: Database, parent: int, name: bytes) -> None:
+    """A name goes; what it named is the caller's business."""
+    db.change("DELETE FROM dentry WHERE parent = ? AND name = ?", (parent, name))
+
+
+def drop_name(db: Database, attr: Attr, now_ns: int, effects: Effects, *, held: bool) -> Attr:
+    """One name of an inode is gone; without the last one (or a directory's only one) it is an
+    orphan from now on."""
+    links = attr.nlink if rows.is_directory(attr) else 1
+    dropped = rows.relink(db, attr.inode, now_ns, -links)
+    if dropped.nlink:
+        effects.attr(attr.inode)
+    else:
+        db.change("INSERT INTO orphan VALUES (?, ?)", (attr.inode, now_ns))
+        effects.orphan(attr.inode, held)
+    return dropped
+
+
+def _need_name(db: Database, parent: int, name: bytes) -> Attr:
+    _parent, attr = rows.find_alive(db, parent, name)
+    if attr is None:
+        raise NoEntry(f"no {name!r} in directory {parent}")
+    return attr
