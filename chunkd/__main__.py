@@ -1,0 +1,111 @@
+"""The chunkd daemon: `chunkd --config FILE`.
+
+Reads the settings, takes the data directories, listens, registers with metad, tells systemd, and
+serves until SIGTERM; then it finishes the writes under way and syncs.  Exit status 2 and one line
+on standard error when it cannot start or must not go on.
+"""
+
+from __future__ import annotations
+
+import logging
+import resource
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import trio
+import typer
+
+from chunkd.assembly import Service, create_service
+from chunkd.config import ChunkdConfig
+from chunkd.identity import DataDirectories, claim
+from chunkd.store import ChunkStore
+from dfswire.client import Client
+from dfswire.daemon import load_config, notify, setup_logging
+from dfswire.dispatch import Dispatcher
+from dfswire.errors import DFSError
+from dfswire.server import bound_address, listen, serve
+
+log = logging.getLogger(__name__)
+
+STOP_S = 10.0  # a client that stalls in the middle of a write does not hold up a restart
+
+
+def run(
+    config: Annotated[Path, typer.Option(help="TOML file with the settings.")],
+) -> None:
+    """Keep chunks on this host's disks for a dfs cluster."""
+    try:
+        settings = load_config(ChunkdConfig, config)
+        setup_logging(settings.log_level)
+        _allow_many_descriptors()
+        directories = claim([Path(path) for path in settings.data])
+        try:
+            trio.run(_serve, settings, directories)
+        except BaseExceptionGroup as group:
+            expected, unexpected = group.split(DFSError)
+            if expected is None or unexpected is not None:
+                raise
+            raise _first(expected) from group
+        finally:
+            directories.release()
+    except DFSError as problem:
+        print(f"chunkd: {problem}", file=sys.stderr)  # noqa: T201 - the one line for a person
+        raise typer.Exit(2) from problem
+
+
+async def _serve(settings: ChunkdConfig, directories: DataDirectories) -> None:
+    stores = [
+        ChunkStore(root, disk)
+        for root, disk in zip(directories.roots, directories.disks, strict=True)
+    ]
+    for store in stores:
+        store.recover()
+    listeners = await listen(settings.listen)
+    client = Client()
+    service = create_service(
+        stores, client, settings, directories, address=bound_address(listeners[0])
+    )
+    with trio.CancelScope() as serving:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_stop_at_signal, service, serving)
+            await nursery.start(serve, Dispatcher("chunkd", service.handlers), listeners)
+            await nursery.start(service.run)
+            log.info("serving %d disks on %s", len(stores), bound_address(listeners[0]))
+            notify("READY=1")
+    with trio.CancelScope(shield=True):
+        await client.aclose()
+    for store in stores:
+        store.close()
+
+
+async def _stop_at_signal(service: Service, serving: trio.CancelScope) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for number in signals:
+            log.info("stopping at %s", signal.Signals(number).name)
+            notify("STOPPING=1")
+            with trio.move_on_after(STOP_S):
+                await service.stop()
+            serving.cancel()
+
+
+def _allow_many_descriptors() -> None:
+    """Connections and unsynced chunks need more than the usual soft limit of 1024."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _first(group: BaseExceptionGroup[DFSError]) -> DFSError:
+    """The first exception in a group of groups."""
+    inner = group.exceptions[0]
+    return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    typer.run(run)
+
+
+if __name__ == "__main__":
+    main()

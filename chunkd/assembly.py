@@ -1,0 +1,125 @@
+"""A chunkd put together, without its sockets.
+
+`create_service` makes the parts and connects them; `Service` has the handlers for a Dispatcher and
+runs the background tasks: heartbeat, orders, inventory, group sync, scrub.  The daemon uses it with
+threads; simulations inline, with a store in memory.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+
+import trio
+
+from chunkd.config import ChunkdConfig
+from chunkd.figures import host_figures
+from chunkd.groupsync import Syncer
+from chunkd.heartbeat import Description, HeartbeatTask
+from chunkd.identity import ServerIdentity
+from chunkd.inventory import InventorySender
+from chunkd.orders import OrderRunner
+from chunkd.scrub import Scrubber
+from chunkd.service import ChunkCalls
+from chunkd.storage import Runner, Store, Stores, run_in_thread, run_inline
+from dfswire.client import Client
+from dfswire.cluster import HostFigures
+from dfswire.daemon import software_version
+
+
+class Service:
+    """A running chunkd without its sockets."""
+
+    def __init__(
+        self,
+        calls: ChunkCalls,
+        heartbeat: HeartbeatTask,
+        orders: OrderRunner,
+        inventory: InventorySender,
+        syncer: Syncer,
+        scrubbers: Sequence[Scrubber],
+    ) -> None:
+        self.calls = calls
+        self.handlers = calls.handlers
+        self.heartbeat = heartbeat
+        self.orders = orders
+        self.inventory = inventory
+        self.syncer = syncer
+        self.scrubbers = list(scrubbers)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """The background tasks, until cancelled; started once metad was asked the first time.
+
+        Raises WrongCluster or AlreadyRunning (in an exception group) when metad insists.
+        """
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.heartbeat.run_forever)
+            nursery.start_soon(self.orders.run_forever)
+            nursery.start_soon(self.inventory.run_forever)
+            nursery.start_soon(self.syncer.run_forever)
+            for scrubber in self.scrubbers:
+                nursery.start_soon(scrubber.run_forever)
+            await self.heartbeat.tried.wait()
+            task_status.started()
+
+    async def stop(self) -> None:
+        """Finish the writes under way and make everything durable; `run` is cancelled after."""
+        await self.calls.finish_writes()
+        await self.syncer.run_once()
+
+
+def create_service(
+    stores: Sequence[Store],
+    client: Client,
+    config: ChunkdConfig,
+    identity: ServerIdentity,
+    *,
+    address: str = "",
+    inline: bool = False,
+    host: Callable[[], HostFigures] = host_figures,
+    rng: random.Random | None = None,
+) -> Service:
+    """Put a chunkd together.  `address` is where it really listens; `inline` means no threads."""
+    run: Runner = run_inline if inline else run_in_thread
+    disks = Stores(stores)
+    orders = OrderRunner(disks, client, run, config.order_workers)
+    inventory = InventorySender(
+        disks,
+        client,
+        run,
+        config.metad_address,
+        identity.server_id,
+        identity.incarnation,
+        interval_s=config.inventory_interval_s,
+        unknown_min_age_s=config.unknown_min_age_s,
+        unknown_kept_s=config.unknown_kept_s,
+    )
+    description = Description(
+        address=config.advertise or address or config.listen,
+        software=software_version(),
+        zone=config.zone,
+        rack=config.rack,
+        labels=config.labels,
+    )
+    heartbeat = HeartbeatTask(
+        identity,
+        description,
+        disks,
+        orders,
+        inventory,
+        client,
+        run,
+        config.metad_address,
+        host_figures=host,
+        rng=rng or random.Random(),
+    )
+    scrubbers = [
+        Scrubber(
+            store, run, period_s=config.scrub_period_s, min_bytes_per_s=config.scrub_min_bytes_per_s
+        )
+        for store in stores
+        if config.scrub
+    ]
+    syncer = Syncer(disks, run, config.sync_interval_s)
+    calls = ChunkCalls(disks, client, identity, syncer, run, config.receive_buffers)
+    return Service(calls, heartbeat, orders, inventory, syncer, scrubbers)

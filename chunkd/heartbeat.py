@@ -1,0 +1,173 @@
+"""The line to metad: registration, then a heartbeat every second, orders back in the reply.
+
+metad calls nobody, so everything it must hear goes here: figures, bad and missing replicas, results
+of orders.  What was not acknowledged by a successful heartbeat is sent again.  While metad does not
+answer, chunkd goes on serving.  Two answers end the daemon: this server belongs to another cluster,
+or another process is this server (fencing of clones and of forgotten processes).
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import trio
+
+from chunkd.identity import ServerIdentity
+from chunkd.inventory import InventorySender
+from chunkd.orders import OrderRunner
+from chunkd.storage import Runner, Stores
+from dfswire.client import Client
+from dfswire.cluster import (
+    DiskFigures,
+    Heartbeat,
+    HeartbeatReply,
+    HostFigures,
+    Register,
+    Registered,
+    ReplicaReport,
+)
+from dfswire.errors import AlreadyRunning, DFSError, WrongCluster
+
+log = logging.getLogger(__name__)
+
+DEADLINE_S = 2.0  # metad suspects a server after 3 s of silence
+BACKOFF_MAX_S = 5.0  # metad declares a server down after 10 s; two attempts before that
+REFUSED_MAX_S = 15.0  # a predecessor that was killed stays "up" in metad's eyes for some seconds
+ITEMS_MAX = 10_000  # reports or results in one heartbeat; the rest follows with the next
+
+
+@dataclass(frozen=True)
+class Description:
+    """What this server says of itself when it registers."""
+
+    address: str
+    software: str
+    zone: str
+    rack: str
+    labels: list[str]
+
+
+class HeartbeatTask:
+    """Keeps metad informed; one per server."""
+
+    def __init__(
+        self,
+        identity: ServerIdentity,
+        description: Description,
+        stores: Stores,
+        orders: OrderRunner,
+        inventory: InventorySender,
+        client: Client,
+        run: Runner,
+        metad: str,
+        *,
+        host_figures: Callable[[], HostFigures],
+        rng: random.Random,
+    ) -> None:
+        self._identity = identity
+        self._description = description
+        self._stores = stores
+        self._orders = orders
+        self._inventory = inventory
+        self._client = client
+        self._run = run
+        self._metad = metad
+        self._host_figures = host_figures
+        self._rng = rng
+        self._reports: list[ReplicaReport] = []
+        self._interval_s = 1.0
+        self.registered = False
+        self.tried = trio.Event()
+        """Set after the first attempt to register, whatever came of it."""
+
+    async def run_forever(self) -> None:
+        """Until cancelled.  Raises WrongCluster, and AlreadyRunning when that stays so."""
+        failures = 0
+        refused_since: float | None = None
+        while True:
+            try:
+                if not self.registered:
+                    await self.register()
+                await self.beat()
+                if failures:
+                    log.info("metad at %s answers again", self._metad)
+                failures, refused_since = 0, None
+            except WrongCluster:
+                raise
+            except AlreadyRunning as problem:
+                refused_since = refused_since or trio.current_time()
+                if trio.current_time() - refused_since > REFUSED_MAX_S:
+                    raise
+                failures += 1
+                log.info("metad refuses this server for now: %s", problem)
+                await trio.sleep(self._pause_s(failures))
+                continue
+            except DFSError as problem:
+                failures += 1
+                if failures == 2:  # a single lost heartbeat is nothing to report
+                    log.warning("metad at %s does not answer: %s", self._metad, problem)
+            self.tried.set()
+            await trio.sleep(self._pause_s(failures))
+
+    async def register(self) -> None:
+        """Introduce this server, with its disks.  Raises what metad answers, or Unavailable."""
+        registered: Registered = await self._client.call(
+            "server.register",
+            self._metad,
+            Register(
+                server_id=self._identity.server_id,
+                incarnation=self._identity.incarnation,
+                cluster_id=self._identity.cluster_id,
+                address=self._description.address,
+                software=self._description.software,
+                zone=self._description.zone,
+                rack=self._description.rack,
+                labels=self._description.labels,
+                host=self._host_figures(),
+                disks=await self._disk_figures(),
+            ),
+        )
+        await self._run(lambda: self._identity.adopt_cluster(registered.cluster_id))
+        self._interval_s = registered.heartbeat_s
+        self.registered = True
+        self._inventory.request()
+
+    async def beat(self) -> None:
+        """One heartbeat; takes the orders of the reply.  Raises what metad answers."""
+        self._reports += self._orders.take_reports() + self._inventory.take_reports()
+        for store in self._stores:
+            self._reports += store.take_reports()
+        reports = self._reports[:ITEMS_MAX]
+        results = self._orders.results(ITEMS_MAX)
+        reply: HeartbeatReply = await self._client.call(
+            "server.heartbeat",
+            self._metad,
+            Heartbeat(
+                server_id=self._identity.server_id,
+                incarnation=self._identity.incarnation,
+                host=self._host_figures(),
+                disks=await self._disk_figures(),
+                reports=reports,
+                results=results,
+            ),
+            deadline_s=DEADLINE_S,
+        )
+        if reply.register:
+            self.registered = False  # metad has used nothing of this heartbeat
+            return
+        del self._reports[: len(reports)]
+        self._orders.acknowledge(results)
+        self._orders.submit(reply.orders)
+
+    async def _disk_figures(self) -> list[DiskFigures]:
+        return [await self._run(store.figures) for store in self._stores]
+
+    def _pause_s(self, failures: int) -> float:
+        if not failures:
+            # To register again is urgent; a tenth keeps two confused parties from spinning.
+            return self._interval_s if self.registered else self._interval_s / 10
+        longest = min(BACKOFF_MAX_S, self._interval_s * 2.0 ** min(failures, 8))
+        return self._rng.uniform(self._interval_s / 2, longest)

@@ -1,0 +1,100 @@
+"""Carrying out what metad orders: copy, delete, verify.
+
+Orders come with heartbeat replies and wait in a queue; a few workers carry them out.  A result is
+kept and sent with every heartbeat until one succeeds.  metad gives an order again when it hears
+nothing for long, so an order that waits or runs is taken once, and doing one twice is harmless.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterable
+
+import trio
+
+from chunkd.replicate import copy_chunk
+from chunkd.storage import Runner, Stores
+from dfswire.client import Client
+from dfswire.cluster import Order, OrderResult, ReplicaReport
+from dfswire.errors import DFSError, UnknownChunk
+
+log = logging.getLogger(__name__)
+
+
+class OrderRunner:
+    """Queue, workers and results."""
+
+    def __init__(self, stores: Stores, client: Client, run: Runner, workers: int) -> None:
+        self._stores = stores
+        self._client = client
+        self._run = run
+        self._workers = workers
+        self._send, self._receive = trio.open_memory_channel[Order](math.inf)
+        self._unfinished: set[int] = set()
+        self._results: dict[int, OrderResult] = {}
+        self._reports: list[ReplicaReport] = []
+
+    def submit(self, orders: Iterable[Order]) -> None:
+        """Queue orders that are not queued yet.  metad bounds their number for each disk."""
+        for order in orders:
+            if order.order_id not in self._unfinished:
+                self._unfinished.add(order.order_id)
+                self._send.send_nowait(order)
+
+    def results(self, limit: int) -> list[OrderResult]:
+        """Results that metad has not acknowledged, oldest first."""
+        return list(self._results.values())[:limit]
+
+    def acknowledge(self, results: Iterable[OrderResult]) -> None:
+        """metad has these."""
+        for result in results:
+            self._results.pop(result.order_id, None)
+
+    def take_reports(self) -> list[ReplicaReport]:
+        """Replicas found missing by a verification, each returned once."""
+        reports, self._reports = self._reports, []
+        return reports
+
+    async def run_forever(self) -> None:
+        """The workers, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            for _ in range(self._workers):
+                nursery.start_soon(self._work)
+
+    async def _work(self) -> None:
+        async for order in self._receive.clone():
+            result = await self.execute(order)
+            self._results[order.order_id] = result
+            self._unfinished.discard(order.order_id)
+
+    async def execute(self, order: Order) -> OrderResult:
+        """Carry out one order; never raises a DFSError."""
+        try:
+            await self._execute(order)
+        except DFSError as problem:
+            log.info("order %d (%s): %s", order.order_id, order.kind, problem)
+            return OrderResult(
+                order_id=order.order_id, ok=False, reason=f"{problem.code}: {problem}"
+            )
+        return OrderResult(order_id=order.order_id, ok=True)
+
+    async def _execute(self, order: Order) -> None:
+        store = self._stores.on(order.disk)
+        if order.kind == "copy":
+            await copy_chunk(self._client, store, order, self._run)
+        elif order.kind == "verify":
+            try:
+                await self._run(lambda: store.verify(order.chunk))
+            except UnknownChunk as problem:
+                self._reports.append(
+                    ReplicaReport(
+                        chunk=order.chunk, disk=order.disk, state="missing", reason=str(problem)
+                    )
+                )
+                raise
+        else:
+            try:
+                await self._run(lambda: store.delete(order.chunk))
+            except UnknownChunk:
+                log.debug("chunk %s was gone already", order.chunk.hex())
