@@ -1,0 +1,252 @@
+"""Typed chunkd calls: one chunk written through a chain, read from the best replica, synced.
+
+The uploader, the block cache and the durability record use it.  It computes checksums before bytes
+leave and checks them when they arrive, so no server is trusted.  It promises that a replica that it
+names has acknowledged the chunk, and that bytes that it returns match their checksums.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import trio
+
+from dfsmount.hedging import first_answer
+from dfsmount.ports import Caller, Metadata
+from dfsmount.serverhealth import ServerHealth
+from dfswire.chunks import (
+    ReadChunk,
+    ReadReply,
+    SyncChunks,
+    SyncReply,
+    VerifyChunk,
+    WriteChunk,
+    WriteReply,
+    block_checksums,
+    chunk_digest,
+)
+from dfswire.errors import CorruptChunk, DFSError, Unavailable, UnknownChunk
+from dfswire.messages import (
+    BLOCK_SIZE_BYTES,
+    ChunkGrant,
+    ChunkLocation,
+    Replica,
+    WrittenChunk,
+)
+
+log = logging.getLogger(__name__)
+
+WRITE_DEADLINE_S = 10.0  # a full chunk through three fsyncs on disks under load
+READ_DEADLINE_S = 5.0
+SYNC_DEADLINE_S = 20.0
+SYNC_MAX_CHUNKS = 10_000  # of one call
+HEDGE_AFTER_S = 0.25  # while there is too little experience for a percentile
+HEDGE_LEAST_S = 0.01  # below this it is scheduling, not the server
+HEDGES_MAX = 4  # at once: a slow cluster must not be asked for everything twice
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A chunk that servers have: what Commit says of it, and where to read it."""
+
+    written: WrittenChunk
+    location: ChunkLocation
+    durable: bool
+
+
+class ChunkClient:
+    """Calls to all chunkds.  Reports of bad replicas run in `nursery`."""
+
+    def __init__(
+        self, client: Caller, metadata: Metadata, health: ServerHealth, nursery: trio.Nursery
+    ) -> None:
+        self._client = client
+        self._metadata = metadata
+        self._health = health
+        self._nursery = nursery
+        self._hedges = trio.Semaphore(HEDGES_MAX)
+        self._reporting: set[tuple[bytes, str]] = set()
+
+    # Writing
+
+    async def write(self, grant: ChunkGrant, data: memoryview, *, durable: bool) -> Stored:
+        """Store `data` under the granted id on as many of the targets as possible.
+
+        The first target forwards to the others.  Those that it could not reach are tried directly.
+        The caller looks at how many have it.  Raises Unavailable when none has, or the first
+        target's answer when every target refused.
+        """
+        checksums = block_checksums(grant.chunk, data)
+        acknowledged: list[Replica] = []
+        pending = list(grant.targets)
+        refusal: DFSError = Unavailable(f"no server for chunk {grant.chunk.hex()}")
+        while pending:
+            request = WriteChunk(
+                chunk=grant.chunk,
+                length=len(data),
+                checksums=checksums,
+                disk=pending[0].disk,
+                chain=pending[1:],
+                durable=durable,
+            )
+            stored, problem = await self._write_chain(pending[0].address, request, data)
+            refusal = problem or refusal
+            acknowledged += [target for target in pending if target.disk in stored]
+            pending = [target for target in pending[1:] if target.disk not in stored]
+        if not acknowledged:
+            raise refusal
+        written = WrittenChunk(
+            chunk=grant.chunk,
+            length=len(data),
+            digest=chunk_digest(grant.chunk, len(data), checksums),
+            disks=[target.disk for target in acknowledged],
+        )
+        location = ChunkLocation(chunk=grant.chunk, length=len(data), replicas=acknowledged)
+        return Stored(written, location, durable)
+
+    async def _write_chain(
+        self, address: str, request: WriteChunk, data: memoryview
+    ) -> tuple[set[str], DFSError | None]:
+        """The disks that stored it, and why the first server did not."""
+        try:
+            reply: WriteReply = await self._client.call(
+                "chunk.write",
+                address,
+                request,
+                deadline_s=WRITE_DEADLINE_S,
+                attempts=2,
+                body=data,
+                body_length=len(data),
+            )
+        except DFSError as problem:
+            log.info("chunk %s not written to %s: %s", request.chunk.hex(), address, problem)
+            self._health.failed(address)
+            return set(), problem
+        own = next((one.error for one in reply.results if one.disk == request.disk), "no answer")
+        if own:
+            log.info("chunk %s not written to %s: %s", request.chunk.hex(), address, own)
+            self._health.failed(address)
+        stored = {result.disk for result in reply.results if not result.error}
+        return stored, Unavailable(own) if own else None
+
+    # Reading
+
+    async def read(self, location: ChunkLocation, offset: int, length: int) -> memoryview:
+        """Verified bytes of a chunk.  The range starts at a block and ends at one or at the end.
+
+        Replicas are tried one after the other, the second one also when the first is slow.  Raises
+        Unavailable when one could not be reached that may have the bytes, UnknownChunk or
+        CorruptChunk when every replica answered that it has not.
+        """
+        replicas = self._health.order(location.replicas, length)
+        if not replicas:
+            raise UnknownChunk(f"no good replica of chunk {location.chunk.hex()} is known")
+
+        async def attempt(replica: Replica) -> memoryview:
+            return await self._read_replica(location, replica, offset, length)
+
+        answer, problems = await first_answer(
+            attempt, replicas, self._patience_s(replicas[0].address, length), self._hedges
+        )
+        if answer is not None:
+            return answer
+        unreachable = [
+            problem for problem in problems if not isinstance(problem, (UnknownChunk, CorruptChunk))
+        ]
+        text = "; ".join(str(problem) for problem in problems)
+        if unreachable:
+            raise Unavailable(text) from unreachable[0]
+        raise type(problems[0])(text) from problems[0]
+
+    def _patience_s(self, address: str, length: int) -> float:
+        p95_s = self._health.p95_s(address, length)
+        return HEDGE_AFTER_S if p95_s is None else max(p95_s, HEDGE_LEAST_S)
+
+    async def _read_replica(
+        self, location: ChunkLocation, replica: Replica, offset: int, length: int
+    ) -> memoryview:
+        request = ReadChunk(chunk=location.chunk, disk=replica.disk, offset=offset, length=length)
+        started = trio.current_time()
+        try:
+            reply, data = await self._client.call(
+                "chunk.read", replica.address, request, deadline_s=READ_DEADLINE_S, attempts=1
+            )
+            _check(location, offset, length, reply, data)
+        except (CorruptChunk, UnknownChunk) as problem:
+            self._report(location.chunk, replica, str(problem))
+            raise
+        except DFSError:
+            self._health.failed(replica.address)
+            raise
+        self._health.succeeded(replica.address, length, trio.current_time() - started)
+        return memoryview(data)
+
+    # Bad replicas
+
+    def _report(self, chunk: bytes, replica: Replica, reason: str) -> None:
+        if (chunk, replica.disk) not in self._reporting:
+            log.info("bad replica of %s on %s: %s", chunk.hex(), replica.address, reason)
+            self._reporting.add((chunk, replica.disk))
+            self._nursery.start_soon(self._tell_and_verify, chunk, replica, reason)
+
+    async def _tell_and_verify(self, chunk: bytes, replica: Replica, reason: str) -> None:
+        """metad learns it from us at once, and from the server when it has looked for itself."""
+        try:
+            await self._metadata.report_bad(chunk, replica.disk, reason)
+            request = VerifyChunk(chunk=chunk, disk=replica.disk)
+            await self._client.call("chunk.verify", replica.address, request, attempts=1)
+        except DFSError as problem:
+            # The next reader reports it again, and the scrubber finds it.
+            log.info("bad replica of %s could not be reported: %s", chunk.hex(), problem)
+        finally:
+            self._reporting.discard((chunk, replica.disk))
+
+    # Syncing
+
+    async def sync(self, chunks: Mapping[str, Sequence[bytes]]) -> dict[tuple[str, bytes], bool]:
+        """Make chunks durable on servers: address -> chunk ids.
+
+        The answer has for (address, chunk) True when it is durable there, False when it can't be
+        made so (a failed fsync is final), and nothing when the server could not be asked.
+        """
+        answers: dict[tuple[str, bytes], bool] = {}
+
+        async def sync_server(address: str, wanted: Sequence[bytes]) -> None:
+            for start in range(0, len(wanted), SYNC_MAX_CHUNKS):
+                part = list(wanted[start : start + SYNC_MAX_CHUNKS])
+                reply = await self._sync(address, part)
+                if reply is not None:
+                    failed = set(reply.failed)
+                    answers.update({(address, chunk): chunk not in failed for chunk in part})
+
+        async with trio.open_nursery() as nursery:
+            for address, wanted in chunks.items():
+                nursery.start_soon(sync_server, address, wanted)
+        return answers
+
+    async def _sync(self, address: str, chunks: list[bytes]) -> SyncReply | None:
+        try:
+            reply: SyncReply = await self._client.call(
+                "chunk.sync",
+                address,
+                SyncChunks(chunks=chunks),
+                deadline_s=SYNC_DEADLINE_S,
+                attempts=1,
+            )
+        except DFSError as problem:
+            log.info("%d chunks not synced on %s: %s", len(chunks), address, problem)
+            self._health.failed(address)
+            return None
+        return reply
+
+
+def _check(
+    location: ChunkLocation, offset: int, length: int, reply: ReadReply, data: memoryview
+) -> None:
+    if reply.chunk_length != location.length or len(data) != length:
+        raise CorruptChunk(f"chunk {location.chunk.hex()} has another length")
+    first_block = offset // BLOCK_SIZE_BYTES
+    if block_checksums(location.chunk, data, first_block) != reply.checksums:
+        raise CorruptChunk(f"chunk {location.chunk.hex()} does not match its checksums")
