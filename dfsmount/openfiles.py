@@ -57,7 +57,8 @@ class OpenFiles:
     """The table of handles.
 
     `make_writer(inode)` and `make_reader(inode)` build the data path; `release(inode)` tells
-    metad, in the background, that an unlinked inode is not open here.
+    metad, in the background, that an unlinked inode is not open here; `session_lost` is passed on
+    to the data path.
     """
 
     def __init__(
@@ -65,10 +66,12 @@ class OpenFiles:
         make_writer: Callable[[int], Writer],
         make_reader: Callable[[int], Reader],
         release: Callable[[int], None],
+        session_lost: Callable[[], None] = lambda: None,
     ) -> None:
         self._make_writer = make_writer
         self._make_reader = make_reader
         self._release = release
+        self._tell_session_lost = session_lost
         self._inodes: dict[int, OpenInode] = {}
         self._handles: dict[int, Handle] = {}
         self._next_handle = 1
@@ -213,6 +216,7 @@ class OpenFiles:
         for file in self._inodes.values():
             if file.writer.has_dirty:
                 file.writer.fail("the session with metad was lost before this data was committed")
+        self._tell_session_lost()
 
 
 def wants_write(flags: int) -> bool:

@@ -12,13 +12,13 @@ import msgspec
 
 from dfswire.messages import ChunkGrant
 from dfswire.metadata import LayoutReply
-from dfswire.operations import Operation, OpResult
+from dfswire.operations import AnyOperation, OpResult
 
 
 class Metadata(Protocol):
     """The few questions that reading and writing data ask of metad."""
 
-    async def submit(self, operation: Operation) -> OpResult:
+    async def submit(self, operation: AnyOperation) -> OpResult:
         """Execute one mutation exactly once; waits while metad is away.
 
         Raises the error that the operation met (FileError, UnknownChunk), or SessionLost.

@@ -24,6 +24,7 @@ from dfsmount.coherence import Coherence
 from dfsmount.directories import Directories
 from dfsmount.layouts import Layouts
 from dfsmount.metaclient import MetaClient
+from dfsmount.mutations import Mutations
 from dfsmount.openfiles import Octets, OpenFiles
 from dfsmount.session import Session
 from dfswire.errors import FileTooBig, NameTooLong, NoAttribute, NoEntry
@@ -47,6 +48,7 @@ class Parts:
     """What a Vfs is made of; assembled in client.py."""
 
     meta: MetaClient
+    mutations: Mutations
     session: Session
     attrs: AttrCache
     layouts: Layouts
@@ -59,6 +61,7 @@ class Vfs:
 
     def __init__(self, parts: Parts, now_ns: Callable[[], int] = time.time_ns) -> None:
         self._meta = parts.meta
+        self._mutations = parts.mutations
         self._session = parts.session
         self._attrs = parts.attrs
         self._layouts = parts.layouts
@@ -146,7 +149,7 @@ class Vfs:
         await self._files.flush_inode(inode)
         operation = Link(inode=inode, parent=parent, name=_check_name(name))
         with self._changing(parent) as token:
-            attrs = await self._submit(operation, token)
+            attrs = await self._submit(operation)
             self._attrs.put_name(parent, name, inode, token)
         return attrs[0]
 
@@ -156,7 +159,7 @@ class Vfs:
         async def remove(held: bool) -> list[Attr]:
             operation = Unlink(parent=parent, name=_check_name(name), held=held)
             with self._changing(parent) as token:
-                attrs = await self._submit(operation, token)
+                attrs = await self._submit(operation)
                 self._attrs.put_name(parent, name, None, token)
             return attrs
 
@@ -164,7 +167,7 @@ class Vfs:
 
     async def rmdir(self, parent: int, name: bytes) -> None:
         with self._changing(parent) as token:
-            await self._submit(RmDir(parent=parent, name=_check_name(name)), token)
+            await self._submit(RmDir(parent=parent, name=_check_name(name)))
             self._attrs.put_name(parent, name, None, token)
 
     async def rename(
@@ -182,9 +185,9 @@ class Vfs:
                 flags=flags,
                 held=held,
             )
-            with self._changing(parent, new_parent) as token:
+            with self._changing(parent, new_parent):
                 try:
-                    return await self._submit(operation, token)
+                    return await self._submit(operation)
                 finally:
                     self._attrs.forget_name(parent, name)
                     self._attrs.forget_name(new_parent, new_name)
@@ -209,8 +212,7 @@ class Vfs:
         if change.size is not None:
             return await self._truncate(change)
         await self._files.flush_inode(change.inode)
-        with self._attrs.asking() as token:
-            attrs = await self._submit(change, token)
+        attrs = await self._submit(change)
         return self._overlaid(attrs[0])
 
     async def setxattr(self, inode: int, name: bytes, value: bytes, flags: int = 0) -> None:
@@ -298,7 +300,7 @@ class Vfs:
 
     async def _create(self, operation: Create) -> Attr:
         with self._changing(operation.parent) as token:
-            attrs = await self._submit(operation, token)
+            attrs = await self._submit(operation)
             self._attrs.put_name(operation.parent, operation.name, attrs[0].inode, token)
         await self._keep_bounds()
         return self._overlaid(attrs[0])
@@ -306,26 +308,23 @@ class Vfs:
     async def _truncate(self, change: SetAttr) -> Attr:
         """Truncation stays in order with this client's own commits; open or not."""
         assert change.size is not None
-        with self._attrs.asking() as token:
-            attrs: list[Attr] = []
 
-            async def submit() -> None:
-                attrs.extend(await self._submit(change, token))
+        async def submit() -> list[Attr]:
+            return await self._submit(change)
 
-            writer = self._files.any_writer(change.inode)
-            if writer is not None:
-                await writer.truncate(change.size, submit)
-            else:
-                await submit()
+        writer = self._files.any_writer(change.inode)
+        if writer is not None:
+            attrs = await writer.truncate(change.size, submit)
+        else:
+            attrs = await submit()
             self._layouts.truncate(change.inode, change.size)
         return self._overlaid(attrs[0])
 
     async def _change_xattr(self, operation: SetXattr | RemoveXattr) -> None:
-        with self._attrs.asking() as token:
-            try:
-                await self._submit(operation, token)
-            finally:
-                self._attrs.forget_xattrs(operation.inode)
+        try:
+            await self._submit(operation)
+        finally:
+            self._attrs.forget_xattrs(operation.inode)
 
     async def _xattrs(self, inode: int) -> dict[bytes, bytes]:
         known = self._attrs.xattrs(inode)
@@ -340,14 +339,8 @@ class Vfs:
         attr = await self.lookup(parent, name)
         return attr.inode if attr else None
 
-    async def _submit(self, operation: AnyOperation, token: int) -> list[Attr]:
-        result = await self._meta.submit(operation)
-        for attr in result.attrs:
-            if attr.nlink == 0:
-                self._attrs.forget_attr(attr.inode)
-            else:
-                self._attrs.put_attr(attr, token)
-        return result.attrs
+    async def _submit(self, operation: AnyOperation) -> list[Attr]:
+        return (await self._mutations.submit(operation)).attrs
 
     @contextmanager
     def _changing(self, *directories: int) -> Iterator[int]:

@@ -1,0 +1,119 @@
+"""One client of a cluster, put together: session, metadata, data path, vfs.
+
+`open_file_system` is what the mount process, the cluster simulation and later the gateway begin
+with. It opens a session, starts the background work in its own nursery, and at the end stores what
+is dirty and gives the session back.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import trio
+
+from dfsmount.attrcache import AttrCache
+from dfsmount.coherence import Coherence
+from dfsmount.config import MountConfig
+from dfsmount.datapath import DataPath, DataSettings
+from dfsmount.metaclient import MetaClient
+from dfsmount.mutations import Mutations
+from dfsmount.openfiles import OpenFiles
+from dfsmount.session import Session
+from dfsmount.vfs import Parts, Vfs
+from dfsmount.writeback import WriteSettings
+from dfsmount.writer import Writer
+from dfswire.client import Client
+from dfswire.errors import SessionLost, Unavailable
+from dfswire.metadata import OpenSession, SessionGrant
+from dfswire.operations import Release
+
+
+@dataclass(frozen=True)
+class FileSystem:
+    """A connected client.  Set `coherence.kernel` when a kernel caches for it."""
+
+    vfs: Vfs
+    files: OpenFiles
+    coherence: Coherence
+    session: Session
+    data: DataPath
+
+
+@asynccontextmanager
+async def open_file_system(
+    client: Client,
+    config: MountConfig,
+    introduction: OpenSession,
+    opened: Callable[[SessionGrant], None] = lambda grant: None,
+    now_ns: Callable[[], int] = time.time_ns,
+    local_hosts: tuple[str, ...] = (),
+) -> AsyncIterator[FileSystem]:
+    """A client of the metad that `config` names, for the length of the context.
+
+    Raises Unavailable or ProtocolError when no session can be had.
+    """
+    session = Session(client, config.metad, introduction, opened=opened)
+    grant = await session.open()
+    async with trio.open_nursery() as nursery:
+        file_system = _assemble(client, config, session, grant, nursery, now_ns, local_hosts)
+        nursery.start_soon(session.run, file_system.coherence)
+        nursery.start_soon(file_system.data.run)
+        try:
+            yield file_system
+        finally:
+            nursery.cancel_scope.cancel()
+    with trio.CancelScope(shield=True, deadline=trio.current_time() + 3):
+        await session.close()
+
+
+def _assemble(
+    client: Client,
+    config: MountConfig,
+    session: Session,
+    grant: SessionGrant,
+    nursery: trio.Nursery,
+    now_ns: Callable[[], int],
+    local_hosts: tuple[str, ...],
+) -> FileSystem:
+    meta = MetaClient(client, session, soft_timeout_s=config.soft_s or None)
+    attrs = AttrCache(lambda: session.lease_left_s() > 0)
+    mutations = Mutations(meta, attrs)
+    data = DataPath(client, mutations, nursery, _data_settings(config, grant, local_hosts))
+
+    def make_writer(inode: int) -> Writer:
+        known = attrs.attr(inode)
+        return data.writer(inode, size=known.size if known else 0)
+
+    async def release(inode: int) -> None:
+        try:
+            await mutations.submit(Release(inode=inode))
+        except (SessionLost, Unavailable):
+            return  # the end of a session releases everything that it had open
+
+    files = OpenFiles(
+        make_writer,
+        data.reader,
+        release=lambda inode: nursery.start_soon(release, inode),
+        session_lost=data.session_lost,
+    )
+    coherence = Coherence(attrs, data.layouts, files, nursery)
+    parts = Parts(meta, mutations, session, attrs, data.layouts, files, coherence)
+    return FileSystem(Vfs(parts, now_ns), files, coherence, session, data)
+
+
+def _data_settings(
+    config: MountConfig, grant: SessionGrant, local_hosts: tuple[str, ...]
+) -> DataSettings:
+    return DataSettings(
+        write=WriteSettings(
+            chunk_size_bytes=grant.chunk_size_bytes,
+            inline_max_bytes=grant.inline_max_bytes,
+            dirty_max_bytes=config.dirty_bytes,
+        ),
+        replicas=grant.replicas,
+        cache_bytes=config.cache_bytes,
+        local_hosts=local_hosts,
+    )
