@@ -105,6 +105,9 @@ class DirectTransport(httpx.AsyncBaseTransport):
                 answer.give(await _serve(dispatcher, request))
         except httpx.ReadError:
             answer.give(None)
+        except trio.Cancelled:
+            answer.give(None)
+            raise
 
 
 class _Answer:
