@@ -41,11 +41,7 @@ up_to_date() {
         [ "$(cat ".venv/installed-$1" 2>/dev/null)" = "$(stamp "$2")" ]
 }
 
-has_libfuse() {
-    command -v fusermount3 >/dev/null
-}
-
-if has_libfuse; then
+if command -v fusermount3 >/dev/null; then
     if up_to_date test requirements-test.txt; then exit 0; fi
     if [ "$kind" = run ] && up_to_date run requirements.txt; then exit 0; fi
 fi

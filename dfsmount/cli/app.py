@@ -26,7 +26,6 @@ from dfswire.daemon import software_version
 from dfswire.errors import DFSError
 
 USAGE_STATUS = 2
-INTERRUPTED_STATUS = 130  # 128 + SIGINT, what shells expect
 BROKEN_PIPE_STATUS = 141  # 128 + SIGPIPE
 
 app = typer.Typer(
@@ -64,10 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         answer = app(args=given or ["--help"], standalone_mode=False, prog_name="dfs")
         sys.stdout.flush()
+        # typer answers with the status of a typer.Exit, and with 130 after Ctrl-C.
         return answer if isinstance(answer, int) else 0
-    except typer.Abort:  # what typer makes of Ctrl-C
-        say("interrupted")
-        return INTERRUPTED_STATUS
     except typer.TyperException as problem:
         say(f"{problem.format_message()} ('dfs --help' shows the usage)")
     except DFSError as problem:

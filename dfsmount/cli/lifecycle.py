@@ -20,7 +20,7 @@ from dfswire.errors import UsageError
 
 START_TIMEOUT_S = 30.0  # a daemon that checks a large directory first is still ready in a few
 STOP_GRACE_S = 20.0  # for what a daemon still has to sync
-UNMOUNT_TIMEOUT_S = 60.0  # for data that a mount still has to store
+UNMOUNT_TIMEOUT_S = 75.0  # a mount itself gives up storing its data after 60
 DEFAULT_NODES = 3
 DEFAULT_REPLICAS = 2
 
@@ -133,7 +133,8 @@ def mount_up(cluster: LocalCluster, directory: Path, options: str, report: Repor
         reason = launch.wait_ready(START_TIMEOUT_S)
         identity = launch.identity(str(point))
     if reason or identity is None:
-        raise UsageError(f"cannot mount: {reason or 'the mount process ended at once'}")
+        why = reason.removeprefix("dfs mount: ") or "the mount process ended at once"
+        raise UsageError(f"cannot mount: {why}")
     remember(identity, cluster.mount_pid_file(point))
     report(str(point), "mounted")
     return point

@@ -35,7 +35,7 @@ def mount(
     with Launch(command, log or default_log(point)) as launch:
         reason = launch.wait_ready(START_TIMEOUT_S)
     if reason:
-        say(reason.removeprefix("dfs: "))
+        say(reason.removeprefix("dfs mount: "))
         # Ended by a signal of ours, it counts as not reached.
         raise typer.Exit(max(launch.process.returncode, 0) or 2)
 

@@ -108,10 +108,17 @@ def _paths_of(pid: int) -> list[str]:
     # Not psutil's open_files(): it stats each file, which would hang on a mount that hangs.
     process = Path(f"/proc/{pid}")
     try:
-        links = [process / "cwd", process / "root", process / "exe", *(process / "fd").iterdir()]
-        return [str(link.readlink()) for link in links]
-    except OSError:  # it ended meanwhile, is a kernel thread, or belongs to somebody else
-        return []
+        open_files = list((process / "fd").iterdir())
+    except OSError:  # it ended meanwhile, or belongs to somebody else
+        open_files = []
+    return [_target(link) for link in (process / "cwd", process / "exe", *open_files)]
+
+
+def _target(link: Path) -> str:
+    try:
+        return str(link.readlink())
+    except OSError:  # as above; or this one file was closed meanwhile
+        return ""
 
 
 def mount_process(point: Path, command_lines: Sequence[tuple[int, list[str]]] | None = None) -> int:
