@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Iterable, Iterator
-from itertools import chain
 
 from dfswire.cluster import Finding, FsckReport
 from dfswire.messages import ROOT_INODE
@@ -17,9 +16,9 @@ from metad.database import Database
 
 Violations = Iterable[tuple[str, str]]
 
-_IS_DIRECTORY = f"(mode & {stat.S_IFMT(0o170000)}) = {stat.S_IFDIR}"
-_IS_REGULAR = f"(mode & {stat.S_IFMT(0o170000)}) = {stat.S_IFREG}"
-_IS_SYMLINK = f"(mode & {stat.S_IFMT(0o170000)}) = {stat.S_IFLNK}"
+_IS_DIRECTORY = f"(mode & {0o170000}) = {stat.S_IFDIR}"
+_IS_REGULAR = f"(mode & {0o170000}) = {stat.S_IFREG}"
+_IS_SYMLINK = f"(mode & {0o170000}) = {stat.S_IFLNK}"
 
 
 def run(db: Database, limit: int) -> FsckReport:
@@ -91,11 +90,11 @@ def check_nlink(db: Database) -> Violations:
         f"FROM inode i WHERE NOT {_IS_DIRECTORY}"
     )
     directories = (
-        "SELECT i.inode, nlink, iif(named OR inode = ?1, 2 + below, 0) AS counted FROM ("
-        "SELECT p.inode, p.nlink, EXISTS (SELECT 1 FROM dentry d WHERE d.inode = p.inode) AS named,"
-        " (SELECT count(*) FROM dentry d JOIN inode c ON c.inode = d.inode "
-        f"WHERE d.parent = p.inode AND (c.{_IS_DIRECTORY[1:]}) AS below "
-        f"FROM inode p WHERE {_IS_DIRECTORY}) i"
+        "SELECT i.inode, nlink, CASE WHEN i.inode = ?1 OR EXISTS (SELECT 1 FROM dentry d "
+        "WHERE d.inode = i.inode) THEN 2 + coalesce(below, 0) ELSE 0 END AS counted FROM inode i "
+        "LEFT JOIN (SELECT d.parent AS directory, count(*) AS below FROM dentry d "
+        f"JOIN inode c ON c.inode = d.inode WHERE {_IS_DIRECTORY} GROUP BY d.parent) "
+        f"ON directory = i.inode WHERE {_IS_DIRECTORY}"
     )
     return _violations(
         db,
@@ -112,7 +111,8 @@ def check_parent(db: Database) -> Violations:
         "SELECT 'inode ' || i.inode, 'its parent is ' || i.parent || ', its name is in ' || "
         "coalesce(group_concat(d.parent), 'none') FROM inode i "
         f"LEFT JOIN dentry d ON d.inode = i.inode WHERE {_IS_DIRECTORY} AND nlink > 0 "
-        "AND i.inode <> ?1 GROUP BY i.inode HAVING count(d.cookie) <> 1 OR max(d.parent) <> i.parent "
+        "AND i.inode <> ?1 GROUP BY i.inode "
+        "HAVING count(d.cookie) <> 1 OR max(d.parent) <> i.parent "
         "UNION ALL SELECT 'inode ' || inode, 'is no directory but has parent ' || parent "
         f"FROM inode WHERE NOT {_IS_DIRECTORY} AND parent <> 0 "
         "UNION ALL SELECT 'inode ' || inode, 'the root has parent ' || parent "
@@ -250,9 +250,9 @@ def check_good(db: Database) -> Violations:
     """good counts the good replicas of a chunk."""
     return _violations(
         db,
-        "SELECT 'chunk ' || hex(id), 'good is ' || good || ', counted ' || counted FROM (SELECT id, "
-        "good, (SELECT count(*) FROM replica r WHERE r.chunk = c.id AND r.state = 'good') AS counted "
-        "FROM chunk c) WHERE good <> counted",
+        "SELECT 'chunk ' || hex(id), 'good is ' || good || ', counted ' || counted FROM "
+        "(SELECT id, good, (SELECT count(*) FROM replica r WHERE r.chunk = c.id "
+        "AND r.state = 'good') AS counted FROM chunk c) WHERE good <> counted",
     )
 
 

@@ -1,0 +1,177 @@
+"""A database in memory, and short ways to do things to it; each test ends with a clean fsck."""
+
+from __future__ import annotations
+
+import itertools
+import stat
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from dfswire.cluster import DiskFigures, HostFigures, Register
+from dfswire.messages import ROOT_INODE, Attr, Extent, WrittenChunk
+from dfswire.operations import (
+    Commit,
+    Create,
+    Link,
+    Operation,
+    Release,
+    RemoveXattr,
+    Rename,
+    RmDir,
+    SetAttr,
+    SetXattr,
+    Unlink,
+)
+from metad import chunkmap, fsck, machines, namespace, replicas, sessions, xattrs
+from metad.database import Database, open_database
+from metad.effects import Effects
+from metad.rename import rename
+
+OPERATIONS: dict[type[Operation], Any] = {
+    Create: namespace.create,
+    Link: namespace.link,
+    Unlink: namespace.unlink,
+    RmDir: namespace.rmdir,
+    Rename: rename,
+    SetAttr: namespace.setattr_,
+    SetXattr: xattrs.setxattr,
+    RemoveXattr: xattrs.removexattr,
+}
+
+
+class World:
+    """A database with a session `s` and disks d1, d2, d3 (one per server); time moves by 1 ns with
+    each operation."""
+
+    session = "s"
+
+    def __init__(self, db: Database) -> None:
+        self.db = db
+        self.now_ns = 10**18
+        self.effects = Effects()
+        self._chunks = itertools.count(1)
+        with db.transaction():
+            sessions.open_session(
+                db, sessions.StoredSession(self.session, "host", "/mnt", 1, "0", self.now_ns)
+            )
+            for number in (1, 2, 3):
+                machines.save_server(db, registration(number))
+
+    def do(self, op: Operation) -> list[Attr]:
+        """One operation in a transaction of its own; its effects are in `effects`."""
+        assert not isinstance(op, Release)
+        self.now_ns += 1
+        self.effects = Effects()
+        with self.db.transaction():
+            if isinstance(op, Commit):
+                return chunkmap.commit(self.db, op, self.session, self.now_ns, self.effects)
+            attrs: list[Attr] = OPERATIONS[type(op)](self.db, op, self.now_ns, self.effects)
+            return attrs
+
+    def make(self, name: bytes, parent: int = ROOT_INODE, mode: int = 0o644, **more: Any) -> int:
+        """A regular file (or what `mode` says); its inode."""
+        mode = mode if stat.S_IFMT(mode) else mode | stat.S_IFREG
+        fields = {"uid": 0, "gid": 0, **more}
+        return self.do(Create(parent=parent, name=name, mode=mode, **fields))[0].inode
+
+    def mkdir(self, name: bytes, parent: int = ROOT_INODE, mode: int = 0o755, **more: Any) -> int:
+        """A directory; its inode."""
+        return self.make(name, parent, mode | stat.S_IFDIR, **more)
+
+    def attr(self, inode: int) -> Attr:
+        """The attributes of an inode."""
+        return namespace.getattr_(self.db, inode)
+
+    def names(self, directory: int = ROOT_INODE) -> dict[bytes, int]:
+        """What is in a directory."""
+        entries, _end, _parent = namespace.readdir(self.db, directory, 0, 10_000)
+        return {entry.name: entry.attr.inode for entry in entries}
+
+    def purge(self, inode: int) -> None:
+        """Remove an orphan for good."""
+        self.now_ns += 1
+        with self.db.transaction():
+            chunkmap.purge_inode(self.db, inode, self.now_ns)
+
+    def granted(self, *disks: str, expires_in_ns: int = 10**9) -> bytes:
+        """A new chunk granted to the session."""
+        chunk = next(self._chunks).to_bytes(16, "big")
+        with self.db.transaction():
+            chunkmap.grant(
+                self.db, self.session, [(chunk, list(disks))], self.now_ns + expires_in_ns
+            )
+        return chunk
+
+    def written(self, length: int = 100, disks: tuple[str, ...] = ("d1", "d2")) -> WrittenChunk:
+        """A chunk that was granted and stored."""
+        return written(self.granted(*disks), length, disks)
+
+    def commit(self, inode: int, *extents: Extent, size: int | None = None, **more: Any) -> Attr:
+        """Commit extents; the size defaults to their end."""
+        if size is None:
+            size = max((extent.offset + extent.length for extent in extents), default=0)
+        fields = {"mtime_ns": self.now_ns, **more}
+        return self.do(Commit(inode=inode, extents=list(extents), size=size, **fields))[0]
+
+    def live_chunk(
+        self, inode: int, offset: int = 0, length: int = 100, disks: tuple[str, ...] = ("d1", "d2")
+    ) -> bytes:
+        """A chunk that is part of a file."""
+        chunk = self.written(length, disks)
+        extent = Extent(offset=offset, length=length, chunk=chunk.chunk)
+        self.commit(inode, extent, chunks=[chunk])
+        return chunk.chunk
+
+    def chunk(self, chunk: bytes) -> replicas.StoredChunk:
+        """The row of a chunk."""
+        stored = replicas.chunk_info(self.db, chunk)
+        assert stored is not None
+        return stored
+
+
+def written(chunk: bytes, length: int, disks: tuple[str, ...] = ("d1", "d2")) -> WrittenChunk:
+    """What a client says of a chunk it has stored."""
+    return WrittenChunk(chunk=chunk, length=length, digest=b"d" * 16, disks=list(disks))
+
+
+def registration(number: int, disk: str = "", **more: Any) -> Register:
+    """Server number N with disk dN."""
+    figures = DiskFigures(
+        disk=disk or f"d{number}",
+        path=f"/disk{number}",
+        total_bytes=1000,
+        free_bytes=900,
+        chunks=0,
+        used_bytes=0,
+    )
+    fields: dict[str, Any] = {"host": HostFigures(hostname=f"h{number}"), "disks": [figures]}
+    return Register(
+        server_id=f"server{number}",
+        incarnation=1,
+        address=f"h{number}:9401",
+        software="0",
+        **(fields | more),
+    )
+
+
+def fsck_findings(db: Database) -> list[str]:
+    """What fsck has to say, as lines."""
+    report = fsck.run(db, 100)
+    return [f"{found.check}: {found.subject} {found.message}" for found in report.findings]
+
+
+@pytest.fixture
+def db() -> Iterator[Database]:
+    """A new database in memory; it must be clean at the end."""
+    database = open_database("sqlite://", inline=True)
+    yield database
+    assert fsck_findings(database) == []
+    database.close()
+
+
+@pytest.fixture
+def world(db: Database) -> World:
+    """See World."""
+    return World(db)
