@@ -40,6 +40,7 @@ class MetadConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     grant_expiry_s: float = 600.0  # a granted chunk that nobody committed is garbage after this
     reclaim_grace_s: float = 3600.0  # unreferenced chunks stay this long: readers may have them
+    gone_after_s: float = 3600.0  # deletes do not wait for a server that is down for longer
     maintenance_s: float = 1.0  # how often expiry, repair and reclaim look for work
 
     def __post_init__(self) -> None:
@@ -73,6 +74,7 @@ _POSITIVE = (
     "transfers_per_disk",
     "order_timeout_s",
     "grant_expiry_s",
+    "gone_after_s",
     "maintenance_s",
 )
 _ASCENDING = (

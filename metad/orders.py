@@ -79,24 +79,22 @@ class OrderQueue:
                 taken.append(entry.order)
         return taken
 
-    def finish(self, result: OrderResult, disks: Iterable[str]) -> Order | None:
-        """The order that this result of a server with these `disks` ends; None if unknown."""
+    def find(self, result: OrderResult, disks: Iterable[str]) -> Order | None:
+        """The order that this result of a server with these `disks` is about; None if unknown."""
         entry = self._by_id.get(result.order_id)
-        if entry is None or entry.order.disk not in disks:
-            return None
-        self._forget(entry)
-        return entry.order
+        return entry.order if entry is not None and entry.order.disk in disks else None
+
+    def finish(self, order: Order) -> None:
+        """The result of the order is booked.  Idempotent."""
+        entry = self._by_id.get(order.order_id)
+        if entry is not None:
+            self._forget(entry)
 
     def restart(self, disks: Iterable[str]) -> None:
         """The server of these disks was started anew and knows of no orders: give them again."""
         for disk in disks:
             for entry in self._by_disk.get(disk, {}).values():
                 entry.taken_s = None
-
-    def drop(self, disk: str) -> None:
-        """The disk can't carry anything out any more; copies must be planned elsewhere."""
-        for entry in list(self._by_disk.get(disk, {}).values()):
-            self._forget(entry)
 
     def copies(self) -> list[Order]:
         """All copies that are queued or under way."""

@@ -38,6 +38,23 @@ class Server:
     last_heartbeat_s: float = 0.0  # or when metad started, for a server not heard since
     heard: bool = False  # since metad started
 
+    @classmethod
+    def registered(cls, message: Register, now: float, *, heard: bool) -> Server:
+        """A server as it introduced itself, now or (`heard` False) to an earlier metad."""
+        return cls(
+            server_id=message.server_id,
+            incarnation=message.incarnation,
+            address=message.address,
+            software=message.software,
+            zone=message.zone,
+            rack=message.rack,
+            labels=message.labels,
+            host=message.host,
+            disks={each.disk: each for each in message.disks},
+            last_heartbeat_s=now,
+            heard=heard,
+        )
+
 
 class Servers:
     """All chunkds, and the one queue of orders."""
@@ -57,14 +74,12 @@ class Servers:
 
     # what servers tell
 
-    def load(self, server: Server, now: float) -> None:
+    def load(self, message: Register, now: float) -> None:
         """A server that metad knows from its database; it has not been heard yet."""
-        server.last_heartbeat_s, server.heard = now, False
-        self._servers[server.server_id] = server
-        self._adopt_disks(server)
+        self._adopt(Server.registered(message, now, heard=False))
 
-    def register(self, message: Register, now: float) -> None:
-        """A chunkd starts, or metad had forgotten it.
+    def check(self, message: Register, now: float) -> None:
+        """May this chunkd act under its identity?
 
         Raises WrongCluster, and AlreadyRunning when a newer start of it is known, when another
         process with its identity is up, or when one of its disks is in use elsewhere.
@@ -73,29 +88,22 @@ class Servers:
             raise WrongCluster(f"server {message.server_id} belongs to another cluster")
         self._check_incarnation(message, now)
         self._check_disks(message, now)
+
+    def register(self, message: Register, now: float) -> None:
+        """A chunkd starts, or metad had forgotten it.  Raises as `check` does."""
+        self.check(message, now)
         known = self._servers.get(message.server_id)
         if known is not None and known.incarnation != message.incarnation:
             self.orders.restart(known.disks)
-        self._servers[message.server_id] = server = Server(
-            server_id=message.server_id,
-            incarnation=message.incarnation,
-            address=message.address,
-            software=message.software,
-            zone=message.zone,
-            rack=message.rack,
-            labels=message.labels,
-            host=message.host,
-            disks={each.disk: each for each in message.disks},
-            last_heartbeat_s=now,
-            heard=True,
-        )
-        self._adopt_disks(server)
+        self._adopt(Server.registered(message, now, heard=True))
 
     def heartbeat(self, message: Heartbeat, now: float) -> bool:
-        """Take the figures in.  False when this start of the server must register (again)."""
+        """Take the figures in.  False when the server must register (again)."""
         server = self._servers.get(message.server_id)
         if server is None or not server.heard or server.incarnation != message.incarnation:
             return False
+        if any(self.server_of(each.disk) is not server for each in message.disks):
+            return False  # a disk that it did not register with
         server.host = message.host
         server.disks = {each.disk: each for each in message.disks}
         server.last_heartbeat_s = now
@@ -124,7 +132,8 @@ class Servers:
             ):
                 raise AlreadyRunning(f"disk {figures.disk} is in use by server {other.server_id}")
 
-    def _adopt_disks(self, server: Server) -> None:
+    def _adopt(self, server: Server) -> None:
+        self._servers[server.server_id] = server
         for disk in server.disks:
             previous = self.server_of(disk)
             if previous is not None and previous is not server:
@@ -143,6 +152,10 @@ class Servers:
     def down_for_s(self, server: Server, now: float) -> float:
         """For how long it has been down; negative while it is not."""
         return now - server.last_heartbeat_s - self._down_s
+
+    def get(self, server_id: str) -> Server | None:
+        """The server with this identity."""
+        return self._servers.get(server_id)
 
     def server_of(self, disk: str) -> Server | None:
         """The server that has (or last had) this disk."""

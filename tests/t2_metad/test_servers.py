@@ -7,7 +7,7 @@ import pytest
 from dfswire.errors import AlreadyRunning, WrongCluster
 from dfswire.messages import Replica
 from metad.orders import OrderQueue
-from metad.servers import Server, Servers
+from metad.servers import Servers
 from tests.t2_metad.machines_for_tests import disk, heartbeat, register
 
 CLUSTER = "c" * 32
@@ -70,13 +70,15 @@ def test_a_quick_restart_on_the_same_address_is_welcome(servers: Servers) -> Non
 
 def test_heartbeats_of_strangers_are_told_to_register(servers: Servers) -> None:
     assert not servers.heartbeat(heartbeat("s1"), 0.0)
-    servers.load(Server(server_id="s1", incarnation=1, address="s1:9500"), 0.0)
+    servers.load(register("s1"), 0.0)
     assert not servers.heartbeat(heartbeat("s1"), 0.0)
+    servers.register(register("s1"), 0.0)
+    assert servers.heartbeat(heartbeat("s1"), 0.0)
+    assert not servers.heartbeat(heartbeat("s1", disks=[disk("new")]), 0.0)
 
 
 def test_a_loaded_server_is_suspect_then_down(servers: Servers) -> None:
-    loaded = Server(server_id="s1", incarnation=3, address="s1:9500", disks={"s1-d": disk("s1-d")})
-    servers.load(loaded, 100.0)
+    servers.load(register("s1", incarnation=3), 100.0)
     assert state(servers, "s1-d", 100.0) == "suspect"
     assert state(servers, "s1-d", 110.0) == "down"
     with pytest.raises(AlreadyRunning):

@@ -1,0 +1,74 @@
+"""The daemon: `metad --config FILE`.
+
+Reads from top to bottom as what metad consists of: settings, the database, the service on it, a
+listening socket, and the background work.  systemd learns by READY=1 that it answers.  SIGTERM and
+SIGINT end it cleanly; a SIGKILL loses nothing that was acknowledged.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+from pathlib import Path
+from typing import Annotated
+
+import trio
+import typer
+
+from dfswire.daemon import load_config, notify, setup_logging
+from dfswire.dispatch import Dispatcher
+from dfswire.errors import AlreadyRunning, UsageError
+from dfswire.server import listen, serve
+from metad.config import MetadConfig
+from metad.database import Database, open_database
+from metad.service import create_service
+
+log = logging.getLogger(__name__)
+
+EXIT_USAGE = 2
+
+
+def run(
+    config: Annotated[Path, typer.Option("--config", help="TOML file with the settings.")],
+) -> None:
+    """Keep the metadata of a dfs cluster: names, and where the bytes of each file are."""
+    try:
+        _run(load_config(MetadConfig, config))
+    except (UsageError, AlreadyRunning) as problem:
+        typer.echo(f"metad: {problem}", err=True)
+        raise typer.Exit(EXIT_USAGE) from problem
+
+
+def _run(config: MetadConfig) -> None:
+    setup_logging(config.log_level)
+    database = open_database(config.url)
+    try:
+        trio.run(_serve, database, config)
+    finally:
+        database.close()
+    log.info("stopped")
+
+
+async def _serve(database: Database, config: MetadConfig) -> None:
+    """Serve until a signal asks to stop.  Raises UsageError when the address can't be used."""
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        listeners = await listen(config.listen)
+        service = create_service(database, config)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(service.run)
+            await nursery.start(serve, Dispatcher("metad", service.handlers), listeners)
+            log.info("metad of cluster %s at %s", service.state.cluster_id, config.listen)
+            notify("READY=1")
+            number = await anext(signals)
+            log.info("%s: stopping", signal.Signals(number).name)
+            notify("STOPPING=1")
+            nursery.cancel_scope.cancel()
+
+
+def main() -> None:
+    """The console script."""
+    typer.run(run)
+
+
+if __name__ == "__main__":
+    main()

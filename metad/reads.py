@@ -1,0 +1,162 @@
+"""Questions of clients: names, attributes, directories, extents; and the grants of new chunks.
+
+Every handler registers the session as a holder and reads in one step, without an await between, so
+a change that commits later is announced to it and one that committed earlier is in the answer.
+"""
+
+from __future__ import annotations
+
+import trio
+
+from dfswire.messages import Attr, ChunkGrant, ChunkLocation, Replica
+from dfswire.metadata import (
+    AttrReply,
+    GrantReply,
+    GrantRequest,
+    InodeRequest,
+    LayoutReply,
+    LayoutRequest,
+    LookupReply,
+    LookupRequest,
+    ReaddirReply,
+    ReaddirRequest,
+    ReadlinkReply,
+    StatfsReply,
+    StatfsRequest,
+    XattrsReply,
+)
+from metad import chunkmap, namespace, xattrs
+from metad.clients import Clients
+from metad.placement import capacity_bytes, choose_for_grant, spare_bytes
+from metad.state import State
+
+CHUNK_ID_BYTES = 16
+INODES_FREE = 1 << 40  # there is no limit but the disk of the database; df -i wants a number
+INODES_COUNTED_EVERY_S = 30.0  # counting reads the whole table
+
+
+class Reads:
+    """Handlers of the meta.* calls that change no file."""
+
+    def __init__(self, state: State, clients: Clients) -> None:
+        self._state = state
+        self._clients = clients
+        self._inodes = 0
+        self._inodes_counted_s: float | None = None
+
+    async def lookup(self, request: LookupRequest) -> LookupReply:
+        self._hold(request.session, request.parent)
+        attr = namespace.lookup(self._state.db, request.parent, request.name)
+        if attr is not None:
+            self._clients.hold(request.session, [attr.inode])
+        return LookupReply(attr=attr)
+
+    async def getattr_(self, request: InodeRequest) -> AttrReply:
+        return AttrReply(attr=self._attr(request))
+
+    async def readlink(self, request: InodeRequest) -> ReadlinkReply:
+        self._hold(request.session, request.inode)
+        return ReadlinkReply(target=namespace.readlink(self._state.db, request.inode))
+
+    async def xattrs(self, request: InodeRequest) -> XattrsReply:
+        self._hold(request.session, request.inode)
+        return XattrsReply(xattrs=xattrs.xattrs(self._state.db, request.inode))
+
+    async def readdir(self, request: ReaddirRequest) -> ReaddirReply:
+        self._hold(request.session, request.inode)
+        entries, end, parent = namespace.readdir(
+            self._state.db, request.inode, request.cookie, request.limit
+        )
+        told = [parent.inode, *(entry.attr.inode for entry in entries)]
+        self._clients.hold(request.session, told)
+        return ReaddirReply(entries=entries, end=end, parent=parent)
+
+    async def layout(self, request: LayoutRequest) -> LayoutReply:
+        state = self._state
+        with state.db.snapshot():
+            attr = self._attr(request)
+            extents, located = chunkmap.layout(
+                state.db, request.inode, request.offset, request.length
+            )
+        now = state.clock()
+        chunks = [
+            ChunkLocation(chunk=chunk, length=length, replicas=state.servers.replicas(disks, now))
+            for chunk, (length, disks) in located.items()
+        ]
+        return LayoutReply(attr=attr, extents=extents, chunks=chunks)
+
+    async def grant(self, request: GrantRequest) -> GrantReply:
+        """New chunks for this client.  Raises NoSpace."""
+        state, config = self._state, self._state.config
+        host = self._clients.check(request.session).host
+        candidates = state.servers.candidates(state.clock())
+        granted: list[tuple[bytes, list[Replica]]] = []
+        for _ in range(request.count):
+            chosen = choose_for_grant(
+                candidates,
+                config.replicas,
+                config.chunk_size_bytes,
+                state.rng,
+                avoid=request.avoid,
+                preferred_host=host,
+            )
+            targets = [Replica(disk=each.disk, address=each.address) for each in chosen]
+            granted.append((state.rng.randbytes(CHUNK_ID_BYTES), targets))
+        expires_ns = state.now_ns() + int(config.grant_expiry_s * 1e9)
+        rows = [(chunk, [each.disk for each in targets]) for chunk, targets in granted]
+        await state.db.write(lambda: chunkmap.grant(state.db, request.session, rows, expires_ns))
+        return GrantReply(
+            grants=[
+                ChunkGrant(chunk=chunk, targets=targets, expires_s=config.grant_expiry_s)
+                for chunk, targets in granted
+            ]
+        )
+
+    async def statfs(self, request: StatfsRequest) -> StatfsReply:
+        self._clients.check(request.session)
+        total, free = room(self._state)
+        inodes = await self._count_inodes()
+        return StatfsReply(
+            total_bytes=total,
+            free_bytes=free,
+            inodes=inodes + INODES_FREE,
+            inodes_free=INODES_FREE,
+        )
+
+    def _hold(self, session: str, inode: int) -> None:
+        self._clients.check(session)
+        self._clients.hold(session, [inode])
+
+    def _attr(self, request: InodeRequest | LayoutRequest) -> Attr:
+        self._hold(request.session, request.inode)
+        return namespace.getattr_(self._state.db, request.inode)
+
+    async def _count_inodes(self) -> int:
+        now = self._state.clock()
+        counted_s = self._inodes_counted_s
+        if counted_s is None or now - counted_s >= INODES_COUNTED_EVERY_S:
+            self._inodes_counted_s = now
+            rows = await self._state.db.read_in_thread(
+                lambda db: db.read("SELECT count(*) FROM inode")
+            )
+            self._inodes = rows[0][0]
+        else:
+            await trio.lowlevel.checkpoint()
+        return self._inodes
+
+
+def room(state: State) -> tuple[int, int]:
+    """(all, free) bytes of user data on servers that are not down, replicas divided out."""
+    now = state.clock()
+    live = state.servers.live_disks(now)
+    total: dict[str, int] = {}
+    free: dict[str, int] = {}
+    for server in state.servers:
+        disks = [figures for disk, figures in server.disks.items() if disk in live]
+        if disks:
+            total[server.server_id] = sum(each.total_bytes for each in disks)
+            free[server.server_id] = sum(
+                spare_bytes(each.total_bytes, each.free_bytes) for each in disks
+            )
+    replicas = state.config.replicas
+    return capacity_bytes(total, replicas), capacity_bytes(free, replicas)

@@ -1,0 +1,189 @@
+"""Repair: chunks that lost replicas are copied until they have enough again.
+
+`plan_repair` is pure and decides; `Repairer` reads what is endangered, queues the orders, and books
+their results.  It promises: copies are made from good replicas on living servers only and count
+when the receiving chunkd has verified them; nothing is ever deleted here.  When a lost server
+comes back, its chunks have a replica too many, which does no harm.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import trio
+
+from dfswire.cluster import Order
+from dfswire.messages import Replica
+from metad import replicas
+from metad.database import Database
+from metad.placement import Candidate, choose
+from metad.replicas import EndangeredChunk
+from metad.servers import Servers
+
+log = logging.getLogger(__name__)
+
+CHUNKS_PER_PASS_MAX = 2000  # read from the database at once: some milliseconds
+
+
+@dataclass(frozen=True)
+class RepairLimits:
+    """How many replicas, from when on a silent server is missed, how hard to work on a disk."""
+
+    replicas: int
+    repair_after_s: float = 30.0  # from down
+    transfers_per_disk: int = 16
+
+
+@dataclass(frozen=True)
+class Copy:
+    """One planned copy of a chunk to `disk`; `sources` in the order in which to ask them."""
+
+    chunk: bytes
+    length: int
+    digest: bytes
+    disk: str
+    sources: list[Replica]
+
+
+@dataclass
+class _Plan:
+    """What planning one chunk after the other has used up."""
+
+    servers: Servers
+    now: float
+    limits: RepairLimits
+    rng: random.Random
+    busy: Counter[str] = field(default_factory=Counter)  # disk -> transfers
+    under_way: dict[bytes, list[str]] = field(default_factory=dict)  # chunk -> destinations
+    candidates: list[Candidate] = field(default_factory=list)
+
+    def occupy(self, chunk: bytes, disk: str, sources: Iterable[Replica]) -> None:
+        self.under_way.setdefault(chunk, []).append(disk)
+        self.busy.update([disk, *(each.disk for each in list(sources)[:1])])
+
+    def has_capacity(self, disk: str) -> bool:
+        return self.busy[disk] < self.limits.transfers_per_disk
+
+
+def plan_repair(
+    endangered: Iterable[EndangeredChunk],
+    servers: Servers,
+    now: float,
+    limits: RepairLimits,
+    rng: random.Random,
+) -> list[Copy]:
+    """Which copies to order now, in the order of `endangered` (the most endangered first)."""
+    plan = _Plan(servers, now, limits, rng, candidates=servers.candidates(now))
+    for order in servers.orders.copies():
+        plan.occupy(order.chunk, order.disk, order.sources)
+    present = servers.disks_worth_waiting_for(now, limits.repair_after_s)
+    return [copy for chunk in endangered for copy in _plan_chunk(plan, chunk, present)]
+
+
+def _plan_chunk(plan: _Plan, chunk: EndangeredChunk, present: set[str]) -> list[Copy]:
+    good = [disk for disk, state in chunk.replicas if state == replicas.GOOD and disk in present]
+    coming = plan.under_way.get(chunk.chunk, [])
+    missing = plan.limits.replicas - len(good) - len(coming)
+    alive = [disk for disk in good if plan.servers.disk_state(disk, plan.now) != "down"]
+    sources = [each for each in alive if plan.has_capacity(each)]
+    if missing <= 0 or not sources:
+        return []
+    destinations = choose(
+        [each for each in plan.candidates if plan.has_capacity(each.disk)],
+        missing,
+        chunk.length,
+        plan.rng,
+        taken=plan.servers.domains([*good, *coming]),
+    )
+    copies = []
+    for destination in destinations:
+        ranked = plan.servers.replicas(alive, plan.now)
+        ranked.sort(key=lambda each: plan.busy[each.disk])  # stable: healthy ones stay first
+        copies.append(Copy(chunk.chunk, chunk.length, chunk.digest, destination.disk, ranked))
+        plan.occupy(chunk.chunk, destination.disk, ranked)
+    return copies
+
+
+class Repairer:
+    """Looks for endangered chunks, at intervals and when woken."""
+
+    def __init__(
+        self,
+        db: Database,
+        servers: Servers,
+        limits: RepairLimits,
+        rng: random.Random,
+        *,
+        interval_s: float = 1.0,
+        clock: Callable[[], float] = trio.current_time,
+    ) -> None:
+        self._db = db
+        self._servers = servers
+        self._limits = limits
+        self._rng = rng
+        self._interval_s = interval_s
+        self._clock = clock
+        self._wanted = trio.Event()
+
+    def wake(self) -> None:
+        """There is news: a replica turned bad, a disk failed, a copy ended."""
+        self._wanted.set()
+
+    async def run_forever(self) -> None:
+        while True:
+            self._wanted = trio.Event()
+            self.run_once()
+            with trio.move_on_after(self._interval_s):
+                await self._wanted.wait()
+
+    def run_once(self) -> int:
+        """Queue the copies that are due; how many."""
+        now = self._clock()
+        self._drop_hopeless(now)
+        present = self._servers.disks_worth_waiting_for(now, self._limits.repair_after_s)
+        endangered = replicas.endangered(
+            self._db, present, self._limits.replicas, CHUNKS_PER_PASS_MAX
+        )
+        copies = plan_repair(endangered, self._servers, now, self._limits, self._rng)
+        for copy in copies:
+            self._servers.orders.add(
+                "copy",
+                copy.chunk,
+                copy.disk,
+                length=copy.length,
+                digest=copy.digest,
+                sources=copy.sources,
+            )
+        if copies:
+            log.info("repair: %d copies ordered", len(copies))
+        return len(copies)
+
+    def book(self, order: Order) -> None:
+        """In a mutation: the copy was made.  It counts only while its chunk is known.
+
+        A dead chunk gets the row too, so that reclaim deletes the copy.
+        """
+        if replicas.chunk_info(self._db, order.chunk) is None:
+            return
+        replicas.add_replica(self._db, order.chunk, order.disk)
+        rows = replicas.replicas_of(self._db, order.chunk)
+        if sum(state == replicas.GOOD for _, state in rows) >= self._limits.replicas:
+            for disk, state in rows:
+                if state == replicas.BAD:
+                    replicas.remove_replica(self._db, order.chunk, disk)
+
+    def failed(self, order: Order, reason: str) -> None:
+        """A copy was not made: perhaps a source is not what it should be, so that is looked at."""
+        log.info("copy of %s to %s failed: %s", order.chunk.hex(), order.disk, reason)
+        for source in order.sources:
+            self._servers.orders.add("verify", order.chunk, source.disk)
+
+    def _drop_hopeless(self, now: float) -> None:
+        """Copies to disks that went down are planned anew, elsewhere."""
+        for order in self._servers.orders.copies():
+            if self._servers.disk_state(order.disk, now) == "down":
+                self._servers.orders.finish(order)

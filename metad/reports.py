@@ -1,0 +1,195 @@
+"""What chunkds (and clients) report: registrations, heartbeats, inventories, bad replicas.
+
+Reports change replica rows, results of orders are booked, and the reply of a heartbeat carries the
+next orders.  A heartbeat is booked in one transaction before it is answered; chunkd repeats what
+was not answered, and booking twice is harmless.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+from dfswire.cluster import (
+    DiskFigures,
+    Heartbeat,
+    HeartbeatReply,
+    Inventory,
+    InventoryReply,
+    Order,
+    OrderResult,
+    Register,
+    Registered,
+    ReplicaReport,
+)
+from dfswire.messages import CHUNK_ID_BYTES, Empty
+from dfswire.metadata import BadReplica
+from metad import machines, replicas
+from metad.clients import Clients
+from metad.recent import RecentChunks
+from metad.reclaim import Reclaimer
+from metad.repair import Repairer
+from metad.servers import Server
+from metad.state import State
+
+log = logging.getLogger(__name__)
+
+RECENT_S = 60.0  # an inventory page is never older than this when it arrives
+EARLY_MAX = 10_000  # reports of chunks that no file has yet; a few at most in practice
+
+
+class Reports:
+    """Handlers of the server.* calls and of meta.bad_replica."""
+
+    def __init__(
+        self, state: State, clients: Clients, repairer: Repairer, reclaimer: Reclaimer
+    ) -> None:
+        self._state = state
+        self._clients = clients
+        self._repairer = repairer
+        self._reclaimer = reclaimer
+        self._recent = RecentChunks(RECENT_S, state.clock())
+        self._early: dict[bytes, set[str]] = {}
+
+    def stored(self, chunks: Iterable[bytes]) -> None:
+        """These chunks became part of a file."""
+        chunks = list(chunks)
+        self._recent.add(chunks, self._state.clock())
+        for chunk in chunks:
+            for disk in self._early.pop(chunk, ()):
+                self._state.servers.orders.add("verify", chunk, disk)
+
+    # calls
+
+    async def register(self, request: Register) -> Registered:
+        """Raises WrongCluster, AlreadyRunning; see Servers.check."""
+        state = self._state
+        state.servers.check(request, state.clock())
+        await state.db.write(lambda: machines.save_server(state.db, request))
+        state.servers.register(request, state.clock())
+        log.info("server %s registered at %s", request.server_id, request.address)
+        return Registered(cluster_id=state.cluster_id, heartbeat_s=state.config.heartbeat_s)
+
+    async def heartbeat(self, request: Heartbeat) -> HeartbeatReply:
+        state = self._state
+        known = state.servers.get(request.server_id)
+        before = dict(known.disks) if known is not None else {}
+        if known is None or not state.servers.heartbeat(request, state.clock()):
+            return HeartbeatReply(register=True)
+        changed = [each for each in request.disks if _failure_changed(before, each)]
+        finished = [
+            (order, result)
+            for result in request.results
+            if (order := state.servers.orders.find(result, known.disks)) is not None
+        ]
+        if changed or finished or request.reports:
+            await state.db.write(lambda: self._book(known, changed, finished, request.reports))
+            self._after_booking(finished)
+        return HeartbeatReply(orders=state.servers.orders.take(known.disks, state.clock()))
+
+    async def inventory(self, request: Inventory) -> InventoryReply:
+        """Believe a disk about what it has, except about chunks that came while it counted."""
+        state, now = self._state, self._state.clock()
+        server = state.servers.get(request.server_id)
+        if (
+            server is None
+            or server.incarnation != request.incarnation
+            or request.disk not in server.disks
+        ):
+            return InventoryReply()
+        ids = {
+            request.chunks[at : at + CHUNK_ID_BYTES]
+            for at in range(0, len(request.chunks), CHUNK_ID_BYTES)
+        }
+        diff = replicas.inventory_diff(state.db, request.disk, request.first, request.last, ids)
+        for chunk in [*diff.missing, *diff.returned]:
+            state.servers.orders.add("verify", chunk, request.disk)
+        missing = [chunk for chunk in diff.missing if not self._recent(chunk, now)]
+        if missing:
+            log.warning("disk %s lacks %d chunks that it should have", request.disk, len(missing))
+            await state.db.write(lambda: self._mark_bad(missing, request.disk))
+            self._repairer.wake()
+        return InventoryReply(unknown=diff.unknown)
+
+    async def bad_replica(self, request: BadReplica) -> Empty:
+        """A client got no good bytes: the server that should have them shall look."""
+        self._clients.check(request.session)
+        if self._state.servers.server_of(request.disk) is not None:
+            self._state.servers.orders.add("verify", request.chunk, request.disk)
+        return Empty()
+
+    # booking, in a mutation
+
+    def _book(
+        self,
+        server: Server,
+        changed: list[DiskFigures],
+        finished: list[tuple[Order, OrderResult]],
+        reports: list[ReplicaReport],
+    ) -> None:
+        for figures in changed:
+            machines.set_disk_failed(self._state.db, figures.disk, figures.failed)
+        for order, result in finished:
+            if result.ok:
+                self._book_order(order)
+        for report in reports:
+            if report.disk in server.disks:
+                self._book_report(report)
+
+    def _book_order(self, order: Order) -> None:
+        if order.kind == "copy":
+            self._repairer.book(order)
+        elif order.kind == "delete":
+            self._reclaimer.book(order)
+        else:
+            self._book_good(order.chunk, order.disk)
+
+    def _book_report(self, report: ReplicaReport) -> None:
+        db, chunk, disk = self._state.db, report.chunk, report.disk
+        stored = replicas.chunk_info(db, chunk)
+        if stored is None:
+            return
+        if report.state == "good":
+            self._book_good(chunk, disk)
+        elif stored.state == replicas.GRANTED:
+            # Its writer may not know, and commit it as good: looked at again when that happens.
+            if len(self._early) < EARLY_MAX:
+                self._early.setdefault(chunk, set()).add(disk)
+        elif report.state == "missing":
+            replicas.remove_replica(db, chunk, disk)
+            self._warn_if_lost(chunk)
+        elif disk in dict(replicas.replicas_of(db, chunk)):
+            replicas.set_replica(db, chunk, disk, replicas.BAD)
+            self._warn_if_lost(chunk)
+
+    def _book_good(self, chunk: bytes, disk: str) -> None:
+        stored = replicas.chunk_info(self._state.db, chunk)
+        if stored is not None and stored.state == replicas.LIVE:
+            replicas.set_replica(self._state.db, chunk, disk, replicas.GOOD)
+
+    def _mark_bad(self, chunks: list[bytes], disk: str) -> None:
+        for chunk in chunks:
+            if replicas.chunk_info(self._state.db, chunk) is not None:
+                replicas.set_replica(self._state.db, chunk, disk, replicas.BAD)
+
+    def _warn_if_lost(self, chunk: bytes) -> None:
+        stored = replicas.chunk_info(self._state.db, chunk)
+        states = [state for _, state in replicas.replicas_of(self._state.db, chunk)]
+        if stored is not None and stored.state == replicas.LIVE and replicas.GOOD not in states:
+            log.warning("chunk %s has no good replica left", chunk.hex())
+
+    def _after_booking(self, finished: list[tuple[Order, OrderResult]]) -> None:
+        now = self._state.clock()
+        for order, result in finished:
+            self._state.servers.orders.finish(order)
+            if order.kind == "copy":
+                if result.ok:
+                    self._recent.add([order.chunk], now)
+                else:
+                    self._repairer.failed(order, result.reason)
+        self._repairer.wake()
+
+
+def _failure_changed(before: dict[str, DiskFigures], figures: DiskFigures) -> bool:
+    known = before.get(figures.disk)
+    return known is not None and known.failed != figures.failed

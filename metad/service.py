@@ -1,0 +1,166 @@
+"""metad as a service: each remote call of the table, and the function that answers it.
+
+`create_service` puts the parts together on an open database; `handlers` go into a Dispatcher, and
+`run` does what happens without being asked: sessions expire, chunks are repaired, garbage goes.
+Everything runs in one trio process, under a MockClock in simulations.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import trio
+
+from dfswire.cluster import ClusterStatus, FsckReport, FsckRequest, Hello, InfoReply, InfoRequest
+from dfswire.daemon import software_version
+from dfswire.dispatch import BodySource, Handler
+from dfswire.messages import PROTOCOL_VERSION, Empty
+from metad import fsck, machines, status
+from metad.clients import Clients
+from metad.config import MetadConfig
+from metad.database import Database, setting
+from metad.events import EventStreams
+from metad.leases import Leases
+from metad.mutations import Mutations
+from metad.orders import OrderQueue
+from metad.reads import Reads
+from metad.reclaim import Reclaimer, ReclaimLimits
+from metad.repair import Repairer, RepairLimits
+from metad.reports import Reports
+from metad.servers import Servers
+from metad.state import State
+
+ORDER_ID_BITS = 48  # random start: a result meant for an order of an earlier metad fits no other
+
+
+class Service:
+    """A running metad.  Made by create_service."""
+
+    def __init__(self, state: State) -> None:
+        config = state.config
+        self.state = state
+        self.reclaimer = Reclaimer(
+            state.db,
+            state.servers,
+            ReclaimLimits(config.reclaim_grace_s, config.gone_after_s),
+            interval_s=config.maintenance_s,
+            clock=state.clock,
+            now_ns=state.now_ns,
+        )
+        self.repairer = Repairer(
+            state.db,
+            state.servers,
+            RepairLimits(config.replicas, config.repair_after_s, config.transfers_per_disk),
+            state.rng,
+            interval_s=config.maintenance_s,
+            clock=state.clock,
+        )
+        self.clients = Clients(state, self.reclaimer.purge_soon)
+        self.reports = Reports(state, self.clients, self.repairer, self.reclaimer)
+        self.reads = Reads(state, self.clients)
+        self.mutations = Mutations(
+            state, self.clients, self.reclaimer.purge_soon, self.reports.stored
+        )
+
+    @property
+    def handlers(self) -> Mapping[str, Handler]:
+        """The handler of every call of service "metad"."""
+        clients, reads, reports = self.clients, self.reads, self.reports
+        calls: dict[str, Callable[[Any], Awaitable[Any]]] = {
+            "metad.hello": self._hello,
+            "session.open": clients.open,
+            "session.renew": clients.renew_call,
+            "session.close": clients.close,
+            "session.events": clients.follow,
+            "session.ack": clients.acknowledge,
+            "meta.batch": self.mutations.execute,
+            "meta.lookup": reads.lookup,
+            "meta.getattr": reads.getattr_,
+            "meta.readlink": reads.readlink,
+            "meta.xattrs": reads.xattrs,
+            "meta.readdir": reads.readdir,
+            "meta.layout": reads.layout,
+            "meta.statfs": reads.statfs,
+            "meta.grant": reads.grant,
+            "meta.bad_replica": reports.bad_replica,
+            "server.register": reports.register,
+            "server.heartbeat": reports.heartbeat,
+            "server.inventory": reports.inventory,
+            "cluster.status": self._status,
+            "cluster.info": self._info,
+            "cluster.fsck": self._fsck,
+        }
+        return {name: _without_body(answer) for name, answer in calls.items()}
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """What happens without being asked; until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.clients.run_forever)
+            nursery.start_soon(self.repairer.run_forever)
+            nursery.start_soon(self.reclaimer.run_forever)
+            task_status.started()
+
+    async def _hello(self, request: Empty) -> Hello:
+        return Hello(
+            service="metad",
+            protocol=PROTOCOL_VERSION,
+            software=self.state.software,
+            cluster_id=self.state.cluster_id,
+        )
+
+    async def _status(self, request: Empty) -> ClusterStatus:
+        return await status.cluster_status(self.state, self.clients)
+
+    async def _info(self, request: InfoRequest) -> InfoReply:
+        return status.info(self.state, request)
+
+    async def _fsck(self, request: FsckRequest) -> FsckReport:
+        return await self.state.db.read_in_thread(lambda db: fsck.run(db, request.limit))
+
+
+def create_service(
+    db: Database,
+    config: MetadConfig,
+    *,
+    clock: Callable[[], float] = trio.current_time,
+    now_ns: Callable[[], int] = time.time_ns,
+    rng: random.Random | None = None,
+) -> Service:
+    """A service on an open database, with what it remembers of sessions, orphans and servers.
+
+    Inside trio, as `clock` is asked at once.  `rng` gives ids too: leave it out unless a simulation
+    must repeat itself.
+    """
+    rng = rng if rng is not None else random.SystemRandom()
+    cluster_id = setting(db, "cluster_id")
+    orders = OrderQueue(rng.getrandbits(ORDER_ID_BITS), config.order_timeout_s)
+    servers = Servers(cluster_id, orders, suspect_s=config.suspect_s, down_s=config.down_s)
+    for registration in machines.load_servers(db):
+        servers.load(registration, clock())
+    state = State(
+        db=db,
+        config=config,
+        cluster_id=cluster_id,
+        software=software_version(),
+        clock=clock,
+        now_ns=now_ns,
+        rng=rng,
+        leases=Leases(config.fence_s, config.held_inodes_max),
+        streams=EventStreams(config.sign_of_life_s),
+        servers=servers,
+    )
+    service = Service(state)
+    service.clients.restore()
+    return service
+
+
+def _without_body(answer: Callable[[Any], Awaitable[Any]]) -> Handler:
+    """No call of metad has a raw body; its handlers take the message alone."""
+
+    async def handler(request: Any, body: BodySource) -> Any:
+        return await answer(request)
+
+    return handler

@@ -1,0 +1,179 @@
+"""What operators are shown: the state of the cluster, and everything about one file.
+
+Reads only.  What needs whole tables is counted off the loop, in a snapshot of its own.
+"""
+
+from __future__ import annotations
+
+from dfswire.cluster import (
+    ChunkInfo,
+    ChunkTotals,
+    ClusterStatus,
+    DiskFigures,
+    ExtentInfo,
+    InfoReply,
+    InfoRequest,
+    ReplicaInfo,
+    ServerStatus,
+    SessionStatus,
+)
+from dfswire.errors import NoEntry, UsageError
+from dfswire.messages import FILE_MAX_BYTES, ROOT_INODE
+from metad import chunkmap, namespace, replicas
+from metad.clients import Clients
+from metad.database import Database
+from metad.reads import room
+from metad.servers import Server
+from metad.state import State
+
+PATHS_MAX = 100  # of one inode; somebody has files with a million hard links
+
+
+async def cluster_status(state: State, clients: Clients) -> ClusterStatus:
+    """Servers, sessions, redundancy and room."""
+    live, wanted = state.servers.live_disks(state.clock()), state.config.replicas
+
+    def count(db: Database) -> tuple[int, ChunkTotals]:
+        (inodes,) = db.read("SELECT count(*) FROM inode")[0]
+        return inodes, replicas.totals(db, live, wanted)
+
+    inodes, chunks = await state.db.read_in_thread(count)
+    total, free = room(state)
+    return ClusterStatus(
+        cluster_id=state.cluster_id,
+        software=state.software,
+        replicas=wanted,
+        chunk_size_bytes=state.config.chunk_size_bytes,
+        inodes=inodes,
+        servers=sorted(
+            (_server(state, each) for each in state.servers), key=lambda each: each.server_id
+        ),
+        sessions=_sessions(state, clients),
+        chunks=chunks,
+        total_bytes=total,
+        free_bytes=free,
+        used_bytes=chunks.bytes,
+    )
+
+
+def _server(state: State, server: Server) -> ServerStatus:
+    now = state.clock()
+    disks: list[DiskFigures] = sorted(server.disks.values(), key=lambda each: each.disk)
+    return ServerStatus(
+        server_id=server.server_id,
+        address=server.address,
+        state=state.servers.state(server, now),
+        last_heartbeat_s=max(now - server.last_heartbeat_s, 0.0),
+        zone=server.zone,
+        rack=server.rack,
+        labels=server.labels,
+        software=server.software,
+        host=server.host,
+        disks=disks,
+        chunks=sum(each.chunks for each in disks),
+        total_bytes=sum(each.total_bytes for each in disks),
+        free_bytes=sum(each.free_bytes for each in disks),
+    )
+
+
+def _sessions(state: State, clients: Clients) -> list[SessionStatus]:
+    now = state.clock()
+    expires_s = {each.session: each.expires_s for each in state.leases}
+    return [
+        SessionStatus(
+            session=each.session,
+            host=each.host,
+            mount_point=each.mount_point,
+            pid=each.pid,
+            software=each.software,
+            expires_s=max(expires_s[each.session] - now, 0.0),
+            connected=state.streams.connected(each.session),
+        )
+        for each in clients.all()
+    ]
+
+
+def info(state: State, request: InfoRequest) -> InfoReply:
+    """Everything about one inode.  Raises NoEntry, NotDirectory, UsageError (neither given)."""
+    db = state.db
+    with db.snapshot():
+        inode = request.inode or _walk(db, request.path)
+        attr = namespace.getattr_(db, inode)
+        extents, _ = chunkmap.layout(db, inode, 0, FILE_MAX_BYTES)
+        chunks = dict.fromkeys(each.chunk for each in extents if each.chunk)
+        return InfoReply(
+            attr=attr,
+            paths=paths_of(db, inode),
+            extents=[
+                ExtentInfo(
+                    offset=each.offset,
+                    length=each.length,
+                    chunk=each.chunk,
+                    chunk_offset=each.chunk_offset,
+                )
+                for each in extents
+            ],
+            chunks=[_chunk(state, chunk) for chunk in chunks],
+        )
+
+
+def _walk(db: Database, path: bytes) -> int:
+    if not path.startswith(b"/"):
+        raise UsageError("give an inode number, or a path that starts with / (the cluster's root)")
+    inode = ROOT_INODE
+    for name in path.split(b"/"):
+        if name:
+            attr = namespace.lookup(db, inode, name)
+            if attr is None:
+                raise NoEntry(f"no {name!r} on the way to {path!r}")
+            inode = attr.inode
+    return inode
+
+
+def paths_of(db: Database, inode: int) -> list[bytes]:
+    """Paths from the root to an inode, at most PATHS_MAX of them; none for an unlinked one."""
+    if inode == ROOT_INODE:
+        return [b"/"]
+    names = db.read("SELECT parent, name FROM dentry WHERE inode = ? LIMIT ?", (inode, PATHS_MAX))
+    return [_path(db, parent, bytes(name)) for parent, name in names]
+
+
+def _path(db: Database, parent: int, name: bytes) -> bytes:
+    parts = [name]
+    while parent != ROOT_INODE:
+        row = db.read_one("SELECT parent, name FROM dentry WHERE inode = ?", (parent,))
+        if row is None:
+            raise NoEntry(f"directory {parent} has no name: run fsck")
+        parent = row[0]
+        parts.append(bytes(row[1]))
+    return b"/" + b"/".join(reversed(parts))
+
+
+def _chunk(state: State, chunk: bytes) -> ChunkInfo:
+    stored = replicas.chunk_info(state.db, chunk)
+    if stored is None:
+        raise NoEntry(f"chunk {chunk.hex()} has no row: run fsck")
+    return ChunkInfo(
+        chunk=chunk,
+        length=stored.length,
+        digest=stored.digest,
+        refs=stored.refs,
+        state=stored.state,
+        replicas=[
+            _replica(state, disk, replica_state)
+            for disk, replica_state in replicas.replicas_of(state.db, chunk)
+        ],
+    )
+
+
+def _replica(state: State, disk: str, replica_state: str) -> ReplicaInfo:
+    server = state.servers.server_of(disk)
+    figures = server.disks.get(disk) if server is not None else None
+    return ReplicaInfo(
+        disk=disk,
+        server_id=server.server_id if server is not None else "",
+        address=server.address if server is not None else "",
+        path=figures.path if figures is not None else "",
+        state=replica_state,
+        server_state=state.servers.disk_state(disk, state.clock()),
+    )
