@@ -207,8 +207,7 @@ class ChunkStore:
 
     def _discard(self, chunk: bytes, problem: OSError) -> None:
         error = self._health.translate(problem, self._monotonic())
-        log.warning("chunk %s on %s lost by a failed fsync: %s", chunk.hex(), self.disk, error)
-        self.quarantine(chunk, f"fsync failed: {problem}")
+        self.quarantine(chunk, f"lost by a failed fsync: {error}")
 
     # -- reading
 
