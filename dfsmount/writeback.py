@@ -110,7 +110,7 @@ class WriteBack:
     async def run(self) -> None:
         """Seal what has been open for `age_max_s`.  Ends by cancellation."""
         while True:
-            if not self._open:
+            while not self._open:  # what woke us may have been sealed since
                 self._opened = trio.Event()
                 await self._opened.wait()
             oldest = next(iter(self._open))

@@ -1,0 +1,367 @@
+"""An in-memory metad and chunkds, as the client's data path sees them.
+
+`FakeCluster` is both: it answers `Metadata` and `Caller` calls directly, takes delays from trio's
+clock, and has a switch for each way in which a server or metad can misbehave.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import trio
+
+from dfsmount.datapath import DataPath, DataSettings
+from dfsmount.extents import RangeMap
+from dfsmount.writeback import WriteSettings
+from dfswire.chunks import (
+    ReadReply,
+    SyncReply,
+    VerifyReply,
+    WriteChunk,
+    WriteReply,
+    WriteResult,
+    block_checksums,
+    chunk_digest,
+)
+from dfswire.errors import CorruptChunk, DFSError, NoEntry, NoSpace, Unavailable, UnknownChunk
+from dfswire.messages import (
+    BLOCK_SIZE_BYTES,
+    FILE_MAX_BYTES,
+    Attr,
+    ChunkGrant,
+    ChunkLocation,
+    Extent,
+    Replica,
+)
+from dfswire.metadata import LayoutReply
+from dfswire.operations import Commit, Operation, OpResult, SetAttr
+
+INODE = 7
+
+
+@dataclass
+class FakeServer:
+    """One chunkd with one disk.  The switches may be turned at any time."""
+
+    address: str
+    disk: str
+    chunks: dict[bytes, bytes] = field(default_factory=dict)
+    synced: set[bytes] = field(default_factory=set)
+    is_down: bool = False
+    delay_s: float = 0.001
+    refuses: DFSError | None = None  # its answer to every write
+    cannot_forward: bool = False
+    fails_sync: bool = False
+    corrupts: bool = False  # flips a bit of what it sends
+    lies_about_length: bool = False
+
+    @property
+    def replica(self) -> Replica:
+        return Replica(disk=self.disk, address=self.address)
+
+
+class FakeCluster:
+    """metad and `count` chunkds."""
+
+    def __init__(self, count: int = 3, replicas: int = 2) -> None:
+        self.replicas = replicas
+        self.servers = {f"h{n}:9500": FakeServer(f"h{n}:9500", f"disk{n}") for n in range(count)}
+        self.calls: Counter[str] = Counter()
+        self.calls_to: list[tuple[str, str]] = []
+        self.reads: list[tuple[str, int, int]] = []  # address, offset, length
+        self.commits: list[Commit] = []
+        self.layouts_asked: list[tuple[int, int]] = []
+        self.bad: list[tuple[bytes, str, str]] = []
+        self.avoided: list[list[str]] = []
+        self.grant_expires_s = 600.0
+        self.grant_problem: DFSError | None = None
+        self.submit_problems: list[DFSError] = []  # one is raised for each submit
+        self.before_submit: Callable[[], Any] | None = None
+        self.before_layout_reply: Callable[[], Any] | None = None
+        self.report_problem: DFSError | None = None
+        self.on_commit: Callable[[bytes], None] | None = None
+        self.upload_delays = itertools.repeat(0.0)
+        self.extents: RangeMap[ChunkLocation | bytes] = RangeMap()
+        self.size = 0
+        self.mtime_ns = 0
+        self.is_gone = False
+        self._granted: dict[bytes, ChunkGrant] = {}
+        self._ids = itertools.count(1)
+        self._turn = itertools.cycle(range(count))
+
+    # Metadata
+
+    async def submit(self, operation: Operation) -> OpResult:
+        await trio.sleep(0.001)
+        if self.before_submit:
+            await self.before_submit()
+        if self.submit_problems:
+            raise self.submit_problems.pop(0)
+        if self.is_gone:
+            raise NoEntry("gone")
+        if isinstance(operation, SetAttr):
+            assert operation.size is not None
+            self.extents.cut(operation.size, FILE_MAX_BYTES)
+            self.size = operation.size
+        else:
+            assert isinstance(operation, Commit)
+            self._commit(operation)
+        attr = self.attr()
+        await trio.sleep(0.001)
+        return OpResult(attrs=[attr])
+
+    def _commit(self, commit: Commit) -> None:
+        locations = {}
+        for written in commit.chunks:
+            grant = self._granted.pop(written.chunk, None)
+            if grant is None:
+                raise UnknownChunk("not granted")
+            holders = [one for one in grant.targets if one.disk in written.disks]
+            assert len(holders) == len(written.disks)
+            for holder in holders:
+                data = self.servers[holder.address].chunks[written.chunk]
+                digest = chunk_digest(
+                    written.chunk, len(data), block_checksums(written.chunk, data)
+                )
+                assert digest == written.digest and len(data) == written.length
+            locations[written.chunk] = ChunkLocation(
+                chunk=written.chunk, length=written.length, replicas=holders
+            )
+        for extent in commit.extents:
+            source = locations[extent.chunk] if extent.chunk else extent.data
+            self.extents.lay(extent.offset, extent.length, source, extent.chunk_offset)
+        self.size = max(self.size, commit.size)
+        self.mtime_ns = commit.mtime_ns
+        self.commits.append(commit)
+        if self.on_commit:
+            self.on_commit(self.content())
+
+    def attr(self) -> Attr:
+        return Attr(
+            inode=INODE,
+            mode=0o100644,
+            uid=0,
+            gid=0,
+            size=self.size,
+            atime_ns=0,
+            mtime_ns=self.mtime_ns,
+            ctime_ns=0,
+        )
+
+    async def layout(self, inode: int, offset: int, length: int) -> LayoutReply:
+        self.calls["layout"] += 1
+        self.layouts_asked.append((offset, length))
+        await trio.sleep(0.001)
+        if self.is_gone:
+            raise NoEntry("gone")
+        found = self.extents.covered(offset, offset + length)
+        chunks = {one.value.chunk: one.value for one in found if not isinstance(one.value, bytes)}
+        extents = []
+        for one in found:
+            if isinstance(one.value, bytes):
+                data = one.value[one.value_offset : one.value_offset + one.length]
+                extents.append(Extent(offset=one.offset, length=one.length, data=data))
+            else:
+                extents.append(
+                    Extent(
+                        offset=one.offset,
+                        length=one.length,
+                        chunk=one.value.chunk,
+                        chunk_offset=one.value_offset,
+                    )
+                )
+        reply = LayoutReply(attr=self.attr(), extents=extents, chunks=list(chunks.values()))
+        if self.before_layout_reply:
+            await self.before_layout_reply()
+        return reply
+
+    async def grant(self, count: int, avoid: list[str]) -> list[ChunkGrant]:
+        self.calls["grant"] += 1
+        self.avoided.append(avoid)
+        await trio.sleep(0.001)
+        if self.grant_problem is not None:
+            raise self.grant_problem
+        usable = [one for one in self.servers.values() if one.address not in avoid]
+        if len(usable) < self.replicas:
+            raise NoSpace("no set of disks can take a chunk")
+        grants = []
+        for _ in range(count):
+            first = next(self._turn)
+            targets = [
+                usable[(first + index) % len(usable)].replica for index in range(self.replicas)
+            ]
+            grant = ChunkGrant(
+                chunk=next(self._ids).to_bytes(16, "big"),
+                targets=targets,
+                expires_s=self.grant_expires_s,
+            )
+            self._granted[grant.chunk] = grant
+            grants.append(grant)
+        return grants
+
+    def forget_grants(self) -> None:
+        self._granted.clear()
+
+    async def report_bad(self, chunk: bytes, disk: str, reason: str) -> None:
+        await trio.sleep(0.001)
+        if self.report_problem is not None:
+            raise self.report_problem
+        self.bad.append((chunk, disk, reason))
+
+    # Chunk calls
+
+    async def call(self, name: str, address: str, request: Any, **options: Any) -> Any:
+        self.calls[name] += 1
+        self.calls_to.append((name, address))
+        server = self.servers[address]
+        with trio.move_on_after(options.get("deadline_s", 5.0)):
+            if server.is_down:
+                raise Unavailable(f"{address} is down")
+            await trio.sleep(server.delay_s)
+            if server.is_down:
+                raise Unavailable(f"{address} went down")
+            return await getattr(self, "_" + name.partition(".")[2])(server, request, options)
+        raise Unavailable(f"{address} is slow")
+
+    async def _write(self, server: FakeServer, request: WriteChunk, options: Any) -> WriteReply:
+        await trio.sleep(next(self.upload_delays))
+        data = bytes(options["body"])
+        if block_checksums(request.chunk, data) != request.checksums:
+            raise CorruptChunk("damaged on the way")
+        results = [WriteResult(disk=server.disk)]
+        if server.refuses is not None:
+            if not request.chain:
+                raise server.refuses
+            results = [WriteResult(disk=server.disk, error=str(server.refuses))]
+        else:
+            server.chunks[request.chunk] = data
+            if request.durable:
+                server.synced.add(request.chunk)
+        if request.chain:
+            results += await self._forward(server, request, options)
+        return WriteReply(results=results)
+
+    async def _forward(
+        self, server: FakeServer, request: WriteChunk, options: Any
+    ) -> list[WriteResult]:
+        following = self.servers[request.chain[0].address]
+        if server.cannot_forward or following.is_down:
+            return [WriteResult(disk=one.disk, error="not reached") for one in request.chain]
+        onward = WriteChunk(
+            chunk=request.chunk,
+            length=request.length,
+            checksums=request.checksums,
+            disk=following.disk,
+            chain=request.chain[1:],
+            durable=request.durable,
+        )
+        try:
+            reply = await self._write(following, onward, options)
+        except DFSError as problem:
+            return [WriteResult(disk=one.disk, error=str(problem)) for one in request.chain]
+        return reply.results
+
+    async def _read(self, server: FakeServer, request: Any, options: Any) -> Any:
+        self.reads.append((server.address, request.offset, request.length))
+        data = server.chunks.get(request.chunk)
+        if data is None:
+            raise UnknownChunk("never heard of it")
+        body = bytearray(data[request.offset : request.offset + request.length])
+        assert request.offset % BLOCK_SIZE_BYTES == 0
+        first = request.offset // BLOCK_SIZE_BYTES
+        sums = block_checksums(request.chunk, body, first)
+        if server.corrupts:
+            body[len(body) // 2] ^= 1
+        length = len(data) + server.lies_about_length
+        return ReadReply(chunk_length=length, checksums=sums), memoryview(body)
+
+    async def _sync(self, server: FakeServer, request: Any, options: Any) -> SyncReply:
+        if server.fails_sync:
+            return SyncReply(failed=request.chunks)
+        server.synced.update(set(request.chunks) & set(server.chunks))
+        return SyncReply(failed=[one for one in request.chunks if one not in server.chunks])
+
+    async def _verify(self, server: FakeServer, request: Any, options: Any) -> VerifyReply:
+        return VerifyReply(state="bad")
+
+    # What tests look at
+
+    def content(self) -> bytes:
+        """The committed file, from the memory of any holder."""
+        data = bytearray(self.size)
+        for offset, length, source, start in self.extents:
+            if not isinstance(source, bytes):
+                holder = self.servers[source.replicas[0].address]
+                source = holder.chunks[source.chunk]
+            data[offset : offset + length] = source[start : start + length]
+        return bytes(data)
+
+    def locations(self) -> list[ChunkLocation]:
+        return [one.value for one in self.extents if not isinstance(one.value, bytes)]
+
+    def is_durable(self) -> bool:
+        """Is every committed chunk synced on at least two servers?"""
+        return all(
+            sum(location.chunk in one.synced for one in self.servers.values()) >= 2
+            for location in self.locations()
+        )
+
+    def put_file(self, data: bytes, chunk_size: int, replicas: int | None = None) -> None:
+        """Make `data` the committed file."""
+        servers = list(self.servers.values())
+        for index, offset in enumerate(range(0, len(data), chunk_size)):
+            part = data[offset : offset + chunk_size]
+            chunk = next(self._ids).to_bytes(16, "big")
+            holders = [
+                servers[(index + copy) % len(servers)] for copy in range(replicas or self.replicas)
+            ]
+            for holder in holders:
+                holder.chunks[chunk] = part
+            location = ChunkLocation(
+                chunk=chunk, length=len(part), replicas=[one.replica for one in holders]
+            )
+            self.extents.lay(offset, len(part), location, 0)
+        self.size = max(self.size, len(data))
+
+    def move_replicas(self) -> None:
+        """Repair or rebalance: every chunk of the file is on other servers now."""
+        for location in self.locations():
+            old = {one.address for one in location.replicas}
+            data = self.servers[location.replicas[0].address].chunks[location.chunk]
+            others = [one for one in self.servers.values() if one.address not in old]
+            for address in old:
+                self.servers[address].chunks.pop(location.chunk, None)
+            for other in others:
+                other.chunks[location.chunk] = data
+                other.synced.add(location.chunk)
+            location.replicas[:] = [one.replica for one in others]
+
+
+@asynccontextmanager
+async def data_path(
+    cluster: FakeCluster,
+    *,
+    chunk_size_bytes: int = 1000,
+    inline_max_bytes: int = 0,
+    dirty_max_bytes: int = 1 << 20,
+    cache_bytes: int = 64 << 20,
+    uploads_max: int = 8,
+) -> AsyncIterator[DataPath]:
+    """A running data path on the cluster."""
+    async with trio.open_nursery() as nursery:
+        write = WriteSettings(
+            chunk_size_bytes=chunk_size_bytes,
+            inline_max_bytes=inline_max_bytes,
+            dirty_max_bytes=dirty_max_bytes,
+            uploads_max=uploads_max,
+        )
+        settings = DataSettings(write=write, replicas=cluster.replicas, cache_bytes=cache_bytes)
+        path = DataPath(cluster, cluster, nursery, settings)
+        nursery.start_soon(path.run)
+        yield path
+        nursery.cancel_scope.cancel()
