@@ -70,22 +70,54 @@ class BodyStream(httpx.AsyncByteStream):
         else:
             self.memory = memoryview(content).cast("B")
 
-    async def pieces(self) -> AsyncIterator[Octets]:
-        """The body in order; memory is one piece."""
+    def pieces(self) -> AsyncIterator[Octets]:
+        """The body in order; memory is one piece.  To be iterated once."""
         if self._iterator is not None:
-            async for piece in self._iterator:
-                yield piece
-        elif self.memory:
-            yield self.memory
+            return self._iterator
+        return _Once(self.memory)
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for piece in self.pieces():
-            yield bytes(piece)
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return _AsBytes(self.pieces())
 
     async def aclose(self) -> None:
         """Close the iterator underneath, if it can be closed."""
-        if (close := getattr(self._iterator, "aclose", None)) is not None:
-            await close()
+        if self._iterator is not None:
+            await close_iterator(self._iterator)
+
+
+# Iterators by class, because an async generator that is left before its end stays open until the
+# garbage collector finds it, in whatever task that happens.
+
+
+class _Once:
+    def __init__(self, piece: Octets | None) -> None:
+        self._piece = piece
+
+    def __aiter__(self) -> _Once:
+        return self
+
+    async def __anext__(self) -> Octets:
+        piece, self._piece = self._piece, None
+        if not piece:
+            raise StopAsyncIteration
+        return piece
+
+
+class _AsBytes:
+    def __init__(self, pieces: AsyncIterator[Octets]) -> None:
+        self._pieces = pieces
+
+    def __aiter__(self) -> _AsBytes:
+        return self
+
+    async def __anext__(self) -> bytes:
+        return bytes(await anext(self._pieces))
+
+
+async def close_iterator(iterator: AsyncIterator[object]) -> None:
+    """End an iterator that is not needed any more, if it is of a kind that can be ended."""
+    if (close := getattr(iterator, "aclose", None)) is not None:
+        await close()
 
 
 async def read_body(body: BodySource) -> bytearray:

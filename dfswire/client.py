@@ -22,7 +22,7 @@ import msgspec
 import trio
 
 from dfswire import codec
-from dfswire.bodies import BodyStream, FrameReader, Octets
+from dfswire.bodies import BodyStream, FrameReader, Octets, close_iterator
 from dfswire.calls import (
     CALLS,
     DEADLINE_HEADER,
@@ -32,7 +32,7 @@ from dfswire.calls import (
     Call,
 )
 from dfswire.daemon import REQUEST_ID, parse_address
-from dfswire.errors import ProtocolError, Unavailable, UsageError, from_code
+from dfswire.errors import ProtocolError, Unavailable, from_code
 from dfswire.messages import MESSAGE_MAX_BYTES, PROTOCOL_VERSION
 from dfswire.operations import Fault
 from dfswire.transport import IDEMPOTENT, INTO, SocketTransport
@@ -86,8 +86,9 @@ class Client:
         """Make the call `name` of the call table and return its reply.
 
         For reply_body calls the result is (message, memoryview of the octets), the view being of
-        `into` when that is given and long enough.  `body` goes with request_body calls;
-        an iterator needs `body_length` and is sent once.  `attempts` None: 3 for idempotent calls.
+        `into` when that is given and long enough.  `body` goes with request_body calls; an
+        iterator needs `body_length`, is sent once, and is closed in any case.  `attempts` None: 3
+        for idempotent calls.
 
         Raises the DFSError that the peer answered; Unavailable when it was not reached or did not
         answer within `deadline_s`; ProtocolError when it answered nonsense.
@@ -104,6 +105,9 @@ class Client:
         except trio.TooSlowError as problem:
             text = f"{name} at {address}: no answer within {deadline_s:g} s"
             raise Unavailable(text) from problem
+        finally:
+            if isinstance(body, AsyncIterator):
+                await close_iterator(body)
 
     @asynccontextmanager
     async def stream(
@@ -201,12 +205,7 @@ class Client:
 def _url(address: str, path: str) -> httpx.URL:
     """Kept, because parsing one costs as much as the rest of a request."""
     host, port = parse_address(address)
-    try:
-        return httpx.URL(
-            f"http://[{host}]:{port}{path}" if ":" in host else f"http://{host}:{port}{path}"
-        )
-    except httpx.InvalidURL as problem:
-        raise UsageError(f"not an address: {address!r} ({problem})") from problem
+    return httpx.URL(f"http://{f'[{host}]' if ':' in host else host}:{port}{path}")
 
 
 def _stream_of(response: httpx.Response) -> httpx.AsyncByteStream:
@@ -222,12 +221,14 @@ async def _collect(response: httpx.Response) -> memoryview:
     if isinstance(stream, BodyStream) and stream.memory is not None:
         return stream.memory
     body = bytearray()
+    pieces = aiter(stream)
     try:
-        async for piece in stream:
+        async for piece in pieces:
             body += piece
             if len(body) > MESSAGE_MAX_BYTES:
                 raise ProtocolError(f"reply of more than {MESSAGE_MAX_BYTES} bytes")
     finally:
+        await close_iterator(pieces)
         await stream.aclose()
     return memoryview(body)
 
@@ -236,14 +237,16 @@ async def _messages(
     call: Call, address: str, response: httpx.Response
 ) -> AsyncGenerator[Any, None]:
     """The decoded frames of a stream, up to the empty frame that ends it."""
-    stream = _stream_of(response)
+    pieces = aiter(_stream_of(response))
     reader = FrameReader()
     try:
-        async for piece in stream:
+        async for piece in pieces:
             for data in reader.feed(piece):
                 if not data:
                     return
                 yield codec.decode(call.reply, data)
     except httpx.TransportError as problem:
         raise Unavailable(f"{call.name} at {address}: {problem}") from problem
+    finally:
+        await close_iterator(pieces)
     raise Unavailable(f"{call.name} at {address}: stream cut off")

@@ -10,8 +10,10 @@ from __future__ import annotations
 import contextvars
 import difflib
 import importlib.metadata
+import ipaddress
 import logging
 import os
+import re
 import socket
 import sys
 import tomllib
@@ -24,6 +26,8 @@ import msgspec
 from dfswire.errors import UsageError
 
 T = TypeVar("T")
+
+_HOST_NAME = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?", re.IGNORECASE | re.ASCII)
 
 REQUEST_ID: contextvars.ContextVar[str] = contextvars.ContextVar("dfs_request_id", default="")
 """The request that this task is serving; calls made meanwhile carry the same id on."""
@@ -42,10 +46,20 @@ def parse_address(text: str) -> tuple[str, int]:
         host, port = parts.hostname, parts.port
     except ValueError as problem:
         raise UsageError(f"not an address: {text!r} ({problem})") from problem
-    extra = parts.path.strip("/") or parts.query or parts.fragment or parts.username
-    if parts.scheme != "http" or not host or port is None or extra:
+    extra = parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc
+    if parts.scheme != "http" or not host or not _is_host(host) or port is None or extra:
         raise UsageError(f"not an address: {text!r}; give host:port or http://host:port")
     return host, port
+
+
+def _is_host(text: str) -> bool:
+    if ":" not in text:
+        return len(text) < 254 and _HOST_NAME.fullmatch(text) is not None
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def load_config(kind: type[T], path: str | Path) -> T:

@@ -18,7 +18,15 @@ import msgspec
 import trio
 
 from dfswire import codec
-from dfswire.bodies import END_FRAME, BodySource, FileRange, Octets, read_body, to_frame
+from dfswire.bodies import (
+    END_FRAME,
+    BodySource,
+    FileRange,
+    Octets,
+    close_iterator,
+    read_body,
+    to_frame,
+)
 from dfswire.calls import (
     DEADLINE_HEADER,
     MESSAGE_HEADER,
@@ -186,8 +194,7 @@ async def _frames(
     except Exception:
         log.exception("%s failed unexpectedly", call.name)
     finally:
-        if (close := getattr(messages, "aclose", None)) is not None:
-            await close()
+        await close_iterator(messages)
 
 
 async def _read_request(call: Call, headers: Mapping[str, str], body: BodySource) -> Any:

@@ -153,23 +153,25 @@ class _LiveStream:
 
 
 class _Upload:
-    """The BodySource of a request in memory: gives what the client's iterator gives."""
+    """The BodySource of a request in memory: what the client's iterator gives, up to `length`."""
 
     def __init__(self, request: httpx.Request) -> None:
         assert isinstance(request.stream, BodyStream)
         self._pieces: AsyncIterator[Octets] = request.stream.pieces()
-        self._rest = memoryview(b"")
-        self.length = int(request.headers["content-length"])
+        self._piece = memoryview(b"")
+        self.length = self._left = int(request.headers["content-length"])
 
     async def receive_into(self, buffer: memoryview) -> int:
-        if not self._rest:
-            try:
-                self._rest = memoryview(await anext(self._pieces, b""))
-            except httpx.TransportError as problem:
-                raise Unavailable(str(problem)) from problem
-        count = min(len(buffer), len(self._rest))
-        buffer[:count] = self._rest[:count]
-        self._rest = self._rest[count:]
+        await trio.lowlevel.checkpoint()
+        while self._left and not self._piece:
+            piece = await anext(self._pieces, None)
+            if piece is None:
+                raise Unavailable(f"body ended {self._left} bytes early")
+            self._piece = memoryview(piece)[: self._left]
+        count = min(len(buffer), len(self._piece))
+        buffer[:count] = self._piece[:count]
+        self._piece = self._piece[count:]
+        self._left -= count
         return count
 
 
