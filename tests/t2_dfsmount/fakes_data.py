@@ -112,6 +112,8 @@ class FakeCluster:
             assert isinstance(operation, Commit)
             self._commit(operation)
         attr = self.attr()
+        if self.on_commit:
+            self.on_commit(self.content())
         await trio.sleep(0.001)
         return OpResult(attrs=[attr])
 
@@ -138,8 +140,6 @@ class FakeCluster:
         self.size = max(self.size, commit.size)
         self.mtime_ns = commit.mtime_ns
         self.commits.append(commit)
-        if self.on_commit:
-            self.on_commit(self.content())
 
     def attr(self) -> Attr:
         return Attr(
@@ -327,6 +327,17 @@ class FakeCluster:
             )
             self.extents.lay(offset, len(part), location, 0)
         self.size = max(self.size, len(data))
+
+    def repair(self) -> None:
+        """What metad's repair does: full redundancy on servers that are up, synced."""
+        for location in self.locations():
+            up = [one for one in self.servers.values() if not one.is_down]
+            holders = [one for one in up if one.replica in location.replicas]
+            spare = [one for one in up if one not in holders]
+            for new in spare[: max(0, self.replicas - len(holders))]:
+                new.chunks[location.chunk] = holders[0].chunks[location.chunk]
+                new.synced.add(location.chunk)
+                location.replicas.append(new.replica)
 
     def move_replicas(self) -> None:
         """Repair or rebalance: every chunk of the file is on other servers now."""

@@ -21,7 +21,7 @@ CHUNK = 64
 
 steps = st.lists(
     st.one_of(
-        st.tuples(st.just("write"), st.integers(0, FILE), st.binary(min_size=1, max_size=50)),
+        st.tuples(st.just("write"), st.integers(0, FILE), st.binary(min_size=1, max_size=150)),
         st.tuples(st.just("write"), st.integers(0, 20), st.binary(min_size=1, max_size=8)),
         st.tuples(st.just("flush"), st.booleans()),
         st.tuples(st.just("truncate"), st.integers(0, FILE)),
@@ -29,6 +29,8 @@ steps = st.lists(
     ),
     max_size=25,
 )
+
+delays = st.lists(st.sampled_from([0.0, 0.0, 0.1, 0.7]), min_size=5, max_size=11)
 
 
 class History:
@@ -65,7 +67,7 @@ async def truncate(cluster: FakeCluster, writer: Writer, size: int) -> None:
 
 
 @settings(max_examples=150, deadline=None)
-@given(steps, st.sampled_from([0, 40]), st.lists(st.sampled_from([0.0, 0.01, 0.2]), min_size=1))
+@given(steps, st.sampled_from([0, 40]), delays)
 def test_any_sequence_of_steps(
     steps: list[tuple], inline_max_bytes: int, upload_delays: list[float]
 ) -> None:
@@ -114,7 +116,17 @@ def test_any_sequence_with_one_server_failing_at_a_time(
     async def main() -> None:
         cluster = FakeCluster(count=4, replicas=3)
         down = itertools.cycle([*failing, None])
-        async with data_path(cluster, chunk_size_bytes=CHUNK) as path:
+
+        async def keep_repairing() -> None:
+            while True:
+                await trio.sleep(40)
+                cluster.repair()
+
+        async with (
+            trio.open_nursery() as nursery,
+            data_path(cluster, chunk_size_bytes=CHUNK) as path,
+        ):
+            nursery.start_soon(keep_repairing)
             writer = path.writer(INODE)
             history = History()
             for kind, *arguments in steps:
@@ -136,6 +148,7 @@ def test_any_sequence_with_one_server_failing_at_a_time(
             await writer.flush(durable=True)
             assert cluster.content() == history.now and cluster.is_durable()
             assert writer.error_count == 0
+            nursery.cancel_scope.cancel()
 
     trio.run(main, clock=MockClock(autojump_threshold=0))
 
