@@ -31,6 +31,7 @@ from dfswire.errors import FileTooBig, NameTooLong, NoAttribute, NoEntry
 from dfswire.messages import FILE_MAX_BYTES, NAME_MAX_BYTES, SYMLINK_MAX_BYTES, Attr, DirEntry
 from dfswire.metadata import StatfsReply
 from dfswire.operations import (
+    RENAME_EXCHANGE,
     AnyOperation,
     Create,
     Link,
@@ -185,12 +186,15 @@ class Vfs:
                 flags=flags,
                 held=held,
             )
-            with self._changing(parent, new_parent):
-                try:
-                    return await self._submit(operation)
-                finally:
-                    self._attrs.forget_name(parent, name)
-                    self._attrs.forget_name(new_parent, new_name)
+            with self._changing(parent, new_parent) as token:
+                # whatever becomes of the operation, what was known of these names is outdated
+                self._attrs.forget_name(parent, name)
+                self._attrs.forget_name(new_parent, new_name)
+                attrs = await self._submit(operation)
+                if not flags & RENAME_EXCHANGE and attrs[0].inode != replaced:
+                    self._attrs.put_name(parent, name, None, token)
+                    self._attrs.put_name(new_parent, new_name, attrs[0].inode, token)
+            return attrs
 
         await self._files.while_removing(replaced, remove)
 
