@@ -121,5 +121,9 @@ def notify(state: str) -> bool:
         return False
     address = "\0" + where[1:] if where.startswith("@") else where
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
-        sock.sendto(state.encode(), address)
+        try:
+            sock.sendto(state.encode(), address)
+        except (FileNotFoundError, ConnectionRefusedError):
+            # Whoever started us waited for READY=1 only (`dfs up`): no reason not to go on.
+            return False
     return True

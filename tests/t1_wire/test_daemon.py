@@ -138,5 +138,17 @@ def test_notify(abstract: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert not notify("READY=1")
 
 
+@pytest.mark.parametrize("left_behind", [False, True])
+def test_notify_when_the_listener_has_gone(
+    left_behind: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "notify"
+    if left_behind:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+            listener.bind(str(path))
+    monkeypatch.setenv("NOTIFY_SOCKET", str(path))
+    assert not notify("STOPPING=1")
+
+
 def test_the_version_is_that_of_the_package() -> None:
     assert software_version()[0].isdigit()
