@@ -57,16 +57,18 @@ async def open_file_system(
     """
     session = Session(client, config.metad, introduction, opened=opened)
     grant = await session.open()
-    async with trio.open_nursery() as nursery:
-        file_system = _assemble(client, config, session, grant, nursery, now_ns, local_hosts)
-        nursery.start_soon(session.run, file_system.coherence)
-        nursery.start_soon(file_system.data.run)
-        try:
-            yield file_system
-        finally:
-            nursery.cancel_scope.cancel()
-    with trio.CancelScope(shield=True, deadline=trio.current_time() + 3):
-        await session.close()
+    try:
+        async with trio.open_nursery() as nursery:
+            file_system = _assemble(client, config, session, grant, nursery, now_ns, local_hosts)
+            nursery.start_soon(session.run, file_system.coherence)
+            nursery.start_soon(file_system.data.run)
+            try:
+                yield file_system
+            finally:
+                nursery.cancel_scope.cancel()
+    finally:  # a crash, too, must not leave others waiting for the lease to end
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + 3):
+            await session.close()
 
 
 def _assemble(
