@@ -257,8 +257,7 @@ class Vfs:
         return await self._files.read(handle, offset, length, attr)
 
     async def write(self, handle: int, offset: int, data: Octets) -> int:
-        if offset + len(data) > FILE_MAX_BYTES:
-            raise FileTooBig(f"files end at {FILE_MAX_BYTES} bytes")
+        _check_size(offset + len(data))
         return await self._files.write(handle, offset, data, self._now_ns())
 
     async def flush(self, handle: int) -> None:
@@ -312,6 +311,7 @@ class Vfs:
     async def _truncate(self, change: SetAttr) -> Attr:
         """Truncation stays in order with this client's own commits; open or not."""
         assert change.size is not None
+        _check_size(change.size)
 
         async def submit() -> list[Attr]:
             return await self._submit(change)
@@ -371,6 +371,11 @@ class Vfs:
     async def _keep_bounds(self) -> None:
         if self._attrs.is_full:
             await self._coherence.drop_all()
+
+
+def _check_size(size: int) -> None:
+    if size > FILE_MAX_BYTES:
+        raise FileTooBig(f"files end at {FILE_MAX_BYTES} bytes")
 
 
 def _check_name(name: bytes) -> bytes:
