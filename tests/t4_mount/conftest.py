@@ -1,0 +1,126 @@
+"""Fixtures of the tests on real mounts: one cluster and two mounts for the whole session.
+
+Each test gets a fresh directory on the mount; after each test the daemons must live and the
+metadata must agree with itself, after the session the logs must be free of unexpected warnings.
+Without root or /dev/fuse these tests are skipped, except in CI, where they fail.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.t4_mount.direct import check_metadata
+from tests.t4_mount.harness import LiveCluster, LiveMount, Watchdog, missing_for_mounts
+
+HERE = Path(__file__).parent
+TEST_LIMIT_S = 90.0
+
+EXPECTED_LOG_LINES = ()
+"""Patterns of warnings that belong to what these tests do."""
+
+cluster_key = pytest.StashKey[LiveCluster]()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.mount)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A failure comes with the last lines of all logs."""
+    report = yield
+    cluster = item.session.stash.get(cluster_key, None)
+    if report.failed and cluster is not None:
+        report.sections.append(("logs of the cluster", cluster.last_words()))
+    return report
+
+
+@pytest.fixture(scope="session")
+def can_mount() -> None:
+    """Skip where nothing can be mounted; fail there when CI=true."""
+    if reason := missing_for_mounts():
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"CI must be able to mount: {reason}", pytrace=False)
+        pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def cluster(
+    can_mount: None, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[LiveCluster]:
+    """The cluster; when it goes, it must be clean and have logged nothing alarming."""
+    cluster = LiveCluster(tmp_path_factory.mktemp("live") / "cluster")
+    request.session.stash[cluster_key] = cluster
+    try:
+        yield cluster
+        report = cluster.fsck()
+    finally:
+        cluster.down()
+    assert not report.count, f"dfs fsck: {report.findings}"
+    alarming = cluster.alarming_lines(EXPECTED_LOG_LINES)
+    assert not alarming, "unexpected in the logs:\n" + "\n".join(alarming)
+
+
+@pytest.fixture(scope="session")
+def mount_a(cluster: LiveCluster) -> LiveMount:
+    return cluster.mount("a", "allow_other,dev,suid")
+
+
+@pytest.fixture(scope="session")
+def mount_b(cluster: LiveCluster) -> LiveMount:
+    return cluster.mount("b")
+
+
+@pytest.fixture(autouse=True)
+def guard(cluster: LiveCluster) -> Iterator[None]:
+    """Around each test: a time limit, living daemons, consistent metadata."""
+    watchdog = Watchdog(cluster)
+    with watchdog.watch(TEST_LIMIT_S):
+        yield
+        report = check_metadata(cluster.metad)
+    if watchdog.barked:
+        for mount in cluster.mounts:
+            mount.restart()
+        pytest.fail(f"hung for {TEST_LIMIT_S:g} s; the mounts were killed", pytrace=False)
+    cluster.check_alive()
+    for mount in cluster.mounts:
+        assert mount.is_running, f"the mount on {mount.point} ended\n{cluster.last_words()}"
+    assert not report.count, f"fsck: {report.findings}"
+
+
+def _fresh_name(request: pytest.FixtureRequest) -> str:
+    name = "".join(letter if letter.isalnum() else "_" for letter in request.node.name)
+    return f"{request.path.stem}-{name}"[:200]
+
+
+@pytest.fixture
+def here(mount_a: LiveMount, request: pytest.FixtureRequest) -> Path:
+    """A fresh directory on the mount."""
+    directory = mount_a.point / _fresh_name(request)
+    directory.mkdir()
+    return directory
+
+
+@dataclass(frozen=True)
+class TwoViews:
+    """One directory as two mounts see it."""
+
+    a: Path
+    b: Path
+
+
+@pytest.fixture
+def views(mount_a: LiveMount, mount_b: LiveMount, request: pytest.FixtureRequest) -> TwoViews:
+    """A fresh directory on both mounts."""
+    name = _fresh_name(request)
+    (mount_a.point / name).mkdir()
+    return TwoViews(mount_a.point / name, mount_b.point / name)
