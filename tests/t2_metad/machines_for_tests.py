@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dfswire.cluster import DiskFigures, Heartbeat, HostFigures, OrderResult, Register
+from dfswire.cluster import (
+    DiskFigures,
+    Heartbeat,
+    HostFigures,
+    OrderResult,
+    Register,
+    ReplicaReport,
+)
 
 GIB = 1 << 30
 
@@ -53,6 +60,7 @@ def heartbeat(
     incarnation: int = 1,
     disks: Sequence[DiskFigures] | None = None,
     results: Sequence[OrderResult] = (),
+    reports: Sequence[ReplicaReport] = (),
 ) -> Heartbeat:
     return Heartbeat(
         server_id=server,
@@ -60,4 +68,5 @@ def heartbeat(
         host=HostFigures(hostname=f"host-{server}", cpu_count=4),
         disks=[disk(f"{server}-d")] if disks is None else list(disks),
         results=list(results),
+        reports=list(reports),
     )

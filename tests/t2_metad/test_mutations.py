@@ -1,0 +1,164 @@
+"""Mutations: effects are applied in the order of execution, and only for what was committed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from dfswire.errors import NoSpace
+from dfswire.messages import ROOT_INODE
+from dfswire.operations import Create, SetAttr, Unlink
+from metad import chunkmap
+from metad.database import Database
+from tests.t2_metad.metad_for_tests import FakeClient, Metad
+
+
+class SlowDatabase:
+    """Executes at once and reports success later, in whatever order the test likes: the tasks of
+    one group commit wake up in no particular order."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self.waiting: list[trio.Event] = []
+        self.problem: Exception | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._db, name)
+
+    async def write(self, work: Callable[[], Any]) -> Any:
+        if self.problem is not None:
+            work()
+            problem, self.problem = self.problem, None
+            raise problem
+        result = await self._db.write(work)
+        released = trio.Event()
+        self.waiting.append(released)
+        await released.wait()
+        return result
+
+    def release(self, position: int) -> None:
+        self.waiting.pop(position).set()
+
+
+async def two_clients(db: Any, nursery: trio.Nursery) -> tuple[Metad, FakeClient, FakeClient]:
+    metad = Metad(db, nursery)
+    await metad.start(background=False)
+    return (
+        metad,
+        await FakeClient(metad, nursery).open(),
+        await FakeClient(metad, nursery).open(),
+    )
+
+
+async def test_a_file_created_and_unlinked_in_one_group_stays_for_its_creator(
+    db: Database, nursery: trio.Nursery, mock_clock: MockClock
+) -> None:
+    metad, one, other = await two_clients(db, nursery)
+    slow = SlowDatabase(db)
+    object.__setattr__(metad.service.state, "db", slow)
+    nursery.start_soon(one.make, b"f")
+    await wait_all_tasks_blocked()
+
+    async def unlink() -> None:
+        await other.do(Unlink(parent=ROOT_INODE, name=b"f"))
+
+    nursery.start_soon(unlink)
+    await wait_all_tasks_blocked()
+    slow.release(1)  # the second to be executed wakes first
+    await wait_all_tasks_blocked()
+    (inode,) = chunkmap.orphans(db)
+    assert one.told_of(inode), "its creator may have opened it"
+    slow.release(0)
+    await wait_all_tasks_blocked()
+    await metad.service.reclaimer.run_once()
+    assert chunkmap.orphans(db) == [inode]
+    metad.crash()
+
+
+async def test_a_batch_whose_commit_failed_may_be_sent_again(
+    db: Database, nursery: trio.Nursery, mock_clock: MockClock
+) -> None:
+    metad, one, other = await two_clients(db, nursery)
+    inode = await one.make(b"f")
+    await other.lookup(b"f")
+
+    class FailingDatabase(SlowDatabase):
+        """The work runs, then its transaction is undone."""
+
+        async def write(self, work: Callable[[], Any]) -> Any:
+            problem, self.problem = self.problem, None
+            if problem is None:
+                return await self._db.write(work)
+            with pytest.raises(ZeroDivisionError), self._db.transaction():
+                work()
+                raise ZeroDivisionError
+            raise problem
+
+    failing = FailingDatabase(db)
+    failing.problem = NoSpace("full")
+    object.__setattr__(metad.service.state, "db", failing)
+    batch = one.batch(SetAttr(inode=inode, mode=0o600))
+    with pytest.raises(NoSpace):
+        await one.send(batch)
+    assert (await other.getattr(inode)).mode & 0o777 == 0o644
+    assert other.told == []
+    (result,) = await one.send(batch)
+    assert result.attrs[0].mode & 0o777 == 0o600
+    assert other.told_of(inode)
+    metad.crash()
+
+
+async def test_a_cancelled_caller_does_not_prevent_the_announcement(
+    db: Database, nursery: trio.Nursery, mock_clock: MockClock
+) -> None:
+    metad, one, other = await two_clients(db, nursery)
+    inode = await one.make(b"f")
+    await other.lookup(b"f")
+    slow = SlowDatabase(db)
+    object.__setattr__(metad.service.state, "db", slow)
+    batch = one.batch(SetAttr(inode=inode, mode=0o600))
+    with trio.CancelScope() as scope:
+        nursery.start_soon(release_soon, slow, scope)
+        await metad.service.mutations.execute(batch)
+    assert scope.cancelled_caught
+    await wait_all_tasks_blocked()
+    assert other.told_of(inode)
+    metad.crash()
+
+
+async def release_soon(slow: SlowDatabase, scope: trio.CancelScope) -> None:
+    await wait_all_tasks_blocked()
+    scope.cancel()
+    await wait_all_tasks_blocked()
+    slow.release(0)
+
+
+async def test_answers_are_not_kept_for_ever(
+    db: Database, nursery: trio.Nursery, mock_clock: MockClock
+) -> None:
+    metad, one, other = await two_clients(db, nursery)
+    inode = await one.make(b"f")
+    await other.lookup(b"f")
+    other.silent = True
+    mutations = metad.service.mutations
+    with trio.CancelScope() as scope:
+        nursery.start_soon(cancel_soon, scope)
+        await mutations.execute(one.batch(SetAttr(inode=inode, mode=0o600)))
+    assert list(mutations._under_way[one.session]) == [2]
+    create = Create(parent=ROOT_INODE, name=b"g", mode=0o100644, uid=0, gid=0)
+    nursery.start_soon(one.send, one.batch(create, acknowledged=2))
+    await wait_all_tasks_blocked()
+    assert 2 not in mutations._under_way[one.session]
+    await metad.service.clients.end(one.session)
+    assert one.session not in mutations._under_way
+    metad.crash()
+    nursery.cancel_scope.cancel()
+
+
+async def cancel_soon(scope: trio.CancelScope) -> None:
+    await wait_all_tasks_blocked()
+    scope.cancel()
