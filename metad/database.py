@@ -7,8 +7,8 @@ function every statement, reads included, goes to the writer's connection, so th
 serve both sides.  Everything but COMMIT runs on the caller's thread: statements of a second thread
 would wait up to 5 ms for the interpreter lock each time SQLite gives it up.
 
-SQLite errors inside a mutation arrive at the caller of `write` as NoSpace or InputOutput; those of
-a read are sqlite3.Error, for only the operator can do something about them.
+SQLite errors inside a mutation arrive at the caller of `write` as ours (NoSpace, InputOutput);
+those of a read are sqlite3.Error, for only the operator can do something about them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import trio
-from peewee import SqliteDatabase
+from peewee import PeeweeException, SqliteDatabase
 
 from dfswire.errors import AlreadyRunning, UsageError
 from metad import schema
@@ -99,7 +99,8 @@ class Database:
 
         Works run in the order of the calls and share commits; one that raises is undone alone. A
         cancelled caller loses the result only: the work is done nevertheless.  Raises what `work`
-        raises; NoSpace or InputOutput when the database cannot keep it (then it did not happen).
+        raises; NoSpace, InputOutput or Unavailable (busy) when the database cannot keep it, and
+        then it did not happen.
         """
         return await self._committer.write(work)
 
@@ -146,7 +147,7 @@ class Database:
         try:
             yield
         finally:
-            self._active.execute("COMMIT")
+            self._active.execute("ROLLBACK")  # nothing was written, and this cannot fail
 
     async def read_in_thread(self, work: Callable[[Database], T]) -> T:
         """Run a long read off the loop, on a snapshot and a connection of its own.
@@ -282,7 +283,7 @@ def _connect(path: str) -> SqliteDatabase:
     )
     try:
         database.connect()
-    except sqlite3.Error as problem:
+    except PeeweeException as problem:
         raise UsageError(f"cannot open database {path}: {problem}") from problem
     return database
 
@@ -300,7 +301,7 @@ def _examine(database: Database, now_ns: int) -> None:
             if verdict != ("ok",):
                 raise UsageError(f"database {path} is damaged, restore a backup: {verdict}")
         schema.prepare(database._peewee, now_ns)
-    except sqlite3.DatabaseError as problem:
+    except (sqlite3.DatabaseError, PeeweeException) as problem:
         raise UsageError(f"database {path} is damaged, restore a backup: {problem}") from problem
     except UsageError as problem:
         raise UsageError(f"cannot use database {path}: {problem}") from problem

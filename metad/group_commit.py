@@ -31,6 +31,12 @@ T = TypeVar("T")
 
 GROUP_MAX_WORKS = 256  # bounds how long the loop is busy, and what one failed commit takes along
 
+# Anything else is InputOutput.  Busy: a person works on the database with another program.
+_FAILURES: dict[int | None, type[DFSError]] = {
+    sqlite3.SQLITE_FULL: NoSpace,
+    sqlite3.SQLITE_BUSY: Unavailable,
+}
+
 
 @dataclass(eq=False)
 class _Waiting:
@@ -175,11 +181,7 @@ def _failure_of(result: outcome.Value[Any] | outcome.Error | None) -> DFSError |
 
 def _translated(problem: sqlite3.Error) -> DFSError:
     log.error("metadata database: %s", problem)
-    full = getattr(problem, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
-    failure: DFSError = (
-        NoSpace("the metadata database is full")
-        if full
-        else InputOutput(f"the metadata database failed: {problem}")
-    )
+    code = getattr(problem, "sqlite_errorcode", None)  # the module's own errors have none
+    failure = _FAILURES.get(code, InputOutput)(f"the metadata database failed: {problem}")
     failure.__cause__ = problem
     return failure

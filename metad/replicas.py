@@ -8,6 +8,7 @@ file names, and a replica counts only while its state is good.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Collection, Set
 from typing import NamedTuple
 
@@ -138,7 +139,6 @@ def totals(db: Database, live_disks: Collection[str], wanted: int) -> ChunkTotal
     Counts all chunks from the index chunk_live, then corrects those with replicas elsewhere, which
     are few as long as the cluster is well.  `under_replicated` includes the lost.
     """
-    counts: dict[int, int] = {}
     with db.snapshot():
         groups = db.read(
             "SELECT good, count(*), sum(length) FROM chunk WHERE state = 'live' GROUP BY good"
@@ -148,20 +148,18 @@ def totals(db: Database, live_disks: Collection[str], wanted: int) -> ChunkTotal
             "JOIN chunk c ON c.id = chunk WHERE c.state = 'live' GROUP BY good, present",
             (json.dumps(list(live_disks)),),
         )
-        (pending,) = db.read(
-            "SELECT count(*) FROM chunk WHERE dead_since_ns IS NOT NULL",
-        )
-    for good, count, _bytes in groups:
-        counts[good] = count
+        (pending,) = db.read("SELECT count(*) FROM chunk WHERE dead_since_ns IS NOT NULL")
+    counts = Counter({good: count for good, count, _bytes in groups})
     for good, present, count in corrections:
         counts[good] -= count
-        counts[present] = counts.get(present, 0) + count
+        counts[present] += count
+    counts = +counts  # without those that have become 0
     return ChunkTotals(
         total=sum(counts.values()),
         bytes=sum(size for _good, _count, size in groups),
         under_replicated=sum(count for good, count in counts.items() if good < wanted),
-        lost=counts.get(0, 0),
-        by_replicas=[counts.get(n, 0) for n in range(max(counts, default=-1) + 1)],
+        lost=counts[0],
+        by_replicas=[counts[n] for n in range(max(counts, default=-1) + 1)],
         pending_delete=pending[0],
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -175,3 +175,15 @@ def db() -> Iterator[Database]:
 def world(db: Database) -> World:
     """See World."""
     return World(db)
+
+
+@pytest.fixture(scope="session")
+def new_world() -> Callable[[], World]:
+    """Makes Worlds, for hypothesis, which needs a new one for each example; close its db."""
+    return lambda: World(open_database("sqlite://", inline=True))
+
+
+@pytest.fixture(scope="session")
+def findings() -> Callable[[Database], list[str]]:
+    """fsck_findings, for tests with databases of their own."""
+    return fsck_findings

@@ -13,7 +13,7 @@ from dfswire.operations import Create, Link, RmDir, SetAttr, Unlink
 from metad import namespace
 
 if TYPE_CHECKING:
-    from conftest import World
+    from tests.t2_metad.conftest import World
 
 ROOT = 1
 GONE = Invalidated.ATTR | Invalidated.GONE

@@ -12,7 +12,7 @@ from metad import namespace
 from metad.schema import FIRST_COOKIE
 
 if TYPE_CHECKING:
-    from conftest import World
+    from tests.t2_metad.conftest import World
 
 ROOT = 1
 

@@ -12,9 +12,8 @@ from dfswire.operations import RENAME_EXCHANGE, RENAME_NOREPLACE, Link, Rename, 
 from metad import namespace
 
 if TYPE_CHECKING:
-    from conftest import World
-
     from dfswire.messages import Attr
+    from tests.t2_metad.conftest import World
 
 ROOT = 1
 

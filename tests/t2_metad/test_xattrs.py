@@ -12,7 +12,7 @@ from dfswire.operations import XATTR_CREATE, XATTR_REPLACE, RemoveXattr, SetXatt
 from metad.xattrs import xattrs
 
 if TYPE_CHECKING:
-    from conftest import World
+    from tests.t2_metad.conftest import World
 
 
 def test_set_list_remove(world: World) -> None:
