@@ -93,14 +93,14 @@ class ChunkCalls:
         """
         if body.length != request.length or len(request.chain) > CHAIN_MAX:
             raise ProtocolError(f"body of {body.length} bytes for a chunk of {request.length}")
-        if self._stopping:
+        if self._stopping is not None:
             raise Unavailable("this server is being stopped")
         self._writes += 1
         try:
             return await self._receive_chunk(request, body)
         finally:
             self._writes -= 1
-            if self._stopping and not self._writes:
+            if self._stopping is not None and not self._writes:
                 self._stopping.set()
 
     async def _receive_chunk(self, request: WriteChunk, body: BodySource) -> WriteReply:
