@@ -85,7 +85,7 @@ class FakeCluster:
         self.before_layout_reply: Callable[[], Any] | None = None
         self.report_problem: DFSError | None = None
         self.on_commit: Callable[[bytes], None] | None = None
-        self.upload_delays = itertools.repeat(0.0)
+        self.upload_delay: Callable[[bytes], float] = lambda data: 0.0
         self.extents: RangeMap[ChunkLocation | bytes] = RangeMap()
         self.size = 0
         self.mtime_ns = 0
@@ -223,13 +223,14 @@ class FakeCluster:
             if server.is_down:
                 raise Unavailable(f"{address} is down")
             await trio.sleep(server.delay_s)
+            if name == "chunk.write":
+                await trio.sleep(self.upload_delay(bytes(options["body"])))
             if server.is_down:
                 raise Unavailable(f"{address} went down")
             return await getattr(self, "_" + name.partition(".")[2])(server, request, options)
         raise Unavailable(f"{address} is slow")
 
     async def _write(self, server: FakeServer, request: WriteChunk, options: Any) -> WriteReply:
-        await trio.sleep(next(self.upload_delays))
         data = bytes(options["body"])
         if block_checksums(request.chunk, data) != request.checksums:
             raise CorruptChunk("damaged on the way")

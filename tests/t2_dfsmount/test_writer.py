@@ -19,14 +19,29 @@ from tests.t2_dfsmount.fakes_data import INODE, FakeCluster, data_path
 FILE = 150
 CHUNK = 64
 
+
+def pattern(length: int, seed: int) -> bytes:
+    """Bytes that are not zero and not alike."""
+    return bytes(1 + (seed * 31 + index) % 255 for index in range(length))
+
+
 steps = st.lists(
     st.one_of(
-        st.tuples(st.just("write"), st.integers(0, FILE), st.binary(min_size=1, max_size=150)),
-        st.tuples(st.just("write"), st.integers(0, 20), st.binary(min_size=1, max_size=8)),
+        st.tuples(
+            st.just("write"),
+            st.integers(0, FILE),
+            st.builds(pattern, st.integers(1, 150), st.integers(0, 99)),
+        ),
+        st.tuples(
+            st.just("write"),
+            st.integers(0, 20),
+            st.builds(pattern, st.integers(1, 8), st.integers(0, 99)),
+        ),
         st.tuples(st.just("flush"), st.booleans()),
         st.tuples(st.just("truncate"), st.integers(0, FILE)),
         st.tuples(st.just("wait"), st.sampled_from([0.0, 0.002, 0.1, 6.0])),
     ),
+    min_size=4,
     max_size=25,
 )
 
@@ -73,7 +88,7 @@ def test_any_sequence_of_steps(
 ) -> None:
     async def main() -> None:
         cluster = FakeCluster()
-        cluster.upload_delays = itertools.cycle(upload_delays)
+        cluster.upload_delay = lambda data: upload_delays[sum(data) % len(upload_delays)]
         history = History()
 
         def check(content: bytes) -> None:
@@ -157,7 +172,7 @@ async def test_uploads_that_end_in_reverse_order_are_committed_in_order(
     autojump_clock: MockClock,
 ) -> None:
     cluster = FakeCluster()
-    cluster.upload_delays = iter([0.9, 0.9, 0.5, 0.5, 0.1, 0.1])
+    cluster.upload_delay = lambda data: 1.0 - data[0] / 4
     async with data_path(cluster, chunk_size_bytes=CHUNK) as path:
         writer = path.writer(INODE)
         for index in range(3):
@@ -213,7 +228,7 @@ async def test_dirty_data_does_not_grow_old(autojump_clock: MockClock) -> None:
 
 async def test_back_pressure(autojump_clock: MockClock) -> None:
     cluster = FakeCluster()
-    cluster.upload_delays = itertools.repeat(1.0)
+    cluster.upload_delay = lambda data: 1.0
     async with data_path(cluster, chunk_size_bytes=100, dirty_max_bytes=400) as path:
         writer = path.writer(INODE)
         started = trio.current_time()
@@ -339,7 +354,7 @@ async def test_a_second_refusal_of_a_grant_is_an_error(
 
 async def test_truncate_drops_what_is_on_its_way(autojump_clock: MockClock) -> None:
     cluster = FakeCluster()
-    cluster.upload_delays = itertools.repeat(1.0)
+    cluster.upload_delay = lambda data: 1.0
     async with data_path(cluster, chunk_size_bytes=100) as path:
         writer = path.writer(INODE)
         await writer.write(1000, b"x" * 250, now_ns=1)
@@ -396,7 +411,7 @@ async def test_attributes_come_before_the_bytes_leave(autojump_clock: MockClock)
 
 async def test_a_flush_that_is_cancelled_loses_nothing(autojump_clock: MockClock) -> None:
     cluster = FakeCluster()
-    cluster.upload_delays = itertools.repeat(1.0)
+    cluster.upload_delay = lambda data: 1.0
     async with data_path(cluster) as path:
         writer = path.writer(INODE)
         await writer.write(0, b"data", now_ns=1)
