@@ -21,13 +21,13 @@ class Buffers:
 
     def __init__(self, count: int) -> None:
         self._count = count
-        self._limits: dict[int, trio.CapacityLimiter] = {}
+        self._limits: dict[int, trio.Semaphore] = {}
         self._idle: list[bytearray] = []
 
     @asynccontextmanager
     async def borrow(self, length: int, chain_length: int) -> AsyncIterator[memoryview]:
         """`length` bytes of memory with arbitrary content, for the time of the context."""
-        limit = self._limits.setdefault(chain_length, trio.CapacityLimiter(self._count))
+        limit = self._limits.setdefault(chain_length, trio.Semaphore(self._count))
         async with limit:
             buffer = self._take(length)
             try:

@@ -174,6 +174,15 @@ class ChunkStoreSuite:
         assert bench.store.figures().quarantined == 1
         assert bench.store.list_chunks(b"", 9) == []
 
+    def test_what_is_set_aside_twice_is_reported_once(
+        self, bench: Bench, expect_log: ExpectLog
+    ) -> None:
+        expect_log("a test says so")
+        put(bench.store, A, content(9))
+        for _ in range(2):
+            bench.store.quarantine(A, "a test says so")
+        assert len(bench.store.take_reports()) == 1
+
     @pytest.mark.parametrize("size_bytes", [0, 1, 71, 72, 100, 179])
     def test_truncation_is_found_on_opening(
         self, bench: Bench, expect_log: ExpectLog, size_bytes: int

@@ -11,13 +11,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import trio
 
 from chunkd.identity import claim
 from dfswire.calls import CALLS
 from dfswire.chunks import WriteChunk, block_checksums
 from dfswire.client import Client
+from dfswire.cluster import Register
+from dfswire.errors import WrongCluster
 from dfswire.messages import Empty
+from dfswire.server import bound_address, listen, serve
+from tests.fakes import DirectTransport
 from tests.suites.chunkstore import A
+from tests.t2_chunkd.servers import FakeMetad
 
 pytestmark = pytest.mark.process
 
@@ -35,10 +41,9 @@ class Daemon:
             self.port = free.getsockname()[1]
         self.write_config()
 
-    def write_config(self, more: str = "") -> None:
+    def write_config(self, more: str = "", metad: str = "127.0.0.1:1") -> None:
         self.config.write_text(
-            f'metad = "127.0.0.1:1"\nlisten = "127.0.0.1:{self.port}"\n'
-            f'data = ["{self.data}"]\n{more}\n'
+            f'metad = "{metad}"\nlisten = "127.0.0.1:{self.port}"\ndata = ["{self.data}"]\n{more}\n'
         )
 
     def start(self) -> subprocess.Popen[str]:
@@ -88,6 +93,22 @@ async def test_it_serves_without_metad_and_stops_cleanly(daemon: Daemon) -> None
     directories = claim([daemon.data])
     assert (directories.incarnation, directories.server_id) == (2, hello.server_id)
     directories.release()
+
+
+async def test_another_cluster_ends_it(daemon: Daemon) -> None:
+    metad = FakeMetad(DirectTransport({}))
+
+    def refuse(message: Register) -> None:
+        raise WrongCluster("this server belongs to another cluster")
+
+    metad.on_register = refuse
+    listeners = await listen("127.0.0.1:0")
+    daemon.write_config(metad=bound_address(listeners[0]))
+    async with trio.open_nursery() as nursery:
+        await nursery.start(serve, metad.dispatcher, listeners)
+        line = await trio.to_thread.run_sync(daemon.refused)
+        nursery.cancel_scope.cancel()
+    assert line.endswith("chunkd: this server belongs to another cluster")
 
 
 def test_a_port_in_use(daemon: Daemon) -> None:

@@ -1,0 +1,20 @@
+"""What psutil says, in heartbeats."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+
+from chunkd.figures import host_figures
+
+
+def test_the_figures_of_this_host() -> None:
+    host_figures()
+    figures = host_figures()
+    assert figures.hostname == socket.gethostname()
+    assert figures.cpu_count >= 1
+    assert 0 < figures.memory_available_bytes <= figures.memory_total_bytes
+    for address in figures.addresses:
+        assert address.interface != "lo"
+        for ip in address.ip:
+            ipaddress.ip_address(ip.partition("%")[0])
