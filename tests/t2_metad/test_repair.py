@@ -1,0 +1,266 @@
+"""Repair: the plan keeps its promises on any cluster; the repairer restores redundancy."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from dfswire.messages import ROOT_INODE
+from dfswire.operations import Unlink
+from metad import replicas
+from metad.database import Database
+from metad.orders import OrderQueue
+from metad.repair import Copy, RepairLimits, plan_repair
+from metad.replicas import EndangeredChunk
+from metad.servers import Servers
+from tests.t2_metad.machines_for_tests import disk, heartbeat, register
+from tests.t2_metad.metad_for_tests import FakeClient, FakeServer, Metad
+
+NOW = 1000.0
+NAMES = ["s1", "s2", "s3", "s4", "s5"]
+
+
+def chunk(number: int, **states: str) -> EndangeredChunk:
+    """chunk(1, s1="good", s2="bad")"""
+    rows = [(f"{server}-d", state) for server, state in states.items()]
+    return EndangeredChunk(bytes([number]) * 16, 1000, b"d" * 16, rows)
+
+
+def cluster(**silent_s: float) -> Servers:
+    """cluster(s1=0, s2=50): s2 was last heard 50 s ago."""
+    servers = Servers("c", OrderQueue(1))
+    for name, seconds in silent_s.items():
+        servers.register(register(name), NOW - seconds)
+    return servers
+
+
+def plan(servers: Servers, *chunks: EndangeredChunk, **limits: int) -> list[Copy]:
+    fields = {"replicas": 2, **limits}
+    return plan_repair(chunks, servers, NOW, RepairLimits(**fields), random.Random(1))
+
+
+def test_a_lost_replica_is_made_anew_from_the_living_one() -> None:
+    servers = cluster(s1=0, s2=40, s3=0)
+    (copy,) = plan(servers, chunk(1, s1="good", s2="good"))
+    assert copy.disk == "s3-d"
+    assert [each.disk for each in copy.sources] == ["s1-d"]
+    assert (copy.length, copy.digest) == (1000, b"d" * 16)
+
+
+def test_a_server_is_missed_thirty_seconds_after_it_is_down() -> None:
+    assert plan(cluster(s1=0, s2=39.9, s3=0), chunk(1, s1="good", s2="good")) == []
+    assert plan(cluster(s1=0, s2=40, s3=0), chunk(1, s1="good", s2="good"))
+
+
+def test_a_failed_disk_and_a_bad_replica_are_missed_at_once() -> None:
+    servers = cluster(s1=0, s2=0, s3=0)
+    assert plan(servers, chunk(1, s1="good", s2="good")) == []
+    assert plan(servers, chunk(1, s1="good", s2="bad"))
+    servers.heartbeat(heartbeat("s2", disks=[disk("s2-d", failed=True)]), NOW)
+    assert plan(servers, chunk(1, s1="good", s2="good"))
+
+
+def test_the_server_of_a_bad_replica_may_get_the_new_one() -> None:
+    (copy,) = plan(cluster(s1=0, s2=0), chunk(1, s1="good", s2="bad"))
+    assert copy.disk == "s2-d"
+
+
+def test_nothing_can_be_done_without_a_living_source_or_a_place() -> None:
+    assert plan(cluster(s1=20, s3=0), chunk(1, s1="good"), replicas=2) == []
+    assert plan(cluster(s1=0), chunk(1, s1="good")) == []
+
+
+def test_what_is_under_way_is_not_ordered_again() -> None:
+    servers = cluster(s1=0, s2=0, s3=0)
+    (copy,) = plan(servers, chunk(1, s1="good"))
+    servers.orders.add("copy", copy.chunk, copy.disk, sources=copy.sources)
+    assert plan(servers, chunk(1, s1="good")) == []
+    (second,) = plan(servers, chunk(1, s1="good"), replicas=3)
+    assert second.disk != copy.disk
+
+
+STATES = st.dictionaries(st.sampled_from(NAMES), st.sampled_from(["good", "bad"]), min_size=1)
+
+
+@given(
+    st.dictionaries(st.sampled_from(NAMES), st.sampled_from([0.0, 5.0, 20.0, 50.0]), min_size=1),
+    st.lists(STATES, max_size=8),
+    st.integers(1, 3),
+    st.integers(1, 3),
+)
+def test_promises(
+    silent: dict[str, float], chunks: list[dict[str, str]], wanted: int, transfers: int
+) -> None:
+    servers = cluster(**silent)
+    endangered = [chunk(number, **states) for number, states in enumerate(chunks)]
+    copies = plan(servers, *endangered, replicas=wanted, transfers_per_disk=transfers)
+    busy: Counter[str] = Counter()
+    for copy in copies:
+        states = dict(endangered[copy.chunk[0]].replicas)
+        assert servers.disk_state(copy.disk, NOW) == "up"
+        assert states.get(copy.disk) != "good", "where it is already"
+        assert copy.sources
+        for source in copy.sources:
+            assert states[source.disk] == "good", "from good replicas only"
+            assert servers.disk_state(source.disk, NOW) != "down"
+        busy.update([copy.disk, copy.sources[0].disk])
+    assert all(count <= transfers for count in busy.values())
+    for number, states in enumerate(chunks):
+        here = [copy for copy in copies if copy.chunk[0] == number]
+        good = [
+            name
+            for name, state in states.items()
+            if state == "good" and silent.get(name, 99.0) < 40.0
+        ]
+        assert len({copy.disk for copy in here}) == len(here) <= max(wanted - len(good), 0)
+
+
+# the repairer
+
+
+@dataclass
+class Cluster:
+    metad: Metad
+    client: FakeClient
+    servers: list[FakeServer]
+
+    def states(self, chunk_id: bytes) -> dict[str, str]:
+        return dict(replicas.replicas_of(self.metad.db, chunk_id))
+
+    async def orders(self) -> dict[str, str]:
+        """Disk -> kind of the order that the next heartbeat of its server brings."""
+        for server in self.servers:
+            await server.beat()
+        return {order.disk: order.kind for server in self.servers for order in server.orders}
+
+
+@pytest.fixture
+async def three(
+    db: Database, nursery: trio.Nursery, mock_clock: MockClock
+) -> AsyncIterator[Cluster]:
+    metad = Metad(db, nursery)
+    await metad.start()
+    servers = [await FakeServer(metad, name).register() for name in NAMES[:3]]
+    yield Cluster(metad, await FakeClient(metad, nursery, "host-s1").open(), servers)
+    metad.crash()
+
+
+async def stored(three: Cluster) -> tuple[bytes, FakeServer, FakeServer, FakeServer]:
+    """A chunk on two servers: its id, these two, and the third."""
+    written = await three.client.store(await three.client.make(b"f"))
+    by_disk = {server.disk: server for server in three.servers}
+    first, second = (by_disk.pop(each) for each in written.disks)
+    return written.chunk, first, second, *by_disk.values()
+
+
+async def test_a_bad_replica_is_replaced_at_once(three: Cluster) -> None:
+    chunk_id, _, second, third = await stored(three)
+    await second.report(chunk_id, "bad")
+    await wait_all_tasks_blocked()
+    orders = await three.orders()
+    destination = next(each for each in three.servers if orders.get(each.disk) == "copy")
+    assert destination in (second, third)
+    await destination.obey()
+    assert sorted(three.states(chunk_id).values()) == ["good", "good"], "the bad row is gone"
+
+
+async def test_a_dead_server_is_replaced_after_its_time(
+    three: Cluster, mock_clock: MockClock
+) -> None:
+    chunk_id, first, second, third = await stored(three)
+    three.servers.remove(second)
+    for silent_s in range(2, 44, 2):
+        mock_clock.jump(2.0)
+        await wait_all_tasks_blocked()
+        for server in (first, third):
+            await server.beat()
+        assert bool(third.orders) == (silent_s >= 40), silent_s
+        if third.orders:
+            break
+    (order,) = third.orders
+    assert (order.kind, order.chunk, order.length) == ("copy", chunk_id, 1000)
+    assert [each.disk for each in order.sources] == [first.disk]
+    await third.obey()
+    assert three.states(chunk_id) == dict.fromkeys((first.disk, second.disk, third.disk), "good"), (
+        "one too many when it comes back does no harm"
+    )
+
+
+async def test_a_failed_disk_is_replaced_at_once(three: Cluster) -> None:
+    chunk_id, _, second, third = await stored(three)
+    second.failed = True
+    await second.beat()
+    await wait_all_tasks_blocked()
+    assert (await three.orders()).get(third.disk) == "copy"
+    await third.obey()
+    assert three.states(chunk_id)[third.disk] == "good"
+    second.failed = False
+    await second.beat()
+
+
+async def test_a_failed_copy_has_its_source_looked_at_and_is_tried_again(three: Cluster) -> None:
+    chunk_id, first, second, third = await stored(three)
+    await second.report(chunk_id, "missing")
+    await wait_all_tasks_blocked()
+    await three.orders()
+    destination = second if second.orders else third
+    await destination.obey(ok=False)
+    await wait_all_tasks_blocked()
+    orders = await three.orders()
+    assert orders[first.disk] == "verify"
+    assert "copy" in orders.values()
+    assert three.states(chunk_id) == {first.disk: "good"}
+
+
+async def test_a_destination_that_goes_down_is_replaced(
+    three: Cluster, mock_clock: MockClock
+) -> None:
+    chunk_id, first, second, third = await stored(three)
+    await second.report(chunk_id, "missing")
+    await wait_all_tasks_blocked()
+    await three.orders()
+    destination, other = (second, third) if second.orders else (third, second)
+    for _ in range(6):
+        mock_clock.jump(2.0)
+        for server in (first, other):
+            await server.beat()
+        await wait_all_tasks_blocked()
+    await other.beat()
+    assert [each.kind for each in other.orders] == ["copy"]
+    assert destination.orders[0].order_id != other.orders[0].order_id
+
+
+async def test_a_copy_of_a_file_that_is_gone_is_known_so_that_it_is_deleted(
+    three: Cluster,
+) -> None:
+    chunk_id, _, second, third = await stored(three)
+    await second.report(chunk_id, "missing")
+    await wait_all_tasks_blocked()
+    await three.orders()
+    destination = second if second.orders else third
+    await three.client.do(Unlink(parent=ROOT_INODE, name=b"f"))
+    await wait_all_tasks_blocked()
+    await destination.obey()
+    assert destination.disk in three.states(chunk_id)
+
+
+async def test_a_copy_of_a_chunk_that_metad_forgot_is_not_booked(three: Cluster) -> None:
+    chunk_id, _, second, third = await stored(three)
+    await second.report(chunk_id, "missing")
+    await wait_all_tasks_blocked()
+    await three.orders()
+    destination = second if second.orders else third
+    await three.client.do(Unlink(parent=ROOT_INODE, name=b"f"))
+    await wait_all_tasks_blocked()
+    with three.metad.db.transaction():
+        assert replicas.forget_chunk(three.metad.db, chunk_id)
+    await destination.obey()
+    assert three.states(chunk_id) == {}
