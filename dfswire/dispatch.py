@@ -48,6 +48,7 @@ from dfswire.errors import (
     WrongVersion,
 )
 from dfswire.messages import MESSAGE_MAX_BYTES, PROTOCOL_VERSION, Empty
+from dfswire.operations import Fault
 
 __all__ = [
     "BodySource",
@@ -162,7 +163,9 @@ def fault_response(
     """The reply that carries `error`; `status` where the error alone does not say it."""
     if status is None:
         status = next(_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS)
-    return _message_response(status, codec.fault_of(error), content_type)
+    # file names in error texts may hold bytes that are not UTF-8, as surrogates
+    text = str(error).encode("utf-8", "backslashreplace").decode()
+    return _message_response(status, Fault(code=error.code, message=text), content_type)
 
 
 def _message_response(status: int, message: msgspec.Struct, content_type: str) -> Response:

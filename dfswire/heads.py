@@ -24,14 +24,6 @@ _BARE_LF = re.compile(rb"(?<!\r)\n")
 _CONTENT_LENGTH = re.compile(rb"\r\ncontent-length[ \t]*:([^\r\n]*)", re.IGNORECASE)
 
 
-class LengthRequired(ProtocolError):
-    """Transfer-Encoding instead of Content-Length; HTTP status 411."""
-
-
-class TooLarge(ProtocolError):
-    """A head or body beyond the limits; HTTP status 413."""
-
-
 @dataclass(frozen=True)
 class RequestHead:
     """What a server needs of a request's head; header names are lower-case."""
@@ -62,7 +54,7 @@ def find_end(buffer: bytes, limit: int = HEAD_MAX_BYTES) -> int | None:
     at = buffer.find(HEAD_END)
     end = None if at < 0 else at + len(HEAD_END)
     if len(buffer) > limit and (end is None or end > limit):
-        raise TooLarge(f"head of more than {limit} bytes")
+        raise ProtocolError(f"head of more than {limit} bytes")
     if _BARE_LF.search(buffer, 0, end or len(buffer)):
         raise ProtocolError("line feed without carriage return in a head")
     return end
@@ -75,10 +67,10 @@ def parse_request(head: bytes, body_max: int) -> RequestHead:
         raise ProtocolError("not an HTTP request")
     headers = {name.decode("ascii"): value.decode("latin-1") for name, value in event.headers}
     if "transfer-encoding" in headers:
-        raise LengthRequired("send Content-Length, not Transfer-Encoding")
+        raise ProtocolError("send Content-Length, not Transfer-Encoding")
     length = _content_length(head, headers.get("content-length", "0"))
     if length > body_max:
-        raise TooLarge(f"body of {length} bytes; at most {body_max}")
+        raise ProtocolError(f"body of {length} bytes; at most {body_max}")
     return RequestHead(
         method=event.method.decode("ascii"),
         path=event.target.decode("latin-1"),
@@ -104,7 +96,7 @@ def parse_response(head: bytes, body_max: int) -> ResponseHead:
     if (value := headers.get("content-length")) is not None:
         length = _content_length(head, value)
         if length > body_max:
-            raise TooLarge(f"reply of {length} bytes; at most {body_max}")
+            raise ProtocolError(f"reply of {length} bytes; at most {body_max}")
     return ResponseHead(
         status=event.status_code,
         headers=raw,

@@ -149,10 +149,6 @@ class _Server:
             return None if head is None else heads.parse_request(head, self._limits.body_bytes)
         except trio.TooSlowError:
             refusal = fault_response(Unavailable("the request's head came too slowly"), status=408)
-        except heads.LengthRequired as problem:
-            refusal = fault_response(problem, status=411)
-        except heads.TooLarge as problem:
-            refusal = fault_response(problem, status=413)
         except ProtocolError as problem:
             refusal = fault_response(problem)
         await self._refuse(wire, refusal)

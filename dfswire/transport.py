@@ -9,6 +9,7 @@ the pool only after a complete exchange; failure and cancellation close it.  Err
 
 from __future__ import annotations
 
+import socket
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,15 +48,11 @@ class SocketTransport(httpx.AsyncBaseTransport):
         if wire is not None:
             try:
                 return await self._exchange(wire, address, request)
-            except _ClosedWhileIdle as problem:
+            except _NoReply as problem:
                 # The server closed it in the moment between our look and our request.
                 if not (problem.unsent or _may_repeat(request)):
-                    raise httpx.ReadError(str(problem)) from problem
-        wire = await _connect(address)
-        try:
-            return await self._exchange(wire, address, request)
-        except _ClosedWhileIdle as problem:
-            raise httpx.ReadError(str(problem)) from problem
+                    raise
+        return await self._exchange(await _connect(address), address, request)
 
     async def aclose(self) -> None:
         """Close the idle connections."""
@@ -81,8 +78,11 @@ class SocketTransport(httpx.AsyncBaseTransport):
         return _response(head, BodyStream(body))
 
 
-class _ClosedWhileIdle(Exception):
-    """The connection ended before the first byte of a reply."""
+class _NoReply(httpx.ReadError):
+    """The connection ended before the first byte of a reply.
+
+    `unsent`: not even the request went out whole, so the server cannot have acted on it.
+    """
 
     def __init__(self, *, unsent: bool) -> None:
         super().__init__("connection closed before the reply")
@@ -150,19 +150,22 @@ class _UntilEnd:
 async def _connect(address: Address) -> Wire:
     try:
         with trio.fail_after(CONNECT_S):
-            return Wire.from_stream(await trio.open_tcp_stream(*address))
+            stream = await trio.open_tcp_stream(*address)
     except OSError as problem:
         raise httpx.ConnectError(f"{address[0]}:{address[1]}: {problem}") from problem
     except trio.TooSlowError as problem:
         text = f"{address[0]}:{address[1]}: no connection within {CONNECT_S:g} s"
         raise httpx.ConnectTimeout(text) from problem
+    # trio lets the kernel hold 16 KiB of unsent data.  Right for a server that sends from the page
+    # cache, but a chunk that is uploaded from memory goes at 4-5 GB/s instead of 2.7 without it.
+    stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, -1)
+    return Wire.from_stream(stream)
 
 
 async def _send(wire: Wire, request: httpx.Request) -> OSError | None:
     """Send the request.  A peer that stops listening may have answered: its error is returned.
 
-    Raises _ClosedWhileIdle when a head, or a small request, could not be sent whole: then the
-    server cannot have acted on it.
+    Raises _NoReply when a head, or a small request, could not be sent whole.
     """
     head = heads.render_request(
         request.method.encode("ascii"), request.url.raw_path, request.headers.raw
@@ -176,7 +179,7 @@ async def _send(wire: Wire, request: httpx.Request) -> OSError | None:
         else:
             await wire.send(head, more=bool(body.memory))
     except OSError as problem:
-        raise _ClosedWhileIdle(unsent=True) from problem
+        raise _NoReply(unsent=True) from problem
     return None if small else await _send_body(wire, body, int(request.headers["content-length"]))
 
 
@@ -200,9 +203,9 @@ async def _receive_head(wire: Wire, send_problem: OSError | None) -> ResponseHea
     try:
         head = await wire.receive_head()
     except ConnectionResetError as problem:
-        raise _ClosedWhileIdle(unsent=False) from problem
+        raise _NoReply(unsent=False) from problem
     if head is None:
-        raise _ClosedWhileIdle(unsent=False) from send_problem
+        raise _NoReply(unsent=False) from send_problem
     return heads.parse_response(head, BODY_MAX_BYTES)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, Protocol
 
 import trio
 
@@ -116,9 +116,13 @@ class Metad:
             self.stream_ended.set()
 
 
-async def start(
-    nursery: trio.Nursery, service: Chunkd | Metad, limits: Limits = DEFAULT_LIMITS
-) -> str:
+class Service(Protocol):
+    """Whatever has a dispatcher."""
+
+    dispatcher: Dispatcher
+
+
+async def start(nursery: trio.Nursery, service: Service, limits: Limits = DEFAULT_LIMITS) -> str:
     """Serve on loopback until the nursery ends; the address."""
     listeners = await listen("127.0.0.1:0")
 

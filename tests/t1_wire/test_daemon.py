@@ -84,7 +84,7 @@ def test_addresses(text: str, expected: tuple[str, int]) -> None:
 @pytest.mark.parametrize(
     "text",
     (
-        "|host|host:|:1|host:x|host:70000|a b:1|a..b:1|[::g]:1|[:1|::1|https://host:1|"
+        "|host|host:|:1|host:x|host:70000|a b:1|a..b:1|[::g]:1|[v1.a:b]:1|[:1|::1|https://host:1|"
         f"http://host:1/x|http://me@host:1|a:1?x|a:1#x|{'a' * 64}:1"
     ).split("|"),
 )

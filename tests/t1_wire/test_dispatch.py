@@ -156,6 +156,13 @@ async def test_errors_travel_with_code_text_and_status() -> None:
     assert (await _ask(absent)).status == 404
 
 
+async def test_an_error_text_need_not_be_unicode() -> None:
+    async def absent(request: Empty, body: BodySource) -> Hello:
+        raise NoEntry("no such file: \udcff")
+
+    assert _fault(await _ask(absent)).message == "no such file: \\udcff"
+
+
 async def test_a_defect_is_logged_and_travels_as_internal(
     expect_log: Callable[[str], None],
 ) -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import socket
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import httpx
 import pytest
 import trio
+import trio.testing
 
 from dfswire.chunks import SyncChunks
 from dfswire.client import Client
 from dfswire.errors import ProtocolError, Unavailable
 from dfswire.messages import Empty
 from dfswire.server import bound_address
+from dfswire.sockets import Wire
 from dfswire.transport import SocketTransport
 from tests.t1_wire.services import Chunkd, start, write_request
 
@@ -35,11 +39,16 @@ async def leave(stream: trio.SocketStream) -> None:
     await stream.aclose()
 
 
+async def reset_now(stream: trio.SocketStream) -> None:
+    """Close so that the other side gets a reset."""
+    stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    await stream.aclose()
+
+
 async def reset(stream: trio.SocketStream) -> None:
     """Take one byte and reset the connection."""
     await stream.receive_some(1)
-    stream.socket.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_LINGER, bytes([1, *bytes(7)]))
-    await stream.aclose()
+    await reset_now(stream)
 
 
 def say(data: bytes) -> Step:
@@ -132,6 +141,29 @@ async def test_but_not_for_a_call_that_may_have_happened(
     assert peer.connections == 1
 
 
+@pytest.mark.parametrize("looks", [True, False])
+async def test_a_connection_reset_while_idle_is_replaced(
+    nursery: trio.Nursery, client: Client, looks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even for a call that is not idempotent: nothing of it was sent."""
+    go = trio.Event()
+
+    async def wait(stream: trio.SocketStream) -> None:
+        await go.wait()
+        await reset_now(stream)
+
+    peer = Peer([answer, wait], [answer])
+    address = await _start(nursery, peer)
+    await _hello(client, address)
+    go.set()
+    await trio.testing.wait_all_tasks_blocked(0.01)
+    if not looks:
+        monkeypatch.setattr(Wire, "has_input", lambda self: False)
+    # it reaches the second connection, whose answer is no SyncReply but decodes as one
+    await client.call("chunk.sync", address, SyncChunks(chunks=[]))
+    assert peer.connections == 2
+
+
 @pytest.mark.parametrize("step", [leave, reset])
 async def test_a_fresh_connection_that_closes_is_an_error(
     nursery: trio.Nursery, client: Client, step: Step
@@ -167,10 +199,13 @@ async def test_a_peer_that_resets_inside_an_upload(nursery: trio.Nursery, client
 
 
 async def test_a_stream_that_is_reset(nursery: trio.Nursery, client: Client) -> None:
+    go = trio.Event()
+
     async def begin(stream: trio.SocketStream) -> None:
         await stream.receive_some()
         await stream.send_all(b"HTTP/1.1 200 OK\r\n\r\n\0\0\0\1")
-        await reset(stream)
+        await go.wait()
+        await reset_now(stream)
 
     address = await _start(nursery, Peer([begin]))
     request = httpx.Request("GET", f"http://{address}/v1/hello")
@@ -178,6 +213,9 @@ async def test_a_stream_that_is_reset(nursery: trio.Nursery, client: Client) -> 
     assert isinstance(response.stream, httpx.AsyncByteStream)
     pieces = aiter(response.stream)
     assert await anext(pieces) == b"\0\0\0\1"
+    go.set()
+    with pytest.raises(httpx.ReadError):
+        await anext(pieces)
     await response.stream.aclose()
 
 
