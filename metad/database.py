@@ -4,8 +4,8 @@
 own that sees only what is committed; mutations are functions given to `await Database.write(...)`,
 which runs them in group commits (group_commit.py) and returns when they are on disk.  Inside such a
 function every statement, reads included, goes to the writer's connection, so the same functions
-serve both sides.  Everything but COMMIT runs on the caller's thread: statements of a second thread
-would wait up to 5 ms for the interpreter lock each time SQLite gives it up.
+serve both sides.  Everything but COMMIT runs on the caller's thread: in a second one, beside a busy
+loop, each statement waits for the interpreter lock (measured: 300 inserts 15 ms instead of 0.4 ms).
 
 SQLite errors inside a mutation arrive at the caller of `write` as ours (NoSpace, InputOutput);
 those of a read are sqlite3.Error, for only the operator can do something about them.
@@ -65,7 +65,7 @@ class Database:
     # -- statements -----------------------------------------------------------------------------
 
     def read(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
-        """All rows of a query."""
+        """All rows of a query, or in a mutation of a statement with RETURNING."""
         rows: list[Row] = self._active.execute(sql, parameters).fetchall()
         return rows
 
@@ -81,12 +81,6 @@ class Database:
     def change(self, sql: str, parameters: Sequence[Any] = ()) -> int:
         """Run one INSERT, UPDATE or DELETE in a mutation; how many rows it touched."""
         return self._writer.execute(sql, parameters).rowcount
-
-    def insert(self, sql: str, parameters: Sequence[Any] = ()) -> int:
-        """Run one INSERT in a mutation; the row's number."""
-        number = self._writer.execute(sql, parameters).lastrowid
-        assert number is not None
-        return number
 
     def change_many(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
         """Run one statement for each of `rows`, in a mutation."""

@@ -43,6 +43,11 @@ _TYPES = {
     stat.S_IFIFO,
     stat.S_IFSOCK,
 }
+_INSERT = (
+    "INSERT INTO inode (generation, mode, uid, gid, rdev, nlink, size, allocated_bytes, "
+    "atime_ns, mtime_ns, ctime_ns, parent, target) "
+    f"VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0, ?8, ?8, ?8, ?9, ?10) RETURNING {rows.ATTR}"
+)
 # Without INDEXED BY the planner prefers the index on (parent, name) and sorts the directory.
 _READDIR = (
     f"SELECT {rows.ATTR_OF_I}, d.name, d.cookie FROM dentry d INDEXED BY dentry_parent "
@@ -114,10 +119,8 @@ def create(db: Database, op: Create, now_ns: int, effects: Effects) -> list[Attr
     check_length(op.name)
     mode, gid = _inherited(parent, op)
     directory = stat.S_ISDIR(mode)
-    inode = db.insert(
-        "INSERT INTO inode (generation, mode, uid, gid, rdev, nlink, size, allocated_bytes, "
-        "atime_ns, mtime_ns, ctime_ns, parent, target) "
-        "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0, ?8, ?8, ?8, ?9, ?10)",
+    (row,) = db.read(
+        _INSERT,
         (
             now_ns // 1_000_000_000 & 0xFFFFFFFF,
             mode,
@@ -131,9 +134,10 @@ def create(db: Database, op: Create, now_ns: int, effects: Effects) -> list[Attr
             op.target,
         ),
     )
-    add_dentry(db, op.parent, op.name, inode)
+    created = rows.attr_of(row)
+    add_dentry(db, op.parent, op.name, created.inode)
     effects.name(op.parent, op.name)
-    return [rows.need(db, inode), rows.touch(db, op.parent, now_ns, int(directory))]
+    return [created, rows.touch(db, op.parent, now_ns, int(directory))]
 
 
 def _inherited(parent: Attr, op: Create) -> tuple[int, int]:

@@ -30,10 +30,10 @@ def rename(db: Database, op: Rename, now_ns: int, effects: Effects) -> list[Attr
         raise Invalid(f"rename flags {op.flags}")
     old, new = _Place(op.parent, op.name), _Place(op.new_parent, op.new_name)
     _parent, source = rows.find_alive(db, *old)
-    if source is None:
-        raise NoEntry(f"no {old.name!r} in directory {old.parent}")
     _parent, target = rows.find_alive(db, *new)
     check_length(new.name)
+    if source is None:
+        raise NoEntry(f"no {old.name!r} in directory {old.parent}")
     if op.flags == RENAME_NOREPLACE and target is not None:
         raise Exists(f"{new.name!r} exists")
     _check_not_below(db, source, new.parent)

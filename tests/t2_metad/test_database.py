@@ -91,7 +91,7 @@ def test_transactions_are_undone_when_an_exception_passes(tmp_path: Path) -> Non
         raise NoEntry
     assert count(db) == 0
     with db.transaction():
-        assert db.insert(ADD, (b"a",)) == 1
+        assert db.change(ADD, (b"a",)) == 1
         with pytest.raises(NoEntry), db.savepoint():
             db.change_many(ADD, [(b"b",), (b"c",)])
             raise NoEntry

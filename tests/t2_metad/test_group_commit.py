@@ -33,7 +33,7 @@ def names(db: Database) -> list[bytes]:
 
 
 async def add(db: Database, name: bytes) -> int:
-    return await db.write(lambda: db.insert(ADD, (name,)))
+    return await db.write(lambda: db.change(ADD, (name,)))
 
 
 class SlowCommit:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from dfswire.errors import FileError
 from dfswire.operations import RENAME_EXCHANGE, Link, Operation, Rename, RmDir, Unlink
+from metad.namespace import lookup
 
 if TYPE_CHECKING:
     from metad.database import Database
@@ -92,7 +93,9 @@ class Model:
         self.put(new, node)
 
     def rename(self, old: Path, new: Path) -> None:
-        node, target = self.get(old), self.directory(new[:-1]).get(new[-1])
+        self.directory(old[:-1])
+        target = self.directory(new[:-1]).get(new[-1])  # both parents are resolved first
+        node = self.get(old)
         if isinstance(node, dict) and new[: len(old)] == old and new != old:
             raise Refused(errno.EINVAL)
         if target is node:
@@ -108,9 +111,10 @@ class Model:
         self.directory(new[:-1])[new[-1]] = node
 
     def exchange(self, old: Path, new: Path) -> None:
+        self.directory(old[:-1])
+        self.directory(new[:-1])
         node = self.get(old)
         if isinstance(node, dict) and new[: len(old)] == old and new != old:
-            self.directory(new[:-1])
             raise Refused(errno.EINVAL)
         target = self.get(new)
         if isinstance(target, dict) and old[: len(new)] == new and new != old:
@@ -126,8 +130,6 @@ class Real:
         self.world = world
 
     def resolve(self, path: Path) -> int:
-        from metad.namespace import lookup
-
         inode = ROOT
         for name in path:
             attr = lookup(self.world.db, inode, name)
@@ -203,7 +205,7 @@ def same(model: object, real: object, pairs: dict[object, object]) -> bool:
     return type(real) is int and pairs.setdefault(model, real) == real
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(steps=steps)
 def test_names_behave_like_dictionaries(
     steps: list[tuple[str, Path, Path]],

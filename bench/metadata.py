@@ -1,0 +1,179 @@
+"""How fast metad's storage half is: mutations through group commit, lookups, listings.
+
+Usage: python bench/metadata.py [--seconds 3] [--directory DIR] [--profile]
+
+Needs a directory on the disk that is to be measured (by default a temporary one); prints one line
+per figure.  No network and no FUSE: this is the ceiling for everything above.
+"""
+
+from __future__ import annotations
+
+import argparse
+import cProfile
+import itertools
+import os
+import pstats
+import stat
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+import trio
+
+from dfswire.messages import Extent
+from dfswire.operations import AnyOperation, Batch, Commit, Create
+from metad import batches, namespace, sessions
+from metad.database import Database, open_database
+
+FILES = 2000
+SESSION = "bench"
+
+
+def create(name: bytes) -> Create:
+    """A new file in the root."""
+    return Create(parent=1, name=name, mode=stat.S_IFREG | 0o644, uid=0, gid=0)
+
+
+class Client:
+    """Sends batches as one session would, each acknowledging what it has."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self._sequence = itertools.count(1)
+        self.session = SESSION
+
+    async def send(self, *operations: AnyOperation) -> batches.Executed:
+        """Execute one batch through the group commit."""
+        sequence = next(self._sequence)
+        batch = Batch(
+            session=self.session,
+            sequence=sequence,
+            operations=list(operations),
+            acknowledged=max(sequence - 200, 0),
+        )
+        return await self._db.write(lambda: batches.execute(self._db, batch, time.time_ns()))
+
+
+async def sequential(action: Callable[[int], Awaitable[object]], seconds: float) -> float:
+    """Actions per second, one after the other."""
+    start, count = time.perf_counter(), 0
+    while time.perf_counter() - start < seconds:
+        await action(count)
+        count += 1
+    return count / (time.perf_counter() - start)
+
+
+async def concurrent(
+    action: Callable[[int], Awaitable[object]], seconds: float, tasks: int
+) -> float:
+    """Actions per second of several tasks."""
+    numbers = itertools.count()
+    start, done = time.perf_counter(), 0
+
+    async def one() -> None:
+        nonlocal done
+        while time.perf_counter() - start < seconds:
+            await action(next(numbers))
+            done += 1
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(tasks):
+            nursery.start_soon(one)
+    return done / (time.perf_counter() - start)
+
+
+def repeated(action: Callable[[int], object], seconds: float) -> float:
+    """Synchronous actions per second."""
+    start, count = time.perf_counter(), 0
+    while time.perf_counter() - start < seconds:
+        for _ in range(100):
+            action(count)
+            count += 1
+    return count / (time.perf_counter() - start)
+
+
+def fsyncs(directory: Path, seconds: float) -> float:
+    """What the disk itself can do: 4 KiB appends, each synced."""
+    with (directory / "probe").open("wb", buffering=0) as file:
+
+        def append(_number: int) -> None:
+            file.write(bytes(4096))
+            os.fdatasync(file.fileno())
+
+        return repeated(append, seconds)
+
+
+async def measure(directory: Path, seconds: float) -> None:
+    """All figures."""
+    print(f"{'4 KiB append + fdatasync':44}{fsyncs(directory, seconds):12,.0f}/s")
+    db = open_database(f"sqlite://{directory}/db")
+    stored = sessions.StoredSession(SESSION, "host", "/mnt", 1, "0", 0)
+    await db.write(lambda: sessions.open_session(db, stored))
+    client, names = Client(db), (b"%d" % number for number in itertools.count())
+    made = await client.send(*(create(next(names)) for _ in range(FILES // 2)))
+    await client.send(*(create(next(names)) for _ in range(FILES // 2)))
+    inode = made.reply.results[0].attrs[0].inode
+    await mutations(db, client, names, inode, seconds)
+    reads(db, seconds)
+    db.close()
+
+
+async def mutations(
+    db: Database, client: Client, names: Iterator[bytes], inode: int, seconds: float
+) -> None:
+    """What goes through the group commit."""
+
+    def commit(number: int) -> Commit:
+        extent = Extent(offset=number % 1000 * 100, length=100, data=b"x" * 100)
+        return Commit(inode=inode, extents=[extent], size=100_000, mtime_ns=number)
+
+    rate = await sequential(lambda _n: client.send(create(next(names))), seconds)
+    print(f"{'create, one at a time':44}{rate:12,.0f}/s")
+    before = db.commits
+    for tasks in (8, 64):
+        rate = await concurrent(lambda _n: client.send(create(next(names))), seconds, tasks)
+        print(f"{f'create, {tasks} at a time':44}{rate:12,.0f}/s")
+    print(f"{'  commits for those':44}{(db.commits - before) / seconds / 2:12,.0f}/s")
+    rate = await sequential(
+        lambda _n: client.send(*(create(next(names)) for _ in range(100))), seconds
+    )
+    print(f"{'create, batches of 100 (files)':44}{rate * 100:12,.0f}/s")
+    rate = await concurrent(lambda n: client.send(commit(n)), seconds, 64)
+    print(f"{'commit of one inline extent, 64 at a time':44}{rate:12,.0f}/s")
+
+
+def reads(db: Database, seconds: float) -> None:
+    """What needs no transaction."""
+    rate = repeated(lambda n: namespace.lookup(db, 1, b"%d" % (n % FILES)), seconds)
+    print(f"{'lookup':44}{rate:12,.0f}/s")
+    rate = repeated(lambda _n: namespace.lookup(db, 1, b"no such name"), seconds)
+    print(f"{'lookup of nothing':44}{rate:12,.0f}/s")
+    rate = repeated(lambda n: namespace.getattr_(db, 1 + n % FILES), seconds)
+    print(f"{'getattr':44}{rate:12,.0f}/s")
+    start, count, cookie, end = time.perf_counter(), 0, 0, False
+    while time.perf_counter() - start < seconds:
+        entries, end, _parent = namespace.readdir(db, 1, cookie, 1000)
+        cookie = 0 if end else entries[-1].cookie
+        count += len(entries)
+    print(f"{'readdir (entries)':44}{count / (time.perf_counter() - start):12,.0f}/s")
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=3.0, help="for each figure")
+    parser.add_argument("--directory", type=Path, help="on the disk to measure")
+    parser.add_argument("--profile", action="store_true", help="and where the time goes")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=arguments.directory) as directory:
+        if not arguments.profile:
+            trio.run(measure, Path(directory), arguments.seconds)
+            return
+        profile = cProfile.Profile()
+        profile.runcall(trio.run, measure, Path(directory), arguments.seconds)
+        pstats.Stats(profile).sort_stats("tottime").print_stats(30)
+
+
+if __name__ == "__main__":
+    main()
