@@ -160,7 +160,13 @@ class FakeCluster:
         if self.is_gone:
             raise NoEntry("gone")
         found = self.extents.covered(offset, offset + length)
-        chunks = {one.value.chunk: one.value for one in found if not isinstance(one.value, bytes)}
+        chunks = {
+            one.value.chunk: ChunkLocation(
+                chunk=one.value.chunk, length=one.value.length, replicas=list(one.value.replicas)
+            )
+            for one in found
+            if not isinstance(one.value, bytes)
+        }
         extents = []
         for one in found:
             if isinstance(one.value, bytes):
