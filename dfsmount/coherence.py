@@ -96,6 +96,10 @@ class Coherence:
                 self._files.unlinked_elsewhere(item.inode)
         await self._tell_kernel(inodes, names)
 
+    async def pages_written(self, inode: int) -> None:
+        """This client wrote past the kernel's page cache: pages read meanwhile must go."""
+        await self._tell_kernel({inode: True}, [])
+
     async def drop_all(self) -> None:
         names = self._attrs.drop_all()
         self._layouts.clear()

@@ -254,7 +254,7 @@ class Handlers(pyfuse3.Operations):
     @speaks_errno
     async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> pyfuse3.FileInfo:
         handle = await self._vfs.open(inode, flags)
-        return self._file_info(inode, handle)
+        return self._file_info(inode, handle, flags)
 
     @speaks_errno
     async def create(
@@ -268,12 +268,15 @@ class Handlers(pyfuse3.Operations):
         handle, attr = await self._vfs.create(
             parent_inode, name, mode & ~ctx.umask, flags, ctx.uid, ctx.gid
         )
-        return self._file_info(attr.inode, handle), self._entry(parent_inode, name, attr)
+        return self._file_info(attr.inode, handle, flags), self._entry(parent_inode, name, attr)
 
-    def _file_info(self, inode: int, handle: int) -> pyfuse3.FileInfo:
+    def _file_info(self, inode: int, handle: int, flags: int) -> pyfuse3.FileInfo:
         # Pages of an earlier open are still true exactly while the lease covers the inode.
         keep = self._vfs.attr_timeout_s(inode) > 0
-        return pyfuse3.FileInfo(fh=handle, keep_cache=keep)
+        # The vfs decides where appended bytes go, so they must not go through the kernel's pages,
+        # where they would stand at the offset that the kernel believes in.
+        append = bool(flags & os.O_APPEND)
+        return pyfuse3.FileInfo(fh=handle, keep_cache=keep, direct_io=append)
 
     @speaks_errno
     async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:

@@ -257,8 +257,21 @@ class Vfs:
         return await self._files.read(handle, offset, length, attr)
 
     async def write(self, handle: int, offset: int, data: Octets) -> int:
+        """Write at `offset`; with O_APPEND, at the end that all completed changes have left.
+
+        The kernel names an offset for O_APPEND too, but it computes it from a size that it does not
+        refresh after an invalidation, so another client's appended bytes would be overwritten.
+        """
+        open_file = self._files.handle(handle)
+        end_moved = False
+        if open_file.flags & os.O_APPEND:
+            end = (await self.getattr(open_file.file.inode)).size
+            offset, end_moved = end, end != offset
         _check_size(offset + len(data))
-        return await self._files.write(handle, offset, data, self._now_ns())
+        written = await self._files.write(handle, offset, data, self._now_ns())
+        if open_file.flags & os.O_APPEND and (end_moved or open_file.file.handles > 1):
+            await self._coherence.pages_written(open_file.file.inode)
+        return written
 
     async def flush(self, handle: int) -> None:
         """close(2) of one descriptor: other clients see the data from here on."""

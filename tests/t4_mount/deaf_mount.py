@@ -1,0 +1,19 @@
+"""A mount that acknowledges every invalidation and obeys none: for a test of the tests.
+
+Run like `python -m dfsmount METAD DIRECTORY`.
+"""
+
+from __future__ import annotations
+
+import dfsmount.__main__
+from dfsmount.coherence import Coherence
+from dfswire.messages import Invalidation
+
+
+async def _ignore(coherence: Coherence, invalidations: list[Invalidation]) -> None:
+    """Take the place of Coherence.invalidate."""
+
+
+if __name__ == "__main__":
+    Coherence.invalidate = _ignore  # type: ignore[method-assign]  # the point of this program
+    dfsmount.__main__.main()
