@@ -19,6 +19,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+pytest_plugins = ["pytester"]  # for the test of this file
+
 SEED = os.environ.get("DFS_SEED") or secrets.token_hex(4)
 
 _expected_key = pytest.StashKey[list[str]]()

@@ -69,6 +69,7 @@ class Chunkd:
         if request.disk == "full":
             raise NotSupported("disk full")
         self.content = bytes(await read_body(body))
+        assert not await body.receive_into(memoryview(bytearray(1))), "more than announced"
         return chunks.WriteReply(results=[chunks.WriteResult(disk=request.disk)])
 
     async def read(self, request: chunks.ReadChunk, body: BodySource) -> Reply:

@@ -23,7 +23,7 @@ from tests.t1_wire.test_heads import SMUGGLING
 from tests.t1_wire.test_transport import reset_now
 
 HELLO = b"GET /v1/hello HTTP/1.1\r\nHost: a\r\n\r\n"
-QUICK = Limits(connections=3, head_s=0.2, idle_s=0.3, stall_s=0.3, linger_s=0.3)
+QUICK = Limits(head_s=0.2, idle_s=0.3, stall_s=0.3, linger_s=0.3)
 
 
 @pytest.fixture
@@ -175,8 +175,9 @@ async def test_expect_continue(address: str, chunkd: Chunkd) -> None:
     assert chunkd.content == b"abc"
 
 
-async def test_too_many_connections_are_refused(address: str) -> None:
-    streams = [await _connect(address) for _ in range(QUICK.connections)]
+async def test_too_many_connections_are_refused(nursery: trio.Nursery, chunkd: Chunkd) -> None:
+    address = await start(nursery, chunkd, Limits(connections=3))
+    streams = [await _connect(address) for _ in range(3)]
     client = Client()
     for stream in streams:  # each is being served once it has had an answer
         await stream.send_all(HELLO)

@@ -141,6 +141,20 @@ async def test_but_not_for_a_call_that_may_have_happened(
     assert peer.connections == 1
 
 
+async def test_a_connection_with_unasked_bytes_is_not_used_again(
+    nursery: trio.Nursery, client: Client
+) -> None:
+    async def say_more(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        await stream.send_all(HELLO + b"HTTP/1.1 200 OK")
+
+    peer = Peer([say_more], [answer])
+    address = await _start(nursery, peer)
+    await _hello(client, address)
+    await _hello(client, address)
+    assert peer.connections == 2
+
+
 @pytest.mark.parametrize("looks", [True, False])
 async def test_a_connection_reset_while_idle_is_replaced(
     nursery: trio.Nursery, client: Client, looks: bool, monkeypatch: pytest.MonkeyPatch
