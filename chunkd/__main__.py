@@ -24,7 +24,7 @@ from chunkd.store import ChunkStore
 from dfswire.client import Client
 from dfswire.daemon import load_config, notify, setup_logging
 from dfswire.dispatch import Dispatcher
-from dfswire.errors import DFSError
+from dfswire.errors import DFSError, UsageError
 from dfswire.server import bound_address, listen, serve
 
 log = logging.getLogger(__name__)
@@ -56,12 +56,7 @@ def run(
 
 
 async def _serve(settings: ChunkdConfig, directories: DataDirectories) -> None:
-    stores = [
-        ChunkStore(root, disk)
-        for root, disk in zip(directories.roots, directories.disks, strict=True)
-    ]
-    for store in stores:
-        store.recover()
+    stores = _open_stores(directories)
     listeners = await listen(settings.listen)
     client = Client()
     service = create_service(
@@ -78,6 +73,22 @@ async def _serve(settings: ChunkdConfig, directories: DataDirectories) -> None:
         await client.aclose()
     for store in stores:
         store.close()
+
+
+def _open_stores(directories: DataDirectories) -> list[ChunkStore]:
+    """A store for each disk that works."""
+    stores = []
+    for root, disk in zip(directories.roots, directories.disks, strict=True):
+        store = ChunkStore(root, disk)
+        try:
+            store.recover()
+        except DFSError as problem:
+            log.warning("data directory %s is left out: %s", root, problem)
+        else:
+            stores.append(store)
+    if not stores:
+        raise UsageError("no data directory can be used")
+    return stores
 
 
 async def _stop_at_signal(service: Service, serving: trio.CancelScope) -> None:

@@ -27,6 +27,11 @@ _UNREADABLE = {
 }
 
 
+def is_broken(problem: OSError) -> bool:
+    """Whether a failed call speaks against the disk."""
+    return problem.errno in _BROKEN
+
+
 def is_unreadable(problem: OSError) -> bool:
     """Whether a failed read says something about the file, rather than about this process."""
     return problem.errno in _UNREADABLE
@@ -55,7 +60,7 @@ class DiskHealth:
         """Our error for a failed write; a broken disk is recorded."""
         if problem.errno in _FULL:
             return NoSpace(f"disk full: {problem}")
-        if problem.errno in _BROKEN:
+        if is_broken(problem):
             self.record(now)
             return DiskFailed(f"disk error: {problem}")
         # Too many open files, no memory, wrong permissions: our trouble, not the disk's.

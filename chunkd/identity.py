@@ -9,6 +9,7 @@ refused: mixing up disks is how data is lost.  Every change is fsynced before it
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import uuid
 from collections.abc import Callable, Sequence
@@ -17,8 +18,11 @@ from pathlib import Path
 
 import msgspec
 
+from chunkd.diskhealth import is_broken
 from chunkd.filesystem import FileSystem
 from dfswire.errors import AlreadyRunning, UsageError, WrongCluster, WrongVersion
+
+log = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 _NOT_FOREIGN = {"identity", "identity.tmp", "lock", "lost+found"}
@@ -98,16 +102,28 @@ def claim(
 ) -> DataDirectories:
     """Take the data directories for this process and count one more start.
 
-    Fresh directories get an identity.  Raises AlreadyRunning, WrongCluster, WrongVersion, or
-    UsageError (not a data directory, not writable).
+    Fresh directories get an identity.  A broken disk is left out with a warning: the others go on.
+    Raises AlreadyRunning, WrongCluster, WrongVersion, or UsageError (not a data directory, not
+    writable, all broken).
     """
     files = files or FileSystem()
+    usable: dict[Path, DiskIdentity | None] = {}
     locks: list[int] = []
     try:
         for root in roots:
-            locks.append(_lock(root))
-        found = [_load(root) for root in roots]
-        directories = DataDirectories(roots, _agree(found, new_id), locks, files)
+            try:
+                locks.append(_lock(root))
+                usable[root] = _load(root)
+            except OSError as problem:
+                if not is_broken(problem):
+                    raise UsageError(
+                        f"cannot use data directory {root}: {problem.strerror}"
+                    ) from problem
+                log.warning("data directory %s is left out, its disk is broken: %s", root, problem)
+        if not usable:
+            raise UsageError("no data directory can be used: all their disks are broken")
+        identities = _agree(list(usable.values()), new_id)
+        directories = DataDirectories(list(usable), identities, locks, files)
         directories._save()
     except BaseException:
         for lock in locks:
@@ -117,14 +133,11 @@ def claim(
 
 
 def _lock(root: Path) -> int:
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        fd = os.open(root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-    except OSError as problem:
-        raise UsageError(f"cannot use data directory {root}: {problem.strerror}") from problem
+    root.mkdir(parents=True, exist_ok=True)
+    fd = os.open(root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as problem:
+    except BlockingIOError as problem:
         os.close(fd)
         raise AlreadyRunning(f"another chunkd uses the data directory {root}") from problem
     return fd

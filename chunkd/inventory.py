@@ -71,12 +71,12 @@ class InventorySender:
         while True:
             self._wanted = trio.Event()
             pause_s = self._interval_s
-            try:
-                for store in self._stores:
+            for store in self._stores:
+                try:
                     await self.run_once(store)
-            except DFSError as problem:
-                log.info("inventory not sent, again soon: %s", problem)
-                pause_s = _RETRY_S
+                except DFSError as problem:
+                    log.info("inventory of disk %s not sent, again soon: %s", store.disk, problem)
+                    pause_s = _RETRY_S
             with trio.move_on_after(pause_s):
                 await self._wanted.wait()
 

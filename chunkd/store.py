@@ -106,11 +106,9 @@ class ChunkStore:
 
     def _holds_same(self, chunk: bytes, length: int, checksums: bytes, durable: bool) -> bool:
         """Whether the chunk is here already, whole, with this content.  Raises Exists."""
-        if not self._layout.file(chunk).exists():
-            return False
         try:
-            self.verify(chunk)
             digest = self.digest(chunk)
+            self.verify(chunk)
         except (UnknownChunk, CorruptChunk):
             return False  # gone meanwhile, or bad and set aside by now: it can be written afresh
         if digest != chunkfile.Index(chunk, length, checksums).digest:
@@ -336,15 +334,16 @@ class ChunkStore:
         return self._tally.figures(self.disk, path, total_bytes, free_bytes, self._health.failed)
 
     def load_scrub_cursor(self) -> bytes:
-        try:
-            text = self._layout.scrub.read_text(encoding="ascii")
-        except FileNotFoundError:
-            return b""
-        return chunk_of(text.strip()) or b""  # unreadable: the pass starts again
+        with self._translated():
+            try:
+                text = self._layout.scrub.read_text(encoding="latin-1")
+            except FileNotFoundError:
+                return b""
+        return chunk_of(text.strip()) or b""  # nonsense: the pass starts again
 
     def save_scrub_cursor(self, cursor: bytes) -> None:
         with self._translated():
-            self._layout.scrub.write_text(f"{cursor.hex()}\n", encoding="ascii")
+            self._layout.scrub.write_text(f"{cursor.hex()}\n", encoding="latin-1")
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:

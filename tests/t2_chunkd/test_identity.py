@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -117,6 +119,29 @@ def test_a_directory_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(UsageError, match="cannot use"):
         claim([tmp_path / "file" / "below"])
+
+
+def test_a_broken_disk_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, expect_log: Callable[[str], None]
+) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    server, disks, _, _ = start(one, two)
+    open_file = os.open
+
+    def fail(path: Path, *arguments: int) -> int:
+        if path.parent in broken:
+            raise OSError(errno.EROFS, "Read-only file system")
+        return open_file(path, *arguments)
+
+    monkeypatch.setattr(os, "open", fail)
+    expect_log("(one|two) is left out")
+    broken = [two]
+    assert start(one, two)[:2] == (server, disks[:1])
+    broken.append(one)
+    with pytest.raises(UsageError, match="all their disks"):
+        claim([one, two])
+    broken.clear()
+    assert start(one, two)[:2] == (server, disks)
 
 
 def test_an_identity_that_cannot_be_written(tmp_path: Path) -> None:

@@ -11,7 +11,9 @@ from trio.testing import MockClock
 from chunkd.inventory import FIRST, LAST, InventorySender
 from chunkd.storage import Stores, run_inline
 from dfswire.cluster import Inventory
+from dfswire.errors import DiskFailed
 from tests.fakes import DirectTransport
+from tests.memorystore import MemoryChunkStore
 from tests.suites.chunkstore import DAY_S, HOUR_S, ExpectLog, put
 from tests.t2_chunkd.servers import METAD, ChunkServer, FakeMetad
 
@@ -124,3 +126,18 @@ async def test_it_is_sent_after_registration_and_every_ten_minutes(
         await trio.sleep(10)
         assert len(bench.metad.pages) == 4
         nursery.cancel_scope.cancel()
+
+
+async def test_a_disk_that_fails_does_not_hide_the_others(autojump_clock: MockClock) -> None:
+    bench = Bench(100)
+    broken = MemoryChunkStore("broken")
+
+    def fail(after: bytes, limit: int) -> list[bytes]:
+        raise DiskFailed("no")
+
+    broken.list_chunks = fail  # type: ignore[method-assign]
+    bench.sender._stores = Stores([broken, bench.store])
+    bench.sender.request()
+    with trio.move_on_after(4):
+        await bench.sender.run_forever()
+    assert [page.disk for page in bench.metad.pages] == ["one"]

@@ -122,6 +122,17 @@ def test_a_directory_in_use(daemon: Daemon) -> None:
     directories.release()
 
 
+def test_a_data_directory_that_cannot_be_read(daemon: Daemon) -> None:
+    claim([daemon.data]).release()
+    (daemon.data / "chunks").write_bytes(b"not a directory")
+    process = daemon.start()
+    _, text = process.communicate(timeout=20)
+    assert process.returncode == 2
+    warning, line = text.splitlines()
+    assert "is left out" in warning
+    assert line == "chunkd: no data directory can be used"
+
+
 def test_a_mistake_in_the_settings(daemon: Daemon) -> None:
     daemon.write_config("zonk = 3")
     assert "zonk" in daemon.refused()
