@@ -108,6 +108,8 @@ async def mount(config: MountConfig) -> None:
     try:
         async with open_file_system(client, config, introduction, opened) as file_system:
             await _serve(config, file_system)
+    except Unavailable as problem:
+        raise UsageError(f"no session with metad at {config.metad}: {problem}") from problem
     finally:
         record.remove()
         await client.aclose()

@@ -25,6 +25,7 @@ from dfswire.metadata import AckEvents, FollowEvents, OpenSession, SessionGrant,
 log = logging.getLogger(__name__)
 
 RECONNECT_PAUSE_S = 0.2
+OPEN_ATTEMPTS = 3  # a session whose grant was lost holds nothing, and ends with its lease
 
 
 class Listener(Protocol):
@@ -74,7 +75,10 @@ class Session:
         """Open a session now.  Raises Unavailable, ProtocolError."""
         sent_at = trio.current_time()
         grant: SessionGrant = await self._client.call(
-            "session.open", self.address, self._introduction
+            "session.open",
+            self.address,
+            self._introduction,
+            attempts=OPEN_ATTEMPTS,
         )
         self.grant = grant
         self._next_sequence, self._outstanding = 1, set()

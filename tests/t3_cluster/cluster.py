@@ -1,0 +1,219 @@
+"""A whole cluster in one trio task tree: the real metad, chunkds and clients, no sockets, no
+threads.
+
+The network is tests/fakes.py, the disks are stores in memory that can forget what was not synced,
+the database is in-memory SQLite, time is virtual.  A "process" is a task that can be killed (its
+memory is gone, what it stored is not) and started again.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+
+import trio
+
+from chunkd.assembly import create_service as create_chunkd
+from chunkd.config import ChunkdConfig
+from chunkd.identity import ServerIdentity
+from dfsmount.client import FileSystem, open_file_system
+from dfsmount.config import MountConfig
+from dfswire.client import Client
+from dfswire.cluster import ClusterStatus, FsckReport, FsckRequest, HostFigures
+from dfswire.dispatch import Dispatcher
+from dfswire.messages import Empty
+from dfswire.metadata import OpenSession
+from metad.config import MetadConfig
+from metad.database import open_database
+from metad.service import create_service as create_metad
+from tests.fakes import DirectTransport, Faults, FaultyTransport
+from tests.memorystore import MemoryChunkStore
+
+METAD = "metad:1"
+CHUNK_SIZE_BYTES = 65_536  # files of a few hundred KiB have several chunks
+
+
+class Process:
+    """Something that runs until it is killed."""
+
+    def __init__(self) -> None:
+        self.scope: trio.CancelScope | None = None
+        self.ended = trio.Event()
+
+    async def kill(self) -> None:
+        if self.scope is not None:
+            self.scope.cancel()
+            await self.ended.wait()
+            self.scope = None
+
+
+class Cluster:
+    """See the module's text.  `rng` decides everything that is random."""
+
+    def __init__(
+        self, nursery: trio.Nursery, rng: random.Random, *, servers: int = 3, replicas: int = 2
+    ) -> None:
+        self.rng = rng
+        self.faults = Faults()  # of the clients' connections
+        self.network = DirectTransport({}, nursery=nursery)
+        self._nursery = nursery
+        self._database = open_database("sqlite://", inline=True)
+        self._config = MetadConfig(
+            url="sqlite://",
+            replicas=replicas,
+            chunk_size_bytes=CHUNK_SIZE_BYTES,
+            reclaim_grace_s=60.0,
+        )
+        self._wall_ns = 1_700_000_000 * 10**9
+        self.stores = [
+            MemoryChunkStore(f"disk{number}", now=trio.current_time) for number in range(servers)
+        ]
+        self._incarnations = [0] * servers
+        self._metad = Process()
+        self._chunkds = [Process() for _ in range(servers)]
+        self._transports: dict[FileSystem, FaultyTransport] = {}
+
+    def now_ns(self) -> int:
+        """A wall clock that goes with the virtual one."""
+        return self._wall_ns + int(trio.current_time() * 1e9)
+
+    # Processes
+
+    async def start_all(self) -> None:
+        await self.start_metad()
+        for number in range(len(self.stores)):
+            await self.start_chunkd(number)
+
+    async def start_metad(self) -> None:
+        await self._nursery.start(self._run_metad)
+
+    async def kill_metad(self) -> None:
+        self.network.down(METAD)
+        await self._metad.kill()
+
+    async def start_chunkd(self, number: int) -> None:
+        await self._nursery.start(self._run_chunkd, number)
+
+    async def kill_chunkd(self, number: int, *, power_cut: bool = False) -> None:
+        """A killed process keeps the page cache; a power cut loses it."""
+        self.network.down(self.address(number))
+        await self._chunkds[number].kill()
+        if power_cut:
+            self.stores[number].crash()
+
+    def runs(self, number: int) -> bool:
+        return self._chunkds[number].scope is not None
+
+    @staticmethod
+    def address(number: int) -> str:
+        return f"chunkd{number}:1"
+
+    async def _run_metad(self, task_status: trio.TaskStatus[None]) -> None:
+        process = self._metad = Process()
+        try:
+            with trio.CancelScope() as process.scope:
+                service = create_metad(
+                    self._database, self._config, now_ns=self.now_ns, rng=self.rng
+                )
+                self.network.up(METAD, Dispatcher("metad", service.handlers))
+                task_status.started()
+                await service.run()
+        finally:
+            process.ended.set()
+
+    async def _run_chunkd(self, number: int, task_status: trio.TaskStatus[None]) -> None:
+        process = self._chunkds[number] = Process()
+        self._incarnations[number] += 1
+        identity = ServerIdentity(f"server{number}", self._incarnations[number], "")
+        config = ChunkdConfig(metad=METAD, data=["/none"], listen=self.address(number))
+        try:
+            with trio.CancelScope() as process.scope:
+                service = create_chunkd(
+                    [self.stores[number]],
+                    Client(transport=self.network),
+                    config,
+                    identity,
+                    address=self.address(number),
+                    inline=True,
+                    host=lambda: HostFigures(hostname=f"host{number}"),
+                    rng=self.rng,
+                )
+                self.network.up(self.address(number), Dispatcher("chunkd", service.handlers))
+                task_status.started()
+                await service.run()
+        finally:
+            process.ended.set()
+
+    # Clients
+
+    @asynccontextmanager
+    async def client(self, name: str = "client", soft_s: float = 0.0) -> AsyncIterator[FileSystem]:
+        """A client whose connections have the cluster's faults."""
+        transport = FaultyTransport(self.network, source=self.rng, faults=self.faults)
+        introduction = OpenSession(host=name, mount_point="/m", pid=1, software="test")
+        config = MountConfig(METAD, "/m", soft_s=soft_s)
+        async with AsyncExitStack() as stack:
+            client = Client(transport=transport)
+            stack.push_async_callback(client.aclose)
+            file_system = await stack.enter_async_context(
+                open_file_system(client, config, introduction, now_ns=self.now_ns)
+            )
+            self._transports[file_system] = transport
+            yield file_system
+
+    @contextmanager
+    def cut_off(self, file_system: FileSystem) -> Iterator[None]:
+        """Nothing that this client sends arrives; what it hears by its event stream still does."""
+        transport = self._transports[file_system]
+        transport.faults, before = Faults(lost_request=1.0), transport.faults
+        try:
+            yield
+        finally:
+            transport.faults = before
+
+    def set_faults(self, faults: Faults) -> None:
+        """For all clients, present and future."""
+        self.faults = faults
+        for transport in self._transports.values():
+            transport.faults = faults
+
+    # Questions
+
+    async def status(self) -> ClusterStatus:
+        reply: ClusterStatus = await Client(transport=self.network).call(
+            "cluster.status", METAD, Empty()
+        )
+        return reply
+
+    async def fsck(self) -> FsckReport:
+        reply: FsckReport = await Client(transport=self.network).call(
+            "cluster.fsck", METAD, FsckRequest()
+        )
+        return reply
+
+    async def until(self, holds: Callable[[ClusterStatus], bool], within_s: float) -> float:
+        """Wait for a state of the cluster; how long it took.  Raises trio.TooSlowError."""
+        began = trio.current_time()
+        with trio.fail_after(within_s):
+            while not holds(await self.status()):  # noqa: ASYNC110 - time is virtual
+                await trio.sleep(0.5)
+        return trio.current_time() - began
+
+
+def fully_replicated(status: ClusterStatus) -> bool:
+    chunks = status.chunks
+    return not chunks.under_replicated and not chunks.lost
+
+
+@asynccontextmanager
+async def running_cluster(
+    rng: random.Random, *, servers: int = 3, replicas: int = 2
+) -> AsyncIterator[Cluster]:
+    """A cluster whose servers are all up, for the length of the context."""
+    async with trio.open_nursery() as nursery:
+        cluster = Cluster(nursery, rng, servers=servers, replicas=replicas)
+        await cluster.start_all()
+        await cluster.until(lambda s: len(s.servers) == servers, 30)
+        yield cluster
+        nursery.cancel_scope.cancel()

@@ -1,0 +1,216 @@
+"""Random work under random faults, by seed: nothing acknowledged is lost, nothing wrong is read.
+
+Two clients write, rename, truncate and remove files, each in its own directory, while a nemesis
+kills and restarts daemons, cuts their power, spoils replicas and disturbs the network.  What each
+client was told is kept in a plain dictionary.  After the faults have stopped the cluster must heal
+by itself: full redundancy, no findings of fsck, and every file as the dictionary says, read by a
+client without caches.  DFS_SEEDS=first:count runs other seeds; a failing seed can be run alone with
+it.
+
+Data is checked after fsync, because power cuts may take what was only closed.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from dfsmount.client import FileSystem
+from dfswire.messages import ROOT_INODE
+from dfswire.operations import SetAttr
+from tests.fakes import Faults
+from tests.t3_cluster.cluster import (
+    CHUNK_SIZE_BYTES,
+    Cluster,
+    fully_replicated,
+    running_cluster,
+)
+from tests.t3_cluster.files import find, names, read_file, write_file
+
+STEPS = 40
+HEAL_WITHIN_S = 600.0
+FIRST, _, COUNT = os.environ.get("DFS_SEEDS", "0:25").partition(":")
+SEEDS = range(int(FIRST), int(FIRST) + int(COUNT or 1))
+
+EXPECTED_LOGS = (
+    "metad at metad:1 does not answer",
+    "chunk",
+    "the lease ended",
+    "replica",
+    "disk",
+)
+
+
+class Worker:
+    """One client at work; `model` is what it was told."""
+
+    def __init__(self, name: str, client: FileSystem, rng: random.Random) -> None:
+        self.name = name
+        self.model: dict[str, bytes] = {}
+        self._vfs = client.vfs
+        self._rng = rng
+
+    async def run(self) -> None:
+        await self._vfs.mkdir(ROOT_INODE, self.name.encode(), 0o755, 0, 0)
+        for _ in range(STEPS):
+            await self._rng.choice(
+                [
+                    self.write,
+                    self.write,
+                    self.patch,
+                    self.truncate,
+                    self.rename,
+                    self.remove,
+                    self.read,
+                ]
+            )()
+            await trio.sleep(self._rng.uniform(0.0, 2.0))
+
+    def _path(self) -> str:
+        return f"{self.name}/f{self._rng.randrange(8)}"
+
+    def _known(self) -> str | None:
+        return self._rng.choice(sorted(self.model)) if self.model else None
+
+    async def write(self) -> None:
+        path = self._path()
+        size = self._rng.choice([0, 100, 8192, CHUNK_SIZE_BYTES, 3 * CHUNK_SIZE_BYTES + 77])
+        data = self._rng.randbytes(size)
+        await write_file(self._vfs, path, data, sync=True)
+        self.model[path] = data
+
+    async def patch(self) -> None:
+        if (path := self._known()) is None:
+            return
+        old = self.model[path]
+        offset = self._rng.randrange(len(old) + 1000)
+        data = self._rng.randbytes(self._rng.randrange(1, 70_000))
+        handle = await self._vfs.open((await find(self._vfs, path)).inode, os.O_RDWR)
+        await self._vfs.write(handle, offset, data)
+        await self._vfs.fsync(handle)
+        await self._vfs.release(handle)
+        padded = old.ljust(offset, b"\0")
+        self.model[path] = padded[:offset] + data + padded[offset + len(data) :]
+
+    async def truncate(self) -> None:
+        if (path := self._known()) is None:
+            return
+        old = self.model[path]
+        size = self._rng.randrange(2 * len(old) + 2)
+        inode = (await find(self._vfs, path)).inode
+        await self._vfs.setattr(SetAttr(inode=inode, size=size))
+        self.model[path] = old[:size].ljust(size, b"\0")
+
+    async def rename(self) -> None:
+        path, target = self._known(), self._path()
+        if path is None or path == target:
+            return
+        directory = (await find(self._vfs, self.name)).inode
+        old, new = (each.rpartition("/")[2].encode() for each in (path, target))
+        await self._vfs.rename(directory, old, directory, new, 0)
+        self.model[target] = self.model.pop(path)
+
+    async def remove(self) -> None:
+        if (path := self._known()) is None:
+            return
+        directory = (await find(self._vfs, self.name)).inode
+        await self._vfs.unlink(directory, path.rpartition("/")[2].encode())
+        del self.model[path]
+
+    async def read(self) -> None:
+        if (path := self._known()) is not None:
+            assert await read_file(self._vfs, path) == self.model[path], path
+
+
+class Nemesis:
+    """Draws faults.  At most one chunkd is down, and replicas are spoilt on one disk only: R = 2
+    promises no more than that."""
+
+    def __init__(self, cluster: Cluster, rng: random.Random) -> None:
+        self._cluster = cluster
+        self._rng = rng
+        self._spoilt = rng.randrange(len(cluster.stores))
+        self.history: list[str] = []
+
+    async def run(self) -> None:
+        acts = [self.chunkd, self.metad, self.network, self.spoil]
+        chosen = self._rng.sample(acts, self._rng.randrange(1, len(acts) + 1))
+        while True:
+            await trio.sleep(self._rng.uniform(0.0, 15.0))
+            act = self._rng.choice(chosen)
+            self.history.append(f"{trio.current_time():.1f} {act.__name__}")
+            await act()
+
+    async def chunkd(self) -> None:
+        if self.spoil.__name__ in {entry.split()[1] for entry in self.history}:
+            number = self._spoilt  # the copies elsewhere may be the only good ones
+        else:
+            number = self._rng.randrange(len(self._cluster.stores))
+        with trio.CancelScope(shield=True):
+            await self._cluster.kill_chunkd(number, power_cut=self._rng.random() < 0.5)
+            await trio.sleep(self._rng.choice([0.1, 2.0, 12.0, 60.0]))
+            await self._cluster.start_chunkd(number)
+            await self._cluster.until(fully_replicated, HEAL_WITHIN_S)
+
+    async def metad(self) -> None:
+        with trio.CancelScope(shield=True):
+            await self._cluster.kill_metad()
+            await trio.sleep(self._rng.choice([0.0, 1.0, 15.0]))
+            await self._cluster.start_metad()
+
+    async def network(self) -> None:
+        self._cluster.set_faults(
+            Faults(lost_request=0.05, lost_reply=0.05, duplicate=0.1, delay=0.05)
+        )
+        await trio.sleep(self._rng.uniform(1.0, 10.0))
+        self._cluster.set_faults(Faults())
+
+    async def spoil(self) -> None:
+        await self._cluster.until(fully_replicated, HEAL_WITHIN_S)
+        store = self._cluster.stores[self._spoilt]
+        if store.files:
+            chunk = self._rng.choice(sorted(store.files))
+            self._rng.choice([store.corrupt, store.truncate, store.drop])(chunk)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+async def test_seed(
+    autojump_clock: MockClock, tolerate_log: Callable[[str], None], seed: int
+) -> None:
+    for pattern in EXPECTED_LOGS:
+        tolerate_log(pattern)
+    rng = random.Random(seed)
+    async with running_cluster(rng) as cluster:
+        nemesis = Nemesis(cluster, random.Random(f"nemesis {seed}"))
+        async with cluster.client("a") as one, cluster.client("b") as other:
+            workers = [
+                Worker("a", one, random.Random(f"a {seed}")),
+                Worker("b", other, random.Random(f"b {seed}")),
+            ]
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(nemesis.run)
+                async with trio.open_nursery() as work:
+                    for worker in workers:
+                        work.start_soon(worker.run)
+                nursery.cancel_scope.cancel()
+            cluster.set_faults(Faults())
+            await _check(cluster, {**workers[0].model, **workers[1].model})
+
+
+async def _check(cluster: Cluster, files: dict[str, bytes]) -> None:
+    await cluster.until(fully_replicated, HEAL_WITHIN_S)
+    async with cluster.client("checker") as checker:
+        found = {
+            f"{directory}/{name.decode()}"
+            for directory in ("a", "b")
+            for name in await names(checker.vfs, directory)
+        }
+        assert found == set(files)
+        for path, data in files.items():
+            assert await read_file(checker.vfs, path) == data, path
+    assert (await cluster.fsck()).findings == []
