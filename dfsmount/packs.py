@@ -2,9 +2,10 @@
 
 A pack is a buffer to which writes are appended in the order in which they come, and a map that says
 which range of the file each part of it is.  The writer fills, seals, uploads and commits packs.
-Full-size buffers are reused, for memory that is touched for the first time is slow (measured:
-1.1 GB/s against 5 GB/s); the first pack of a file starts small and grows, so that thousands of
-small files do not take a chunk's worth of memory each.
+Full-size buffers are reused, for memory that is touched for the first time is slow (measured,
+copying 4 MiB in pieces of 1 MiB: 0.6 GB/s into new memory, 48 GB/s into a buffer just used); the
+first pack of a file starts small and grows, so that thousands of small files do not take a chunk's
+worth of memory each.
 """
 
 from __future__ import annotations

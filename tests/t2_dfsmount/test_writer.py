@@ -296,6 +296,28 @@ async def test_no_space_is_reported_as_such(
             writer.check_error(0)
 
 
+async def test_a_new_session_needs_new_grants(
+    autojump_clock: MockClock, expect_log: Callable[[str], None]
+) -> None:
+    expect_log("4 written bytes are lost")
+    cluster = FakeCluster()
+    async with data_path(cluster) as path:
+        writer = path.writer(INODE)
+        cluster.grant_problem = SessionLost("fenced")
+        started = trio.current_time()
+        await writer.write(0, b"lost", now_ns=1)
+        await writer.flush(durable=False)
+        assert trio.current_time() - started < 1, "no use in trying again"
+        cluster.grant_problem = None
+        await writer.write(0, b"1234", now_ns=1)
+        await writer.flush(durable=False)
+        path.session_lost()
+        assert path.layouts.known_slices(INODE, 0, 1) == []
+        await writer.write(0, b"5678", now_ns=1)
+        await writer.flush(durable=False)
+    assert cluster.calls["grant"] == 3
+
+
 async def test_a_lost_pack_does_not_take_the_next_one_along(
     autojump_clock: MockClock, expect_log: Callable[[str], None]
 ) -> None:
