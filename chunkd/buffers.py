@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 
 import trio
 
-REUSED_MIN_BYTES = 1 << 20  # fresh memory costs a page fault per 4 KiB: 0.4 ms for 4 MiB (measured)
+REUSED_MIN_BYTES = 1 << 20  # page faults: 4 MiB take 1.4 ms to fill fresh, 0.7 reused (measured)
 
 
 class Buffers:

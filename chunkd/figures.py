@@ -1,6 +1,6 @@
 """What psutil says about this host, as it goes into heartbeats.
 
-Used by the service with every heartbeat (measured: 0.6 ms).  Simulations put a constant here.
+Used by the service with every heartbeat (measured: 0.1 ms).  Simulations put a constant here.
 """
 
 from __future__ import annotations

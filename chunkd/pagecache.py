@@ -2,7 +2,7 @@
 
 A reply body goes out by sendfile on the event loop.  On cold data sendfile sleeps until the disk
 answers, and with it every other request and the heartbeat of this server.  So the store, which runs
-in a thread, reads cold ranges once before; warm ones cost two probes (measured: 3 us).
+in a thread, reads cold ranges once before; warm ones cost two probes (measured: 2 us).
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ class Daemon:
         process = self.start()
         _, text = process.communicate(timeout=20)
         assert process.returncode == 2, text
-        (line,) = text.splitlines()
+        (line,) = [line for line in text.splitlines() if " INFO " not in line]
         return line
 
 
