@@ -101,8 +101,8 @@ class Writer:
         for start in range(0, len(view), step):
             part = view[start : start + step]
             await self._shared.budget.acquire(len(part), self._shared.relieve)
+            self.mtime_ns = now_ns
             self._take(offset + start, part)
-        self.mtime_ns = now_ns
 
     def _take(self, offset: int, data: memoryview) -> None:
         """Put bytes into packs; no await, so a write is seen as a whole or not at all."""
