@@ -42,42 +42,47 @@ PACKAGES = {
 LAYERS = {
     "dfswire": """
         server client
-        dispatch transport sockets bodies heads daemon
-        calls codec
+        dispatch transport
+        sockets
+        bodies
+        calls codec daemon heads
         chunks cluster metadata operations
         messages errors
     """,
     "metad": """
         __main__
         service
-        status repair reclaim batches fsck
-        namespace chunkmap
+        mutations reads reports status
+        clients repair reclaim batches fsck
+        namespace chunkmap rename xattrs invariants state
+        extents
         machines sessions replicas rows
         database group_commit
-        schema events config
-        leases servers placement orders effects
+        schema servers
+        leases placement orders events effects recent config
     """,
     "chunkd": """
         __main__
-        service
-        heartbeat scrub replicate chain identity
-        store
-        durability pagecache layout storage buffers
-        filesystem config
-        chunkfile diskhealth
+        assembly
+        heartbeat
+        service orders
+        store groupsync inventory scrub replicate
+        durability openchunk identity
+        filesystem layout pagecache buffers storage chain tally figures config
+        diskhealth chunkfile
     """,
     "dfsmount": """
         __main__
-        fuse
-        client
+        fuse client
         vfs
-        openfiles
+        openfiles datapath
         reader writer
-        coherence grants directories
-        layouts attrcache blockcache extents
+        writeback
+        uploader packs mutations durability coherence
+        grants layouts directories attrcache blockcache readahead
         metaclient chunkclient
-        session hedging serverhealth ports runtime
-        config
+        session hedging serverhealth ports runtime config
+        extents
     """,
     "dfsmount.cli": """
         __main__
@@ -95,7 +100,8 @@ PURE = words(
     dfswire.messages dfswire.operations dfswire.metadata dfswire.cluster dfswire.chunks
     dfswire.calls dfswire.codec dfswire.errors
     metad.leases metad.servers metad.placement metad.orders
-    chunkd.chunkfile dfsmount.extents dfsmount.attrcache dfsmount.directories
+    metad.effects chunkd.chunkfile chunkd.diskhealth
+    dfsmount.extents dfsmount.attrcache dfsmount.readahead metad.recent
     """
 )
 IMPURE_LIBRARIES = words(
@@ -115,6 +121,8 @@ RESERVED = {
     "socket": {
         "dfswire.daemon",
         "dfswire.sockets",
+        "dfswire.transport",
+        "chunkd.figures",  # the host's name
         "dfsmount.__main__",  # the host's name
         "dfsmount.cli.localcluster",
         "dfsmount.cli.launch",

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from dfsmount.cli.cluster import AsJson, Directory, Url, ask, find_metad
 from dfsmount.cli.mounts import mount_of
-from dfsmount.cli.output import console, path_text, plain, show_json, size
-from dfswire.cluster import ChunkInfo, ExtentInfo, InfoReply, InfoRequest
+from dfsmount.cli.output import console, path_text, plain, show_json
+from dfswire.cluster import ChunkInfo, ExtentInfo, InfoReply, InfoRequest, ReplicaInfo
 from dfswire.errors import UsageError
 
 
@@ -76,8 +77,8 @@ def show(reply: InfoReply) -> None:
     numbers = {chunk.chunk: number for number, chunk in enumerate(reply.chunks, start=1)}
     if reply.extents:
         screen.print(_extents(reply.extents, numbers))
-    for chunk in reply.chunks:
-        screen.print(_replicas(chunk, numbers[chunk.chunk]))
+    if reply.chunks:
+        screen.print(_chunks(reply.chunks, numbers))
 
 
 def _extents(extents: list[ExtentInfo], numbers: dict[bytes, int]) -> Table:
@@ -92,10 +93,15 @@ def _extents(extents: list[ExtentInfo], numbers: dict[bytes, int]) -> Table:
     return table
 
 
-def _replicas(chunk: ChunkInfo, number: int) -> Table:
-    title = f"chunk {number}: {chunk.chunk.hex()}, {size(chunk.length)}, {chunk.state}"
-    table = Table("server", "address", "state", "file", title=title, title_justify="left")
-    for replica in chunk.replicas:
-        state = replica.state if replica.server_state == "up" else f"server {replica.server_state}"
-        table.add_row(replica.server_id[:8], replica.address, state, replica.path)
+def _chunks(chunks: list[ChunkInfo], numbers: dict[bytes, int]) -> Table:
+    table = Table("", "chunk", "length", "replicas", title="chunks", title_justify="left")
+    for chunk in chunks:
+        replicas = "\n".join(_replica(replica) for replica in chunk.replicas)
+        number = str(numbers[chunk.chunk])
+        table.add_row(number, chunk.chunk.hex(), str(chunk.length), escape(replicas))
     return table
+
+
+def _replica(replica: ReplicaInfo) -> str:
+    away = "" if replica.server_state == "up" else f", server {replica.server_state}"
+    return f"{replica.state}{away}: {replica.address} {replica.path}"

@@ -159,11 +159,14 @@ def take_down(cluster: LocalCluster, report: Report, *, force: bool = False) -> 
     """
     for pid_file in sorted((cluster.directory / "run").glob("mount-*.pid")):
         _unmount_one(pid_file, report, force=force)
-    for daemon in reversed(cluster.daemons):
-        identity = daemon.running()
-        if identity is not None:
-            report(daemon.name, stop(identity, grace_s=STOP_GRACE_S))
-        daemon.pid_file.unlink(missing_ok=True)
+    for group in (cluster.chunkds, [cluster.metad]):
+        running = [(daemon, daemon.running()) for daemon in group]
+        live = [(daemon, identity) for daemon, identity in running if identity is not None]
+        ends = stop(*(identity for _, identity in live), grace_s=STOP_GRACE_S)
+        for (daemon, _), end in zip(live, ends, strict=True):
+            report(daemon.name, end)
+        for daemon in group:
+            daemon.pid_file.unlink(missing_ok=True)
 
 
 def _unmount_one(pid_file: Path, report: Report, *, force: bool) -> None:

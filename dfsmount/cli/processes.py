@@ -12,6 +12,7 @@ import contextlib
 import os
 import select
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -93,17 +94,31 @@ def wait_end(handle: int, timeout_s: float) -> bool:
     return bool(waiting.poll(timeout_s * 1000))
 
 
-def stop(identity: Identity, *, grace_s: float) -> str:
-    """End a process: SIGTERM, and SIGKILL when it still runs after `grace_s`.
+def stop(*identities: Identity, grace_s: float) -> list[str]:
+    """End processes, all at once: SIGTERM, and SIGKILL for those that still run after `grace_s`.
 
-    Returns what it took: "gone" (it had ended), "stopped" or "killed".
+    Returns what each took: "gone" (it had ended), "stopped" or "killed".
     """
-    with handle_of(identity) as handle:
-        if handle is None:
-            return "gone"
-        signal.pidfd_send_signal(handle, signal.SIGTERM)
-        if wait_end(handle, grace_s):
-            return "stopped"
-        signal.pidfd_send_signal(handle, signal.SIGKILL)
-        wait_end(handle, grace_s)
-        return "killed"
+    with contextlib.ExitStack() as cleanup:
+        handles = [cleanup.enter_context(handle_of(identity)) for identity in identities]
+        for handle in handles:
+            _signal(handle, signal.SIGTERM)
+        deadline = time.monotonic() + grace_s
+        return [_await_end(handle, deadline, grace_s) for handle in handles]
+
+
+def _await_end(handle: int | None, deadline: float, kill_s: float) -> str:
+    if handle is None:
+        return "gone"
+    if wait_end(handle, max(0.0, deadline - time.monotonic())):
+        return "stopped"
+    _signal(handle, signal.SIGKILL)
+    wait_end(handle, kill_s)
+    return "killed"
+
+
+def _signal(handle: int | None, number: signal.Signals) -> None:
+    # ProcessLookupError: it ended by itself since the pidfd was opened.
+    if handle is not None:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(handle, number)

@@ -22,7 +22,7 @@ def up(
         typer.Option(min=1, max=64, help=f"How many chunkds; {DEFAULT_NODES} for a new cluster."),
     ] = None,
     replicas: Annotated[
-        int | None, typer.Option(min=1, max=16, help="How many copies of each chunk.")
+        int | None, typer.Option(min=1, max=8, help="How many copies of each chunk.")
     ] = None,
     mount: Annotated[
         Path | None, typer.Option(help="Mount it there as well; the directory is made.")

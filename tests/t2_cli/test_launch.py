@@ -27,7 +27,7 @@ def test_ready(tmp_path: Path) -> None:
         identity = launch.identity("/mnt")
     assert identity is not None
     assert identity.mount_point == "/mnt"
-    assert stop(identity, grace_s=10) == "stopped"
+    assert stop(identity, grace_s=10) == ["stopped"]
     assert launch.process.wait() == -15
 
 

@@ -57,7 +57,7 @@ def test_somebody_else_with_the_same_pid_is_left_alone(
     stale = msgspec.structs.replace(real, **change)
     remember(stale, tmp_path / "x.pid")
     assert recall(tmp_path / "x.pid") is None
-    assert stop(stale, grace_s=10) == "gone"
+    assert stop(stale, grace_s=10) == ["gone"]
     assert sleeper.poll() is None
 
 
@@ -72,9 +72,9 @@ def test_a_pid_file_that_says_nothing(content: bytes | None, tmp_path: Path) -> 
 def test_stop_asks_first(sleeper: subprocess.Popen[bytes]) -> None:
     identity = identity_of(sleeper.pid)
     assert identity is not None
-    assert stop(identity, grace_s=10) == "stopped"
+    assert stop(identity, grace_s=10) == ["stopped"]
     assert sleeper.wait() == -15
-    assert stop(identity, grace_s=10) == "gone"
+    assert stop(identity, grace_s=10) == ["gone"]
 
 
 def test_stop_insists_in_the_end() -> None:
@@ -84,7 +84,7 @@ def test_stop_insists_in_the_end() -> None:
         process.stdout.readline()  # it ignores SIGTERM now
         identity = identity_of(process.pid)
         assert identity is not None
-        assert stop(identity, grace_s=0.05) == "killed"
+        assert stop(identity, grace_s=0.05) == ["killed"]
         assert process.wait() == -9
 
 
