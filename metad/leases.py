@@ -163,6 +163,8 @@ class Leases:
             openers.add(by_session)
         if openers:
             self._orphans[inode] = openers
+        else:
+            self._forget(by_session, inode)
         return not openers
 
     def load_orphan(self, inode: int) -> bool:
@@ -176,13 +178,17 @@ class Leases:
         return not openers
 
     def release(self, session: str, inode: int) -> bool:
-        """The session does not have the orphan open.  True when nobody has: purge it now."""
+        """The session has the orphan neither open nor cached.  True when nobody has it open: purge
+        it now."""
         if inode not in self._orphans:
             return False
-        found = self._sessions.get(session)
-        if found is not None:
-            found.held.pop(inode, None)
+        self._forget(session, inode)
         return bool(self._release_many(session, [inode]))
+
+    def _forget(self, session: str, inode: int) -> None:
+        """So that deleted files do not fill up what is remembered."""
+        if session in self._sessions:
+            self._sessions[session].held.pop(inode, None)
 
     def _release_many(self, session: str, inodes: Iterable[int]) -> list[int]:
         unused = []

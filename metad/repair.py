@@ -88,9 +88,7 @@ def _plan_chunk(plan: _Plan, chunk: EndangeredChunk, present: set[str]) -> list[
     good = [disk for disk, state in chunk.replicas if state == replicas.GOOD and disk in present]
     coming = plan.under_way.get(chunk.chunk, [])
     missing = plan.limits.replicas - len(good) - len(coming)
-    alive = [disk for disk in good if plan.servers.disk_state(disk, plan.now) != "down"]
-    sources = [each for each in alive if plan.has_capacity(each)]
-    if missing <= 0 or not sources:
+    if missing <= 0:
         return []
     destinations = choose(
         [each for each in plan.candidates if plan.has_capacity(each.disk)],
@@ -101,11 +99,26 @@ def _plan_chunk(plan: _Plan, chunk: EndangeredChunk, present: set[str]) -> list[
     )
     copies = []
     for destination in destinations:
-        ranked = plan.servers.replicas(alive, plan.now)
-        ranked.sort(key=lambda each: plan.busy[each.disk])  # stable: healthy ones stay first
-        copies.append(Copy(chunk.chunk, chunk.length, chunk.digest, destination.disk, ranked))
-        plan.occupy(chunk.chunk, destination.disk, ranked)
+        sources = _sources(plan, good)
+        if not sources or not plan.has_capacity(sources[0].disk):
+            break
+        copies.append(Copy(chunk.chunk, chunk.length, chunk.digest, destination.disk, sources))
+        plan.occupy(chunk.chunk, destination.disk, sources)
     return copies
+
+
+def _sources(plan: _Plan, good: Iterable[str]) -> list[Replica]:
+    """The living ones: first those with capacity, of these the healthy, of these the idle."""
+    states = {disk: plan.servers.disk_state(disk, plan.now) for disk in good}
+    alive = [disk for disk, state in states.items() if state != "down"]
+    return sorted(
+        plan.servers.replicas(alive, plan.now),
+        key=lambda each: (
+            not plan.has_capacity(each.disk),
+            states[each.disk] != "up",
+            plan.busy[each.disk],
+        ),
+    )
 
 
 class Repairer:

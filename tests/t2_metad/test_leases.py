@@ -176,10 +176,14 @@ class World:
 
     def close(self, who: str, inode: int) -> None:
         self.opened[who].discard(inode)
-        if inode in self.unlinked and self.leases.release(who, inode):
-            self.purged.add(inode)
+        if inode in self.unlinked:
+            self.cached[who].pop(inode, None)
+            if self.leases.release(who, inode):
+                self.purged.add(inode)
 
     def change(self, who: str, inode: int) -> None:
+        if inode in self.purged:
+            return
         self.version[inode] += 1
         if self.leases.hold(who, [inode]):
             self.cached[who].clear()
