@@ -26,7 +26,8 @@ from metad.servers import Servers
 
 log = logging.getLogger(__name__)
 
-CHUNKS_PER_PASS_MAX = 2000  # read from the database at once: some milliseconds
+CHUNKS_PER_PASS_MAX = 2000  # more than can be ordered at once; the rest is found again
+SEARCH_PAUSE = 4.0  # times the duration of a search
 
 
 @dataclass(frozen=True)
@@ -149,19 +150,25 @@ class Repairer:
     async def run_forever(self) -> None:
         while True:
             self._wanted = trio.Event()
-            self.run_once()
+            began_s = self._clock()
+            await self.run_once()
+            # After a great loss the search takes seconds; it must not be all that metad does.
+            await trio.sleep(SEARCH_PAUSE * (self._clock() - began_s))
             with trio.move_on_after(self._interval_s):
                 await self._wanted.wait()
 
-    def run_once(self) -> int:
+    async def run_once(self) -> int:
         """Queue the copies that are due; how many."""
         now = self._clock()
         self._drop_hopeless(now)
         present = self._servers.disks_worth_waiting_for(now, self._limits.repair_after_s)
-        endangered = replicas.endangered(
-            self._db, present, self._limits.replicas, CHUNKS_PER_PASS_MAX
+        wanted = self._attainable(present)
+        if self._all_is_well(present, wanted):
+            return 0
+        endangered = await self._db.read_in_thread(
+            lambda db: replicas.endangered(db, present, wanted, CHUNKS_PER_PASS_MAX)
         )
-        copies = plan_repair(endangered, self._servers, now, self._limits, self._rng)
+        copies = plan_repair(endangered, self._servers, self._clock(), self._limits, self._rng)
         for copy in copies:
             self._servers.orders.add(
                 "copy",
@@ -174,6 +181,19 @@ class Repairer:
         if copies:
             log.info("repair: %d copies ordered", len(copies))
         return len(copies)
+
+    def _attainable(self, present: Iterable[str]) -> int:
+        """How many replicas there can be: a cluster of two servers is not searched for a third."""
+        found = [self._servers.server_of(disk) for disk in present]
+        count = len({server.server_id for server in found if server is not None})
+        return min(self._limits.replicas, max(count, 1))
+
+    def _all_is_well(self, present: set[str], wanted: int) -> bool:
+        """The usual case, told from two indexes."""
+        disks = {disk for (disk,) in self._db.read("SELECT identity FROM disk")}
+        return disks <= present and not self._db.read(
+            "SELECT 1 FROM chunk WHERE state = 'live' AND good < ? LIMIT 1", (wanted,)
+        )
 
     def book(self, order: Order) -> None:
         """In a mutation: the copy was made.  It counts only while its chunk is known.

@@ -46,7 +46,7 @@ async def servers(metad: Metad, count: int) -> list[FakeServer]:
     return [await FakeServer(metad, f"s{number}").register() for number in range(1, count + 1)]
 
 
-async def test_names_and_attributes(client: FakeClient) -> None:
+async def test_names_and_attributes(client: FakeClient, mock_clock: MockClock) -> None:
     inode = await client.make(b"f")
     found = await client.lookup(b"f")
     assert found is not None and found == await client.getattr(inode)
@@ -55,7 +55,7 @@ async def test_names_and_attributes(client: FakeClient) -> None:
         await client.getattr(999)
 
 
-async def test_symlinks_and_xattrs(metad: Metad, client: FakeClient) -> None:
+async def test_symlinks_and_xattrs(metad: Metad, client: FakeClient, mock_clock: MockClock) -> None:
     link = Create(parent=ROOT_INODE, name=b"l", mode=0o120777, uid=0, gid=0, target=b"to")
     (result,) = await client.do(link)
     inode = result.attrs[0].inode
@@ -66,7 +66,9 @@ async def test_symlinks_and_xattrs(metad: Metad, client: FakeClient) -> None:
     assert (xattr.name, xattr.value) == (b"user.a", b"1")
 
 
-async def test_readdir_in_pages(metad: Metad, client: FakeClient, nursery: trio.Nursery) -> None:
+async def test_readdir_in_pages(
+    metad: Metad, client: FakeClient, nursery: trio.Nursery, mock_clock: MockClock
+) -> None:
     made = [await client.make(b"f%d" % number) for number in range(5)]
     reader = await FakeClient(metad, nursery).open()
     cookie, seen = 0, []
@@ -82,7 +84,7 @@ async def test_readdir_in_pages(metad: Metad, client: FakeClient, nursery: trio.
     assert {ROOT_INODE, *made} <= held.keys(), "it holds what it was told"
 
 
-async def test_questions_need_a_session(metad: Metad) -> None:
+async def test_questions_need_a_session(metad: Metad, mock_clock: MockClock) -> None:
     for name, request in {
         "meta.getattr": InodeRequest(session="x", inode=1),
         "meta.statfs": StatfsRequest(session="x"),
@@ -93,7 +95,7 @@ async def test_questions_need_a_session(metad: Metad) -> None:
 
 
 async def test_grants_name_distinct_servers_the_own_host_first(
-    metad: Metad, client: FakeClient
+    metad: Metad, client: FakeClient, mock_clock: MockClock
 ) -> None:
     await servers(metad, 3)
     request = GrantRequest(session=client.session, count=20, avoid=["s3:9500"])
@@ -131,7 +133,9 @@ async def test_layout_names_the_best_replica_first(
     assert [each.disk for each in location.replicas] == ["s1-d", "s2-d"]
 
 
-async def test_inline_data_needs_no_chunk(metad: Metad, client: FakeClient) -> None:
+async def test_inline_data_needs_no_chunk(
+    metad: Metad, client: FakeClient, mock_clock: MockClock
+) -> None:
     inode = await client.make(b"f")
     extent = Extent(offset=0, length=5, data=b"hello")
     await client.do(Commit(inode=inode, extents=[extent], size=5, mtime_ns=1))

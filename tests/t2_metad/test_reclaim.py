@@ -120,7 +120,7 @@ async def test_an_uncommitted_grant_expires(pair: Cluster, mock_clock: MockClock
     assert pair.state(grant.chunk) == "dead"
 
 
-async def test_many_orphans_are_purged_in_portions(pair: Cluster) -> None:
+async def test_many_orphans_are_purged_in_portions(pair: Cluster, mock_clock: MockClock) -> None:
     for number in range(3):
         await pair.client.make(b"f%d" % number)
     for number in range(3):

@@ -6,6 +6,7 @@ import random
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import trio
@@ -161,7 +162,7 @@ async def stored(three: Cluster) -> tuple[bytes, FakeServer, FakeServer, FakeSer
     return written.chunk, first, second, *by_disk.values()
 
 
-async def test_a_bad_replica_is_replaced_at_once(three: Cluster) -> None:
+async def test_a_bad_replica_is_replaced_at_once(three: Cluster, mock_clock: MockClock) -> None:
     chunk_id, _, second, third = await stored(three)
     await second.report(chunk_id, "bad")
     await wait_all_tasks_blocked()
@@ -194,7 +195,7 @@ async def test_a_dead_server_is_replaced_after_its_time(
     )
 
 
-async def test_a_failed_disk_is_replaced_at_once(three: Cluster) -> None:
+async def test_a_failed_disk_is_replaced_at_once(three: Cluster, mock_clock: MockClock) -> None:
     chunk_id, _, second, third = await stored(three)
     second.failed = True
     await second.beat()
@@ -206,7 +207,9 @@ async def test_a_failed_disk_is_replaced_at_once(three: Cluster) -> None:
     await second.beat()
 
 
-async def test_a_failed_copy_has_its_source_looked_at_and_is_tried_again(three: Cluster) -> None:
+async def test_a_failed_copy_has_its_source_looked_at_and_is_tried_again(
+    three: Cluster, mock_clock: MockClock
+) -> None:
     chunk_id, first, second, third = await stored(three)
     await second.report(chunk_id, "missing")
     await wait_all_tasks_blocked()
@@ -239,7 +242,7 @@ async def test_a_destination_that_goes_down_is_replaced(
 
 
 async def test_a_copy_of_a_file_that_is_gone_is_known_so_that_it_is_deleted(
-    three: Cluster,
+    three: Cluster, mock_clock: MockClock
 ) -> None:
     chunk_id, _, second, third = await stored(three)
     await second.report(chunk_id, "missing")
@@ -252,7 +255,9 @@ async def test_a_copy_of_a_file_that_is_gone_is_known_so_that_it_is_deleted(
     assert destination.disk in three.states(chunk_id)
 
 
-async def test_a_copy_of_a_chunk_that_metad_forgot_is_not_booked(three: Cluster) -> None:
+async def test_a_copy_of_a_chunk_that_metad_forgot_is_not_booked(
+    three: Cluster, mock_clock: MockClock
+) -> None:
     chunk_id, _, second, third = await stored(three)
     await second.report(chunk_id, "missing")
     await wait_all_tasks_blocked()
@@ -264,3 +269,30 @@ async def test_a_copy_of_a_chunk_that_metad_forgot_is_not_booked(three: Cluster)
         assert replicas.forget_chunk(three.metad.db, chunk_id)
     await destination.obey()
     assert three.states(chunk_id) == {}
+
+
+async def test_a_cluster_with_too_few_servers_is_not_searched_in_vain(
+    db: Database,
+    nursery: trio.Nursery,
+    mock_clock: MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    metad = Metad(db, nursery, replicas=3)
+    await metad.start(background=False)
+    one, _ = [await FakeServer(metad, name).register() for name in NAMES[:2]]
+    client = await FakeClient(metad, nursery).open()
+    chunk_id = (await client.store(await client.make(b"f"))).chunk
+    searches = []
+    read_in_thread = db.read_in_thread
+
+    async def counted(work: Any) -> Any:
+        searches.append(work)
+        return await read_in_thread(work)
+
+    monkeypatch.setattr(db, "read_in_thread", counted)
+    assert await metad.service.repairer.run_once() == 0
+    assert not searches, "two of two is all there can be"
+    await one.report(chunk_id, "missing")
+    assert await metad.service.repairer.run_once() == 1
+    assert len(searches) == 1
+    metad.crash()

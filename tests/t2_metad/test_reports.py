@@ -66,7 +66,7 @@ async def stored(pair: Cluster) -> bytes:
     return (await pair.client.store(await pair.client.make(b"f"))).chunk
 
 
-async def test_registration(pair: Cluster) -> None:
+async def test_registration(pair: Cluster, mock_clock: MockClock) -> None:
     reply: Registered = await pair.metad.call("server.register", register("s3"))
     assert reply.cluster_id == pair.metad.service.state.cluster_id
     assert reply.heartbeat_s == 1.0
@@ -79,7 +79,9 @@ async def test_registration(pair: Cluster) -> None:
     assert len(machines.load_servers(pair.metad.db)) == 3
 
 
-async def test_a_restarted_metad_asks_servers_to_register(pair: Cluster) -> None:
+async def test_a_restarted_metad_asks_servers_to_register(
+    pair: Cluster, mock_clock: MockClock
+) -> None:
     await pair.metad.restart(background=False)
     assert (await pair.one.beat()).register
     with pytest.raises(AlreadyRunning):
@@ -88,7 +90,9 @@ async def test_a_restarted_metad_asks_servers_to_register(pair: Cluster) -> None
     assert not (await pair.one.beat()).register
 
 
-async def test_reports_of_bad_missing_and_good_replicas(pair: Cluster) -> None:
+async def test_reports_of_bad_missing_and_good_replicas(
+    pair: Cluster, mock_clock: MockClock
+) -> None:
     chunk = await stored(pair)
     await pair.one.report(chunk, "bad")
     assert pair.states(chunk) == {"s1-d": "bad", "s2-d": "good"}
@@ -103,7 +107,7 @@ async def test_reports_of_bad_missing_and_good_replicas(pair: Cluster) -> None:
 
 
 async def test_reports_about_unknown_chunks_and_foreign_disks_change_nothing(
-    pair: Cluster,
+    pair: Cluster, mock_clock: MockClock
 ) -> None:
     chunk = await stored(pair)
     await pair.one.report(b"x" * 16, "bad")
@@ -115,7 +119,7 @@ async def test_reports_about_unknown_chunks_and_foreign_disks_change_nothing(
 
 
 async def test_the_loss_of_the_last_good_replica_is_said_aloud(
-    pair: Cluster, expect_log: Callable[[str], None]
+    pair: Cluster, expect_log: Callable[[str], None], mock_clock: MockClock
 ) -> None:
     expect_log("no good replica left")
     chunk = await stored(pair)
@@ -124,7 +128,9 @@ async def test_the_loss_of_the_last_good_replica_is_said_aloud(
     await pair.one.report(chunk, "good")  # so that fsck is satisfied
 
 
-async def test_a_replica_lost_before_its_commit_is_looked_at_after_it(pair: Cluster) -> None:
+async def test_a_replica_lost_before_its_commit_is_looked_at_after_it(
+    pair: Cluster, mock_clock: MockClock
+) -> None:
     inode = await pair.client.make(b"f")
     request = GrantRequest(session=pair.client.session, count=1)
     (grant,) = (await pair.metad.call("meta.grant", request)).grants
@@ -138,7 +144,9 @@ async def test_a_replica_lost_before_its_commit_is_looked_at_after_it(pair: Clus
     assert await pair.kinds(pair.one) == ["verify"]
 
 
-async def test_a_client_that_got_no_bytes_has_the_server_look(pair: Cluster) -> None:
+async def test_a_client_that_got_no_bytes_has_the_server_look(
+    pair: Cluster, mock_clock: MockClock
+) -> None:
     chunk = await stored(pair)
     for disk in ("s1-d", "unknown"):
         request = BadReplica(session=pair.client.session, chunk=chunk, disk=disk, reason="checksum")
@@ -152,7 +160,7 @@ async def test_a_client_that_got_no_bytes_has_the_server_look(pair: Cluster) -> 
         )
 
 
-async def test_a_verified_replica_is_good_again(pair: Cluster) -> None:
+async def test_a_verified_replica_is_good_again(pair: Cluster, mock_clock: MockClock) -> None:
     chunk = await stored(pair)
     await pair.one.report(chunk, "bad")
     await pair.inventory(pair.one, chunk)
@@ -181,14 +189,16 @@ async def test_an_inventory_reveals_what_is_missing_and_what_is_unknown(
     assert pair.states(chunk) == {"s1-d": "bad", "s2-d": "good"}
 
 
-async def test_inventories_of_strangers_are_not_compared(pair: Cluster) -> None:
+async def test_inventories_of_strangers_are_not_compared(
+    pair: Cluster, mock_clock: MockClock
+) -> None:
     stranger = FakeServer(pair.metad, "s9")
     assert await pair.inventory(stranger, b"x" * 16) == []
     pair.one.disk = "s2-d"
     assert await pair.inventory(pair.one, b"x" * 16) == []
 
 
-async def test_results_of_unknown_orders_are_ignored(pair: Cluster) -> None:
+async def test_results_of_unknown_orders_are_ignored(pair: Cluster, mock_clock: MockClock) -> None:
     await pair.one.beat(results=[OrderResult(order_id=1, ok=True)])
 
 
@@ -198,7 +208,7 @@ async def test_a_copied_chunk_is_recent_too(pair: Cluster, mock_clock: MockClock
     mock_clock.jump(100.0)
     await pair.one.beat()
     await pair.other.beat()
-    pair.metad.service.repairer.run_once()
+    await pair.metad.service.repairer.run_once()
     await pair.one.beat()
     assert [order.kind for order in pair.one.orders] == ["copy"]
     await pair.one.obey()

@@ -62,14 +62,14 @@ async def settle(mock_clock: MockClock, seconds: float) -> None:
         await wait_all_tasks_blocked()
 
 
-async def test_hello(pair: Pair) -> None:
+async def test_hello(pair: Pair, mock_clock: MockClock) -> None:
     hello: Hello = await pair.metad.call("metad.hello", Empty())
     assert (hello.service, hello.protocol) == ("metad", PROTOCOL_VERSION)
     assert hello.cluster_id == pair.metad.service.state.cluster_id
 
 
 async def test_a_change_reaches_the_holder_before_the_changer_hears_of_success(
-    pair: Pair, nursery: trio.Nursery
+    pair: Pair, nursery: trio.Nursery, mock_clock: MockClock
 ) -> None:
     inode = await pair.one.make(b"f")
     assert await pair.other.lookup(b"f")
@@ -85,7 +85,7 @@ async def test_a_change_reaches_the_holder_before_the_changer_hears_of_success(
     assert not pair.one.told, "nobody is told of its own changes"
 
 
-async def test_a_name_that_was_absent_is_announced(pair: Pair) -> None:
+async def test_a_name_that_was_absent_is_announced(pair: Pair, mock_clock: MockClock) -> None:
     assert await pair.other.lookup(b"new") is None
     await pair.one.make(b"new")
     assert [(each.what, each.name) for each in pair.other.told if each.name] == [
@@ -93,7 +93,7 @@ async def test_a_name_that_was_absent_is_announced(pair: Pair) -> None:
     ]
 
 
-async def test_who_holds_nothing_is_not_told(pair: Pair) -> None:
+async def test_who_holds_nothing_is_not_told(pair: Pair, mock_clock: MockClock) -> None:
     inode = await pair.one.make(b"f")
     await pair.one.do(SetAttr(inode=inode, mode=0o600))
     assert pair.other.told == []
@@ -128,7 +128,7 @@ async def test_a_session_that_renews_lives_on(pair: Pair, mock_clock: MockClock)
 
 
 async def test_a_broken_stream_blocks_changes_until_it_is_reopened(
-    pair: Pair, nursery: trio.Nursery
+    pair: Pair, nursery: trio.Nursery, mock_clock: MockClock
 ) -> None:
     inode = await pair.one.make(b"f")
     await pair.other.lookup(b"f")
@@ -142,7 +142,7 @@ async def test_a_broken_stream_blocks_changes_until_it_is_reopened(
     assert change.done
 
 
-async def test_replaced_and_closed_sessions_are_gone(pair: Pair) -> None:
+async def test_replaced_and_closed_sessions_are_gone(pair: Pair, mock_clock: MockClock) -> None:
     request = OpenSession(
         host="h", mount_point="/", pid=2, software="t", replaces=[pair.other.session, "unknown"]
     )
@@ -159,7 +159,9 @@ async def test_replaced_and_closed_sessions_are_gone(pair: Pair) -> None:
 # exactly once
 
 
-async def test_a_repeated_batch_is_answered_but_not_executed(pair: Pair) -> None:
+async def test_a_repeated_batch_is_answered_but_not_executed(
+    pair: Pair, mock_clock: MockClock
+) -> None:
     create = Create(parent=ROOT_INODE, name=b"f", mode=0o100644, uid=0, gid=0)
     batch = pair.one.batch(create)
     first = await pair.one.send(batch)
@@ -168,7 +170,7 @@ async def test_a_repeated_batch_is_answered_but_not_executed(pair: Pair) -> None
     assert result.fault is not None and result.fault.code == "exists"
 
 
-async def test_a_batch_that_was_acknowledged_is_refused(pair: Pair) -> None:
+async def test_a_batch_that_was_acknowledged_is_refused(pair: Pair, mock_clock: MockClock) -> None:
     create = Create(parent=ROOT_INODE, name=b"f", mode=0o100644, uid=0, gid=0)
     late = pair.one.batch(create)
     for _ in range(130):  # stored replies are pruned now and then
@@ -177,7 +179,7 @@ async def test_a_batch_that_was_acknowledged_is_refused(pair: Pair) -> None:
         await pair.one.send(late)
 
 
-async def test_a_repeated_batch_has_present_attributes(pair: Pair) -> None:
+async def test_a_repeated_batch_has_present_attributes(pair: Pair, mock_clock: MockClock) -> None:
     batch = pair.one.batch(Create(parent=ROOT_INODE, name=b"f", mode=0o100644, uid=0, gid=0))
     (result,) = await pair.one.send(batch)
     inode = result.attrs[0].inode
@@ -216,7 +218,7 @@ async def test_a_repetition_does_not_overtake_the_announcement(
 
 
 async def test_a_copy_that_arrives_while_the_first_is_under_way(
-    pair: Pair, nursery: trio.Nursery
+    pair: Pair, nursery: trio.Nursery, mock_clock: MockClock
 ) -> None:
     inode = await pair.one.make(b"f")
     await pair.other.lookup(b"f")
@@ -243,14 +245,18 @@ def orphans(pair: Pair) -> list[int]:
     return chunkmap.orphans(pair.metad.db)
 
 
-async def test_an_unlinked_file_that_nobody_has_goes_at_once(pair: Pair) -> None:
+async def test_an_unlinked_file_that_nobody_has_goes_at_once(
+    pair: Pair, mock_clock: MockClock
+) -> None:
     await pair.one.make(b"f")
     await pair.one.do(Unlink(parent=ROOT_INODE, name=b"f"))
     await wait_all_tasks_blocked()
     assert orphans(pair) == []
 
 
-async def test_an_unlinked_file_lives_until_the_last_release(pair: Pair) -> None:
+async def test_an_unlinked_file_lives_until_the_last_release(
+    pair: Pair, mock_clock: MockClock
+) -> None:
     inode = await pair.one.make(b"f")
     await pair.other.lookup(b"f")
     await pair.one.do(Unlink(parent=ROOT_INODE, name=b"f", held=True))
@@ -277,7 +283,7 @@ async def test_the_end_of_its_session_releases_an_unlinked_file(
 # restarts
 
 
-async def test_after_a_restart_sessions_go_on(pair: Pair) -> None:
+async def test_after_a_restart_sessions_go_on(pair: Pair, mock_clock: MockClock) -> None:
     batch = pair.one.batch(Create(parent=ROOT_INODE, name=b"f", mode=0o100644, uid=0, gid=0))
     first = await pair.one.send(batch)
     await pair.metad.restart()
@@ -308,7 +314,9 @@ async def test_after_a_restart_changes_wait_for_those_who_may_have_anything(
     assert change.done and answers, "the other was fenced"
 
 
-async def test_after_a_restart_open_files_are_kept_and_others_go(pair: Pair) -> None:
+async def test_after_a_restart_open_files_are_kept_and_others_go(
+    pair: Pair, mock_clock: MockClock
+) -> None:
     kept = await pair.one.make(b"kept")
     gone = await pair.one.make(b"gone")
     for name in (b"kept", b"gone"):
@@ -352,7 +360,7 @@ async def test_too_much_held_drops_everything(
     metad.crash()
 
 
-async def test_fsck_call(pair: Pair) -> None:
+async def test_fsck_call(pair: Pair, mock_clock: MockClock) -> None:
     await pair.one.make(b"f")
     report: FsckReport = await pair.metad.call("cluster.fsck", FsckRequest())
     assert (report.count, report.inodes, report.dentries) == (0, 2, 1)

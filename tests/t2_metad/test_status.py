@@ -68,7 +68,7 @@ async def test_status(pair: Cluster, mock_clock: MockClock) -> None:
     assert status.chunks.under_replicated == 1, "what is on a dead server does not count"
 
 
-async def test_info_by_path_and_by_inode(pair: Cluster) -> None:
+async def test_info_by_path_and_by_inode(pair: Cluster, mock_clock: MockClock) -> None:
     directory = await pair.client.make(b"d", mode=0o40755)
     inode = await pair.client.make(b"f", parent=directory)
     await pair.client.do(Link(inode=inode, parent=ROOT_INODE, name=b"g"))
@@ -86,14 +86,14 @@ async def test_info_by_path_and_by_inode(pair: Cluster) -> None:
     assert (await pair.info(b"/")).paths == [b"/"]
 
 
-async def test_info_about_an_unlinked_file(pair: Cluster) -> None:
+async def test_info_about_an_unlinked_file(pair: Cluster, mock_clock: MockClock) -> None:
     inode = await pair.client.make(b"f")
     await pair.client.do(Unlink(parent=ROOT_INODE, name=b"f", held=True))
     assert (await pair.info(inode=inode)).paths == []
     await pair.client.do(Release(inode=inode))
 
 
-async def test_info_about_nothing(pair: Cluster) -> None:
+async def test_info_about_nothing(pair: Cluster, mock_clock: MockClock) -> None:
     await pair.client.make(b"f")
     with pytest.raises(NoEntry):
         await pair.info(b"/nothing")
@@ -106,7 +106,7 @@ async def test_info_about_nothing(pair: Cluster) -> None:
             await pair.info(path)
 
 
-async def test_a_server_known_from_the_database_only(pair: Cluster) -> None:
+async def test_a_server_known_from_the_database_only(pair: Cluster, mock_clock: MockClock) -> None:
     await pair.client.store(await pair.client.make(b"f"), 1000)
     await pair.metad.restart(background=False)
     status = await pair.status()
