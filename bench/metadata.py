@@ -9,6 +9,7 @@ per figure.  No network and no FUSE: this is the ceiling for everything above.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import cProfile
 import itertools
 import os
@@ -107,7 +108,12 @@ def fsyncs(directory: Path, seconds: float) -> float:
 async def measure(directory: Path, seconds: float) -> None:
     """All figures."""
     print(f"{'4 KiB append + fdatasync':44}{fsyncs(directory, seconds):12,.0f}/s")
-    db = open_database(f"sqlite://{directory}/db")
+    with contextlib.closing(open_database(f"sqlite://{directory}/db")) as db:
+        await measure_database(db, seconds)
+
+
+async def measure_database(db: Database, seconds: float) -> None:
+    """The figures of metad."""
     stored = sessions.StoredSession(SESSION, "host", "/mnt", 1, "0", 0)
     await db.write(lambda: sessions.open_session(db, stored))
     client, names = Client(db), (b"%d" % number for number in itertools.count())
@@ -116,7 +122,6 @@ async def measure(directory: Path, seconds: float) -> None:
     inode = made.reply.results[0].attrs[0].inode
     await mutations(db, client, names, inode, seconds)
     reads(db, seconds)
-    db.close()
 
 
 async def mutations(

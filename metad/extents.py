@@ -31,6 +31,14 @@ _REFER = (
     "state = CASE WHEN refs + ?1 = 0 THEN 'dead' ELSE state END, "
     "dead_since_ns = CASE WHEN refs + ?1 = 0 THEN ?2 ELSE dead_since_ns END WHERE id = ?3"
 )
+_BEYOND = "FROM extent WHERE inode = ?1 AND offset >= ?2"
+_DEREFER_BEYOND = (
+    "UPDATE chunk SET refs = refs - n, "
+    "state = CASE WHEN refs = n THEN 'dead' ELSE state END, "
+    "dead_since_ns = CASE WHEN refs = n THEN ?3 ELSE dead_since_ns END FROM "
+    f"(SELECT chunk AS lost, count(*) AS n {_BEYOND} AND chunk IS NOT NULL GROUP BY chunk) "
+    "WHERE id = lost"
+)
 
 
 def extents_between(db: Database, inode: int, start: int, end: int) -> list[Extent]:
@@ -62,11 +70,18 @@ def lay_extents(db: Database, inode: int, extents: Iterable[Extent], now_ns: int
 
 
 def truncate_extents(db: Database, inode: int, size: int, now_ns: int) -> None:
-    """Forget the bytes from `size` on; a file that grows again later has a hole there."""
-    refs: Counter[bytes] = Counter()
-    removed = _cut(db, inode, size, FILE_MAX_BYTES, refs)
+    """Forget the bytes from `size` on; a file that grows again later has a hole there.
+
+    Whole extents go by a few statements for all of them, because a big file has very many.
+    """
+    beyond = (inode, size)
+    ((removed,),) = db.read(f"SELECT coalesce(sum(length), 0) {_BEYOND}", beyond)
     if removed:
-        _settle(db, inode, -removed, refs, now_ns)
+        db.change(_DEREFER_BEYOND, (*beyond, now_ns))
+        db.change(f"DELETE {_BEYOND}", beyond)
+    refs: Counter[bytes] = Counter()  # stays empty: a trimmed extent still names its chunk
+    removed += _cut(db, inode, size, FILE_MAX_BYTES, refs)
+    _settle(db, inode, -removed, refs, now_ns)
 
 
 def _cut(db: Database, inode: int, start: int, end: int, refs: Counter[bytes]) -> int:

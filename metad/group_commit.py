@@ -74,7 +74,9 @@ class GroupCommitter:
             self._run_inline()
         elif not self._busy:
             self._busy = True
-            self._soon()
+            # Whoever else is about to run in this pass of the loop joins the group.
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            self._next_group()
         await waiting.done.wait()
         assert waiting.result is not None
         result: T = waiting.result.unwrap()
@@ -97,10 +99,6 @@ class GroupCommitter:
 
     # -- on the loop's thread -------------------------------------------------------------------
 
-    def _soon(self) -> None:
-        # Not at once: whoever else is about to run in this pass of the loop joins the group.
-        trio.lowlevel.current_trio_token().run_sync_soon(self._next_group)
-
     def _next_group(self) -> None:
         group = self._take()
         if not group:  # close() was faster
@@ -110,7 +108,10 @@ class GroupCommitter:
             self._committed(group, problem)
             return
         if self._thread is None:
-            self._thread = threading.Thread(target=self._commit_forever, name="metad-commit")
+            # A daemon thread: a metad that crashes must end, not wait for orders that never come.
+            self._thread = threading.Thread(
+                target=self._commit_forever, name="metad-commit", daemon=True
+            )
             self._thread.start()
         self._orders.put((trio.lowlevel.current_trio_token(), group))
 
@@ -140,7 +141,8 @@ class GroupCommitter:
     def _committed(self, group: _Group, problem: DFSError | None) -> None:
         self._resolve(group, problem)
         if self._waiting:
-            self._soon()
+            # Not at once, so that those who were just answered can join with what they do next.
+            trio.lowlevel.current_trio_token().run_sync_soon(self._next_group)
         else:
             self._busy = False
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from dfswire.errors import InputOutput, NoEntry, NoSpace, Unavailable
 from metad.database import Database, open_database
@@ -343,3 +344,11 @@ def test_acknowledged_rows_survive_a_crash(tmp_path: Path) -> None:
     assert len(acknowledged) > 50
     assert acknowledged <= set(names(db))
     db.close()
+
+
+def test_a_process_that_fails_ends(tmp_path: Path) -> None:
+    failing = CRASHING.replace("os._exit(7)", "raise SystemExit(5)")
+    command = [sys.executable, "-c", failing, f"sqlite://{tmp_path}/db", ADD]
+    process = subprocess.run(command, capture_output=True, check=False, timeout=30)
+    assert process.returncode == 1
+    assert b"SystemExit" in process.stderr
