@@ -58,11 +58,14 @@ cat <<EOF
 
 Running: one metad, three chunkds, and a mount on ./mnt.  Every chunk has two replicas.  Try
 
-    cp -r docs mnt/ && ls -l mnt/docs     it is an ordinary directory
-    $dfs status --dir .demo        servers, capacity, redundancy
-    $dfs info mnt/demo/proof       where a file's bytes are
+    cp -r docs mnt/ && ls -l mnt/docs   it is an ordinary directory
+    $dfs status               servers, capacity, redundancy
+    $dfs info mnt/demo/proof  where the bytes of a file are
+    make demo-stop                      stops it; the data stays in .demo
+    make demo                           starts what is missing, and finds the data again
+
+A server may die:
+
     kill -9 \$(grep -o '"pid":[0-9]*' .demo/run/chunkd1.pid | cut -d: -f2)
-    sha256sum mnt/demo/proof              a server died; the data is still there
-    make demo                             starts what is missing
-    make demo-stop                        stops; the data stays in .demo
+    sha256sum mnt/demo/proof
 EOF

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from dfsmount.cli.cluster import AsJson, Directory, Url, ask, find_metad
 from dfsmount.cli.mounts import mount_of
-from dfsmount.cli.output import console, path_text, plain, show_json
+from dfsmount.cli.output import console, path_text, plain, plain_table, show_json
 from dfswire.cluster import ChunkInfo, ExtentInfo, InfoReply, InfoRequest, ReplicaInfo
 from dfswire.errors import UsageError
 
@@ -82,7 +82,7 @@ def show(reply: InfoReply) -> None:
 
 
 def _extents(extents: list[ExtentInfo], numbers: dict[bytes, int]) -> Table:
-    table = Table("offset", "length", "where", title="extents", title_justify="left")
+    table = plain_table("offset", "length", "where")
     for extent in extents:
         where = (
             f"chunk {numbers.get(extent.chunk, extent.chunk.hex())}, from {extent.chunk_offset}"
@@ -94,7 +94,7 @@ def _extents(extents: list[ExtentInfo], numbers: dict[bytes, int]) -> Table:
 
 
 def _chunks(chunks: list[ChunkInfo], numbers: dict[bytes, int]) -> Table:
-    table = Table("", "chunk", "length", "replicas", title="chunks", title_justify="left")
+    table = plain_table("", "chunk", "length", "replicas")
     for chunk in chunks:
         replicas = "\n".join(_replica(replica) for replica in chunk.replicas)
         number = str(numbers[chunk.chunk])

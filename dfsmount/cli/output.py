@@ -11,8 +11,10 @@ from typing import Any
 
 import msgspec
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.filesize import decimal
+from rich.table import Table
 
 PIPE_WIDTH_COLUMNS = 200  # nothing is cut off when the reader is grep
 
@@ -26,6 +28,11 @@ def console() -> Console:
     """Where tables go: as wide as the terminal, or wide when there is none."""
     screen = Console(highlight=False)
     return screen if screen.is_terminal else Console(highlight=False, width=PIPE_WIDTH_COLUMNS)
+
+
+def plain_table(*headings: str) -> Table:
+    """A table without a frame: it can be read, copied, and taken apart with awk."""
+    return Table(*headings, box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
 
 
 def show_json(value: Any) -> None:

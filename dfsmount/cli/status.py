@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from dfsmount.cli.cluster import AsJson, Directory, Url, ask, find_metad
-from dfsmount.cli.output import console, show_json, size
+from dfsmount.cli.output import console, plain_table, show_json, size
 from dfswire.cluster import ClusterStatus, ServerStatus
 from dfswire.messages import Empty
 
@@ -71,7 +71,7 @@ def show(reply: ClusterStatus, worries: list[str]) -> None:
 
 def server_table(servers: list[ServerStatus]) -> Table:
     """One line for each server."""
-    table = Table()
+    table = plain_table()
     for heading in ("server", "address", "state", "place", "host", "chunks", "used", "free"):
         numeric = heading in ("chunks", "used", "free")
         table.add_column(heading, justify="right" if numeric else "left")
