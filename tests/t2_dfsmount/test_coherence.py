@@ -150,7 +150,6 @@ async def test_an_own_operation_in_the_directory_is_not_waited_for(
     kernel.gate.set()
 
 
-@pytest.mark.usefixtures("autojump_clock")
 async def test_patience_with_the_kernel_ends(
     nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:

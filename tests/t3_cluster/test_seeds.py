@@ -173,8 +173,8 @@ class Nemesis:
     async def spoil(self) -> None:
         await self._cluster.until(fully_replicated, HEAL_WITHIN_S)
         store = self._cluster.stores[self._spoilt]
-        if store.files:
-            chunk = self._rng.choice(sorted(store.files))
+        if chunks := sorted(chunk for chunk, file in store.files.items() if file.content):
+            chunk = self._rng.choice(chunks)
             self._rng.choice([store.corrupt, store.truncate, store.drop])(chunk)
 
 
