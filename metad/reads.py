@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import trio
 
-from dfswire.messages import Attr, ChunkGrant, ChunkLocation, Replica
+from dfswire.messages import CHUNK_ID_BYTES, Attr, ChunkGrant, ChunkLocation, Replica
 from dfswire.metadata import (
     AttrReply,
     GrantReply,
@@ -30,7 +30,6 @@ from metad.clients import Clients
 from metad.placement import capacity_bytes, choose_for_grant, spare_bytes
 from metad.state import State
 
-CHUNK_ID_BYTES = 16
 INODES_FREE = 1 << 40  # there is no limit but the disk of the database; df -i wants a number
 INODES_COUNTED_EVERY_S = 30.0  # counting reads the whole table
 
