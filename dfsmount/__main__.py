@@ -28,7 +28,7 @@ from dfswire.client import Client
 from dfswire.cluster import Hello
 from dfswire.daemon import notify, setup_logging, software_version
 from dfswire.errors import DFSError, ProtocolError, Unavailable, UsageError
-from dfswire.messages import Empty
+from dfswire.messages import PROTOCOL_VERSION, Empty
 from dfswire.metadata import OpenSession, SessionGrant
 
 log = logging.getLogger(__name__)
@@ -127,6 +127,11 @@ async def check_metad(client: Client, address: str) -> None:
         ) from None
     if hello.service != "metad":
         raise UsageError(f"at {address} is a {hello.service}, not a metad")
+    if hello.protocol != PROTOCOL_VERSION:
+        raise UsageError(
+            f"the metad at {address} (dfs {hello.software}) speaks version {hello.protocol} of the "
+            f"protocol, this mount speaks {PROTOCOL_VERSION}; install the same release on both"
+        )
 
 
 async def _serve(config: MountConfig, file_system: FileSystem) -> None:

@@ -27,7 +27,7 @@ from dfsmount.metaclient import MetaClient
 from dfsmount.mutations import Mutations
 from dfsmount.openfiles import Octets, OpenFiles
 from dfsmount.session import Session
-from dfswire.errors import FileTooBig, NameTooLong, NoAttribute, NoEntry
+from dfswire.errors import FileTooBig, NameTooLong, NoAttribute, NoEntry, NotSupported
 from dfswire.messages import FILE_MAX_BYTES, NAME_MAX_BYTES, SYMLINK_MAX_BYTES, Attr, DirEntry
 from dfswire.metadata import StatfsReply
 from dfswire.operations import (
@@ -220,15 +220,15 @@ class Vfs:
         return self._overlaid(attrs[0])
 
     async def setxattr(self, inode: int, name: bytes, value: bytes, flags: int = 0) -> None:
-        operation = SetXattr(inode=inode, name=name, value=value, flags=flags)
+        operation = SetXattr(inode=inode, name=_check_xattr(name), value=value, flags=flags)
         await self._change_xattr(operation)
 
     async def removexattr(self, inode: int, name: bytes) -> None:
-        await self._change_xattr(RemoveXattr(inode=inode, name=name))
+        await self._change_xattr(RemoveXattr(inode=inode, name=_check_xattr(name)))
 
     async def getxattr(self, inode: int, name: bytes) -> bytes:
         values = await self._xattrs(inode)
-        if name not in values:
+        if _check_xattr(name) not in values:
             raise NoAttribute(f"inode {inode} has no {name!r}")
         return values[name]
 
@@ -389,6 +389,17 @@ class Vfs:
 def _check_size(size: int) -> None:
     if size > FILE_MAX_BYTES:
         raise FileTooBig(f"files end at {FILE_MAX_BYTES} bytes")
+
+
+def _check_xattr(name: bytes) -> bytes:
+    """Refuse ACLs and whatever else has a meaning that nobody here would enforce.
+
+    An ACL that were merely stored would protect nothing, and `cp -a`, content with having set it,
+    would not set the mode any more.
+    """
+    if name.startswith(b"system."):
+        raise NotSupported(f"no attributes like {name!r}")
+    return name
 
 
 def _check_name(name: bytes) -> bytes:

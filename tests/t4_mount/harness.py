@@ -130,6 +130,14 @@ class LiveMount:
         if self._launch is not None and self._launch.process.poll() is None:
             self._launch.process.send_signal(signal.SIGKILL)
 
+    def clear(self) -> None:
+        """After `kill`: wait for the process, and take the dead mount away."""
+        assert self._launch is not None
+        self._launch.process.wait()
+        self._launch = None
+        while (left := mount_at(self.point)) is not None:
+            unmount(left, lazy=True)
+
     def restart(self) -> None:
         """Unmount and mount again: nothing stays cached, everything dirty is stored."""
         self.stop()

@@ -193,6 +193,21 @@ def test_xattrs_created_or_replaced_only(here: Path) -> None:
     assert os.getxattr(path, "user.x") == b"2"
 
 
+def test_access_control_lists_are_refused(here: Path) -> None:
+    """Nothing would enforce them."""
+    path = here / "f"
+    path.touch()
+    for name in ("system.posix_acl_access", "system.posix_acl_default"):
+        for action in (
+            lambda name=name: os.setxattr(here, name, bytes.fromhex("02000000")),
+            lambda name=name: os.getxattr(here, name),
+        ):
+            with pytest.raises(OSError) as caught:
+                action()
+            assert caught.value.errno in (errno.EOPNOTSUPP, errno.EINVAL)
+    assert os.listxattr(path) == []
+
+
 def test_permissions_hold_for_another_user(here: Path) -> None:
     here.chmod(0o755)
     (here / "secret").write_bytes(b"secret")

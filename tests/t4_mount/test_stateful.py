@@ -31,7 +31,13 @@ COMPARE_EVERY = 7  # steps; a comparison reads everything
 DESCRIPTORS = 4
 
 names = st.sampled_from(["a", "b", "c"])
-paths = st.lists(names, min_size=1, max_size=3).map("/".join)
+any_paths = st.lists(names, min_size=1, max_size=3).map("/".join)
+# Mostly what is there at this moment, else most operations would end with ENOENT or ENOTDIR.
+existing = st.runner().flatmap(lambda machine: st.sampled_from(machine.existing()))
+files = st.runner().flatmap(lambda machine: st.sampled_from(machine.existing(files=True)))
+below = st.builds("{}/{}".format, existing, names)
+paths = st.one_of(any_paths, existing, existing, below)
+file_paths = st.one_of(any_paths, files, files)
 # Around the limits of inline data, checksum blocks and pages.
 sizes = st.one_of(
     st.integers(0, 20),
@@ -79,7 +85,16 @@ class Names(RuleBasedStateMachine):
         self.fill += 1
         return (b"%d;" % self.fill * size)[:size]
 
-    @rule(view=st.integers(0, 1), path=paths, offset=offsets, size=sizes, flags=extra_flags)
+    def existing(self, files: bool = False) -> list[str]:
+        """Paths that exist, those of regular files only if asked; never an empty list."""
+        found = [
+            str(path.relative_to(self.plain))
+            for path in sorted(self.plain.rglob("*"))
+            if not files or (path.is_file() and not path.is_symlink())
+        ]
+        return found or ["a"]
+
+    @rule(view=st.integers(0, 1), path=file_paths, offset=offsets, size=sizes, flags=extra_flags)
     def write_file(self, view: int, path: str, offset: int, size: int, flags: int) -> None:
         data = self.bytes(size)
 
@@ -92,11 +107,11 @@ class Names(RuleBasedStateMachine):
 
         self.both(view, action)
 
-    @rule(view=st.integers(0, 1), path=paths)
+    @rule(view=st.integers(0, 1), path=file_paths)
     def read_file(self, view: int, path: str) -> None:
         self.both(view, lambda root: (root / path).read_bytes())
 
-    @rule(view=st.integers(0, 1), path=paths, size=sizes)
+    @rule(view=st.integers(0, 1), path=file_paths, size=sizes)
     def truncate(self, view: int, path: str, size: int) -> None:
         self.both(view, lambda root: os.truncate(root / path, size))
 
@@ -192,14 +207,15 @@ class OneMount(Names):
         self.remounted = False
 
     def with_descriptor(self, slot: int, action: Callable[[int], Any]) -> None:
-        """Do it with both descriptors of a slot; the outcomes must be the same."""
-        descriptors = self.open_files[slot]
-        if descriptors is None:
+        """Do it with the descriptors of an open file; the outcomes must be the same."""
+        used = [each for each in self.open_files if each is not None]
+        if not used:
             return
+        descriptors = used[slot % len(used)]
         mine, theirs = (outcome(lambda it=it: action(it)) for it in descriptors)
         assert mine == theirs, f"{mine} instead of {theirs}"
 
-    @rule(slot=slots, path=paths, flags=access, extra=extra_flags, mode=modes)
+    @rule(slot=slots, path=file_paths, flags=access, extra=extra_flags, mode=modes)
     def open_file(self, slot: int, path: str, flags: int, extra: int, mode: int) -> None:
         self.close_file(slot)
         mine = outcome(lambda: os.open(self.roots[0] / path, flags | extra, mode))
@@ -211,8 +227,10 @@ class OneMount(Names):
 
     @rule(slot=slots)
     def close_file(self, slot: int) -> None:
-        self.with_descriptor(slot, os.close)
-        self.open_files[slot] = None
+        if (descriptors := self.open_files[slot]) is not None:
+            self.open_files[slot] = None
+            assert outcome(lambda: os.close(descriptors[0])) == ("ok", None)
+            os.close(descriptors[1])
 
     @rule(slot=slots, offset=offsets, size=sizes)
     def write_at(self, slot: int, offset: int, size: int) -> None:
@@ -281,7 +299,7 @@ def _run(machine: Callable[[], RuleBasedStateMachine], examples: int, steps: int
 def test_one_mount_behaves_like_a_local_directory(cluster: LiveCluster, tmp_path: Path) -> None:
     mount = cluster.mount("stateful")
     try:
-        _run(lambda: OneMount([mount], tmp_path), examples=12, steps=60)
+        _run(lambda: OneMount([mount], tmp_path), examples=15, steps=60)
     finally:
         mount.stop()
         cluster.mounts.remove(mount)
@@ -290,4 +308,4 @@ def test_one_mount_behaves_like_a_local_directory(cluster: LiveCluster, tmp_path
 def test_two_mounts_behave_like_one_local_directory(
     mount_a: LiveMount, mount_b: LiveMount, tmp_path: Path
 ) -> None:
-    _run(lambda: TwoMounts([mount_a, mount_b], tmp_path), examples=12, steps=50)
+    _run(lambda: TwoMounts([mount_a, mount_b], tmp_path), examples=15, steps=60)
