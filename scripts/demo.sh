@@ -59,8 +59,8 @@ cat <<EOF
 Running: one metad, three chunkds, and a mount on ./mnt.  Every chunk has two replicas.  Try
 
     cp -r docs mnt/ && ls -l mnt/docs   it is an ordinary directory
-    $dfs status               servers, capacity, redundancy
-    $dfs info mnt/demo/proof  where the bytes of a file are
+    $dfs status                servers, capacity, redundancy
+    $dfs info mnt/demo/proof   where the bytes of a file are
     make demo-stop                      stops it; the data stays in .demo
     make demo                           starts what is missing, and finds the data again
 

@@ -49,5 +49,5 @@ def show(report: FsckReport) -> None:
     typer.echo(
         f"checked {report.inodes} inodes, {report.dentries} names, {report.extents} extents, "
         f"{report.chunks} chunks, {report.replicas} replicas, {report.orphans} orphans: "
-        + (f"{report.count} findings" if report.count else "no findings")
+        + (f"findings: {report.count}" if report.count else "no findings")
     )

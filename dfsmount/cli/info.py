@@ -72,12 +72,14 @@ def show(reply: InfoReply) -> None:
     attr = reply.attr
     for path in reply.paths:
         screen.print(f"path     {path_text(path)}", markup=False)
-    screen.print(f"inode    {attr.inode}, {stat.filemode(attr.mode)}, {attr.nlink} names")
+    screen.print(f"inode    {attr.inode}, {stat.filemode(attr.mode)}, names: {attr.nlink}")
     screen.print(f"size     {attr.size} bytes, {attr.allocated_bytes} of them allocated")
     numbers = {chunk.chunk: number for number, chunk in enumerate(reply.chunks, start=1)}
     if reply.extents:
+        screen.print()
         screen.print(_extents(reply.extents, numbers))
     if reply.chunks:
+        screen.print()
         screen.print(_chunks(reply.chunks, numbers))
 
 

@@ -40,8 +40,8 @@ def worries_of(reply: ClusterStatus) -> list[str]:
         if disk.failed
     ]
     found = [
-        (chunks.lost, f"{chunks.lost} chunks are lost: no server that is up has a good replica"),
-        (chunks.under_replicated, f"{chunks.under_replicated} chunks have too few replicas"),
+        (chunks.lost, f"lost chunks (no server that is up has a good replica): {chunks.lost}"),
+        (chunks.under_replicated, f"chunks with too few replicas: {chunks.under_replicated}"),
         (away, f"not up: {', '.join(away)}"),
         (failed, f"failed disks: {', '.join(failed)}"),
         (not reply.servers, "there are no servers"),
@@ -53,6 +53,7 @@ def show(reply: ClusterStatus, worries: list[str]) -> None:
     """The status for people."""
     screen = console()
     screen.print(server_table(reply.servers))
+    screen.print()
     chunks = reply.chunks
     spread = ", ".join(
         f"{count} with {copies}" for copies, count in enumerate(chunks.by_replicas) if count
@@ -60,7 +61,7 @@ def show(reply: ClusterStatus, worries: list[str]) -> None:
     lines = [
         ("cluster", f"{reply.cluster_id}, version {reply.software}, {reply.replicas} replicas"),
         ("capacity", f"{size(reply.used_bytes)} used, {size(reply.free_bytes)} free"),
-        ("files", f"{reply.inodes} inodes, {len(reply.sessions)} mounts"),
+        ("files", f"inodes: {reply.inodes}, mounts: {len(reply.sessions)}"),
         ("chunks", f"{chunks.total} ({size(chunks.bytes)})" + (f": {spread}" if spread else "")),
         ("health", "; ".join(worries) or "good"),
     ]

@@ -40,7 +40,7 @@ def test_findings(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
     assert run(monkeypatch, 3)[0] == 1
     shown = capsys.readouterr().out
     assert "nlink: inode 7: is 2, should be 1\n... and 2 more" in shown
-    assert shown.endswith("3 findings\n")
+    assert shown.endswith("findings: 3\n")
 
 
 def test_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -32,7 +32,7 @@ def test_by_path_without_a_mount(
     assert asked == [("h:1", "cluster.info", InfoRequest(path=b"/a b"))]
     shown = capsys.readouterr().out
     assert "path     /[x]\\xff" in shown
-    assert "inode    9, -rw-r--r--, 2 names" in shown
+    assert "inode    9, -rw-r--r--, names: 2" in shown
     assert "in metadata" in shown
     assert "chunk 1, from 1" in shown
     assert "server down" in shown

@@ -54,8 +54,8 @@ def test_a_healthy_cluster_for_people(
         (cluster(server(), server("down", port=2)), "not up: 127.0.0.1:2"),
         (cluster(server("suspect")), "not up: 127.0.0.1:1"),
         (cluster(server(failed=True)), "failed disks: /d1 on 127.0.0.1:1"),
-        (cluster(server(), under=1), "1 chunks have too few replicas"),
-        (cluster(server(), lost=1), "1 chunks are lost"),
+        (cluster(server(), under=1), "too few replicas: 1"),
+        (cluster(server(), lost=1), "lost chunks (no server that is up has a good replica): 1"),
         (cluster(), "there are no servers"),
     ],
 )
