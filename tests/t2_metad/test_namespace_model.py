@@ -138,19 +138,25 @@ class Real:
             inode = attr.inode
         return inode
 
+    def parent(self, path: Path) -> int:
+        """The directory of a path, found as the kernel does before it asks for the operation."""
+        found = lookup(self.world.db, self.resolve(path[:-1]), b".")
+        assert found is not None
+        return found.inode
+
     def do(self, kind: type[Operation], path: Path) -> None:
-        self.world.do(kind(parent=self.resolve(path[:-1]), name=path[-1]))
+        self.world.do(kind(parent=self.parent(path), name=path[-1]))
 
     def link(self, old: Path, new: Path) -> None:
-        inode, parent = self.resolve(old), self.resolve(new[:-1])
+        inode, parent = self.resolve(old), self.parent(new)
         self.world.do(Link(inode=inode, parent=parent, name=new[-1]))
 
     def rename(self, old: Path, new: Path, flags: int = 0) -> None:
         self.world.do(
             Rename(
-                parent=self.resolve(old[:-1]),
+                parent=self.parent(old),
                 name=old[-1],
-                new_parent=self.resolve(new[:-1]),
+                new_parent=self.parent(new),
                 new_name=new[-1],
                 flags=flags,
             )
@@ -158,9 +164,9 @@ class Real:
 
     def apply(self, verb: str, path: Path, *more: Path) -> None:
         if verb == "mkdir":
-            self.world.mkdir(path[-1], self.resolve(path[:-1]))
+            self.world.mkdir(path[-1], self.parent(path))
         elif verb == "create":
-            self.world.make(path[-1], self.resolve(path[:-1]))
+            self.world.make(path[-1], self.parent(path))
         elif verb in ("unlink", "rmdir"):
             self.do(Unlink if verb == "unlink" else RmDir, path)
         elif verb == "link":
