@@ -50,7 +50,8 @@ class Executed:
 def execute(db: Database, batch: Batch, now_ns: int) -> Executed:
     """Run a batch in the caller's transaction, unless that was done before.
 
-    An operation that fails is undone alone and has its Fault in the reply.  Raises SessionLost;
+    An operation that fails is undone alone and has its Fault in the reply.  Each has a nanosecond
+    of its own, from `now_ns` on, so that ctimes tell the order of results.  Raises SessionLost;
     Stale for a late copy of a batch whose reply the client has.
     """
     acknowledged = sessions.acknowledged(db, batch.session)
@@ -63,7 +64,10 @@ def execute(db: Database, batch: Batch, now_ns: int) -> Executed:
     if batch.sequence <= acknowledged:
         raise Stale(f"batch {batch.sequence} was answered long ago")
     effects = Effects()
-    results = [_result(db, op, batch.session, now_ns, effects) for op in batch.operations]
+    results = [
+        _result(db, op, batch.session, now_ns + index, effects)
+        for index, op in enumerate(batch.operations)
+    ]
     reply = BatchReply(results=results)
     db.change(
         "INSERT INTO applied VALUES (?, ?, ?)",

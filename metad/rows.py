@@ -136,3 +136,10 @@ def is_directory(attr: Attr) -> bool:
 def is_regular(attr: Attr) -> bool:
     """Is it a file with contents?"""
     return stat.S_ISREG(attr.mode)
+
+
+def last_ctime_ns(db: Database) -> int:
+    """The largest ctime of all inodes.  Reads the whole table: for the start only."""
+    row = db.read_one("SELECT max(ctime_ns) FROM inode")
+    latest: int = row[0] if row else 0
+    return latest

@@ -18,7 +18,7 @@ from dfswire.cluster import ClusterStatus, FsckReport, FsckRequest, Hello, InfoR
 from dfswire.daemon import software_version
 from dfswire.dispatch import BodySource, Handler
 from dfswire.messages import PROTOCOL_VERSION, Empty
-from metad import fsck, machines, status
+from metad import fsck, machines, rows, status
 from metad.clients import Clients
 from metad.config import MetadConfig
 from metad.database import Database, setting
@@ -31,7 +31,7 @@ from metad.reclaim import Reclaimer, ReclaimLimits
 from metad.repair import Repairer, RepairLimits
 from metad.reports import Reports
 from metad.servers import Servers
-from metad.state import State
+from metad.state import FileClock, State
 
 ORDER_ID_BITS = 48  # random start: a result meant for an order of an earlier metad fits no other
 
@@ -48,7 +48,7 @@ class Service:
             ReclaimLimits(config.reclaim_grace_s, config.gone_after_s),
             interval_s=config.maintenance_s,
             clock=state.clock,
-            now_ns=state.now_ns,
+            now_ns=state.wall_ns,
         )
         self.repairer = Repairer(
             state.db,
@@ -146,7 +146,8 @@ def create_service(
         cluster_id=cluster_id,
         software=software_version(),
         clock=clock,
-        now_ns=now_ns,
+        now_ns=FileClock(now_ns, rows.last_ctime_ns(db)),
+        wall_ns=now_ns,
         rng=rng,
         leases=Leases(config.fence_s, config.held_inodes_max),
         streams=EventStreams(config.sign_of_life_s),

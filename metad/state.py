@@ -10,6 +10,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from dfswire.operations import BATCH_MAX_OPERATIONS
 from metad.config import MetadConfig
 from metad.database import Database
 from metad.events import EventStreams
@@ -17,9 +18,30 @@ from metad.leases import Leases
 from metad.servers import Servers
 
 
+class FileClock:
+    """The time of day for files, made to grow: clients take the larger ctime for the newer one.
+
+    Every answer is later than the one before by at least the operations of a batch, each of which
+    has its own nanosecond, whatever the system's clock does meanwhile.  `after_ns` is the last time
+    that an earlier metad has used.
+    """
+
+    def __init__(self, now_ns: Callable[[], int], after_ns: int = 0) -> None:
+        self._now_ns = now_ns
+        self._last_ns = after_ns
+
+    def __call__(self) -> int:
+        self._last_ns = max(self._now_ns(), self._last_ns + BATCH_MAX_OPERATIONS)
+        return self._last_ns
+
+
 @dataclass(frozen=True)
 class State:
-    """`clock` gives monotonic seconds (leases, timeouts), `now_ns` the time of day (file times)."""
+    """Three clocks: `clock` gives monotonic seconds (leases, timeouts), `now_ns` the time of files
+    and grants, which only grows, `wall_ns` the time of day (grace periods).  After the system's
+    clock was set back `now_ns` runs ahead of `wall_ns` for a while: graces are longer then, not
+    shorter.
+    """
 
     db: Database
     config: MetadConfig
@@ -27,6 +49,7 @@ class State:
     software: str
     clock: Callable[[], float]
     now_ns: Callable[[], int]
+    wall_ns: Callable[[], int]
     rng: random.Random  # ids too: the system's source unless a simulation wants to repeat itself
     leases: Leases
     streams: EventStreams

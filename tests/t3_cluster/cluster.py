@@ -58,14 +58,14 @@ class Cluster:
         self.faults = Faults()  # of the clients' connections
         self.network = DirectTransport({}, nursery=nursery)
         self._nursery = nursery
-        self._database = open_database("sqlite://", inline=True)
+        self._wall_ns = 1_700_000_000 * 10**9
+        self._database = open_database("sqlite://", inline=True, now_ns=self.now_ns)
         self._config = MetadConfig(
             url="sqlite://",
             replicas=replicas,
             chunk_size_bytes=CHUNK_SIZE_BYTES,
             reclaim_grace_s=60.0,
         )
-        self._wall_ns = 1_700_000_000 * 10**9
         self.stores = [
             MemoryChunkStore(f"disk{number}", now=trio.current_time) for number in range(servers)
         ]
