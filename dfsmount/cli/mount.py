@@ -14,7 +14,7 @@ from dfsmount.cli.launch import Launch
 from dfsmount.cli.lifecycle import START_TIMEOUT_S, UNMOUNT_TIMEOUT_S, mount_command
 from dfsmount.cli.mounts import location, mount_at, mount_process, unmount
 from dfsmount.cli.output import say
-from dfsmount.cli.processes import wait_end
+from dfsmount.cli.processes import handle_of, identity_of, wait_end
 from dfswire.errors import UsageError
 
 
@@ -62,12 +62,10 @@ def umount(
     found = mount_at(directory) or mount_at(directory.resolve())
     if found is None:
         raise UsageError(f"{directory} is not a dfs mount")
-    pid = mount_process(found.point)
+    identity = identity_of(mount_process(found.point))
     with contextlib.ExitStack() as cleanup:
-        # Opened before unmounting: afterwards the number may soon be somebody else's.
-        handle = os.pidfd_open(pid) if pid else None
-        if handle is not None:
-            cleanup.callback(os.close, handle)
+        # Before unmounting: afterwards the pid may soon be somebody else's.
+        handle = cleanup.enter_context(handle_of(identity)) if identity else None
         unmount(found, lazy=lazy)
         if lazy:
             return
@@ -75,6 +73,6 @@ def umount(
             say(f"no process serves {found.point}; what it had not stored yet is lost")
         elif not wait_end(handle, UNMOUNT_TIMEOUT_S):
             raise UsageError(
-                f"{found.point} is unmounted, but process {pid} still stores its data "
+                f"{found.point} is unmounted, but its process still stores data "
                 f"after {UNMOUNT_TIMEOUT_S:g} s; is the cluster reachable?"
             )

@@ -31,7 +31,7 @@ class Identity(msgspec.Struct, frozen=True):
 
 
 def identity_of(pid: int, mount_point: str = "") -> Identity | None:
-    """The identity of a live process, or None when there is none (or only its corpse)."""
+    """The identity of a live process, or None when there is none (or only its corpse; or pid 0)."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text("ascii", "replace")
     except (FileNotFoundError, ProcessLookupError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -102,3 +103,15 @@ def test_the_name_of_a_process_may_contain_anything(
     identity = identity_of(7)
     assert identity is not None
     assert identity.start_ticks == 22  # proc(5): field 22 is the start time
+
+
+def test_one_that_ends_by_itself_meanwhile(
+    sleeper: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    identity = identity_of(sleeper.pid)
+    assert identity is not None
+    with handle_of(identity) as handle:
+        sleeper.kill()
+        sleeper.wait()
+        monkeypatch.setattr(processes, "handle_of", lambda _: contextlib.nullcontext(handle))
+        assert stop(identity, grace_s=10) == ["stopped"]
