@@ -30,7 +30,9 @@ class AttrCache:
         self._xattrs: dict[int, dict[bytes, bytes]] = {}
         self._clock = 0
         self._asking = 0
+        self._complete: set[int] = set()  # directories all of whose names are known
         self._forgotten: dict[int, int] = {}  # inode -> clock of its last invalidation
+        self._renamed: dict[int, int] = {}  # directory -> clock of this client's last change in it
         self._dropped = 0
 
     @contextmanager
@@ -43,6 +45,7 @@ class AttrCache:
             self._asking -= 1
             if not self._asking:
                 self._forgotten.clear()
+                self._renamed.clear()
 
     def is_current(self, inode: int, token: int) -> bool:
         """May an answer about this inode, asked for at `token`, be kept?"""
@@ -56,8 +59,10 @@ class AttrCache:
     def child(self, parent: int, name: bytes) -> tuple[bool, int | None]:
         """(known, inode); a known name without inode does not exist."""
         names = self._names.get(parent)
-        if names is None or name not in names or not self._valid():
+        if not self._valid():
             return False, None
+        if names is None or name not in names:
+            return parent in self._complete, None
         return True, names[name]
 
     def target(self, inode: int) -> bytes | None:
@@ -87,7 +92,25 @@ class AttrCache:
             self._attrs.pop(attr.inode, None)
 
     def put_name(self, parent: int, name: bytes, inode: int | None, token: int) -> None:
-        """Keep what a name stands for; None: it does not exist."""
+        """Keep what metad said that a name stands for; None: it does not exist."""
+        if token >= self._renamed.get(parent, 0):
+            self._keep_name(parent, name, inode, token)
+
+    def put_changed_name(self, parent: int, name: bytes, inode: int | None, token: int) -> None:
+        """Keep what a name stands for after this client's own change.
+
+        Answers about names of this directory that were asked for before now are older.
+        """
+        self._clock += 1
+        self._renamed[parent] = self._clock
+        self._keep_name(parent, name, inode, token)
+
+    def put_complete(self, directory: int, token: int) -> None:
+        """Every name of the directory has been put; others do not exist."""
+        if token >= self._renamed.get(directory, 0) and self.is_current(directory, token):
+            self._complete.add(directory)
+
+    def _keep_name(self, parent: int, name: bytes, inode: int | None, token: int) -> None:
         if not self.is_current(parent, token):
             self.forget_name(parent, name)
             return
@@ -118,6 +141,7 @@ class AttrCache:
 
     def forget_name(self, parent: int, name: bytes) -> None:
         self._mark(parent)
+        self._complete.discard(parent)
         names = self._names.get(parent, {})
         if name in names:
             del names[name]
@@ -126,6 +150,7 @@ class AttrCache:
     def forget_names(self, parent: int) -> list[bytes]:
         """Every name of a directory; returns those that were known."""
         self._mark(parent)
+        self._complete.discard(parent)
         names = self._names.pop(parent, {})
         self._name_count -= len(names)
         return list(names)
@@ -137,6 +162,7 @@ class AttrCache:
         known = [(parent, name) for parent, names in self._names.items() for name in names]
         for table in (self._attrs, self._names, self._targets, self._xattrs, self._forgotten):
             table.clear()
+        self._complete.clear()
         self._name_count = 0
         return known
 

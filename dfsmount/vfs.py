@@ -21,7 +21,7 @@ import msgspec
 
 from dfsmount.attrcache import AttrCache
 from dfsmount.coherence import Coherence
-from dfsmount.directories import Directories
+from dfsmount.directories import COOKIE_DOTDOT, Directories
 from dfsmount.layouts import Layouts
 from dfsmount.metaclient import MetaClient
 from dfsmount.mutations import Mutations
@@ -149,9 +149,9 @@ class Vfs:
     async def link(self, inode: int, parent: int, name: bytes) -> Attr:
         await self._files.flush_inode(inode)
         operation = Link(inode=inode, parent=parent, name=_check_name(name))
-        with self._changing(parent) as token:
+        with self._changing((parent, name)) as token:
             attrs = await self._submit(operation)
-            self._attrs.put_name(parent, name, inode, token)
+            self._attrs.put_changed_name(parent, name, inode, token)
         return attrs[0]
 
     async def unlink(self, parent: int, name: bytes) -> None:
@@ -159,17 +159,17 @@ class Vfs:
 
         async def remove(held: bool) -> list[Attr]:
             operation = Unlink(parent=parent, name=_check_name(name), held=held)
-            with self._changing(parent) as token:
+            with self._changing((parent, name)) as token:
                 attrs = await self._submit(operation)
-                self._attrs.put_name(parent, name, None, token)
+                self._attrs.put_changed_name(parent, name, None, token)
             return attrs
 
         await self._files.while_removing(inode, remove)
 
     async def rmdir(self, parent: int, name: bytes) -> None:
-        with self._changing(parent) as token:
+        with self._changing((parent, name)) as token:
             await self._submit(RmDir(parent=parent, name=_check_name(name)))
-            self._attrs.put_name(parent, name, None, token)
+            self._attrs.put_changed_name(parent, name, None, token)
 
     async def rename(
         self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int
@@ -186,14 +186,14 @@ class Vfs:
                 flags=flags,
                 held=held,
             )
-            with self._changing(parent, new_parent) as token:
-                # whatever becomes of the operation, what was known of these names is outdated
-                self._attrs.forget_name(parent, name)
-                self._attrs.forget_name(new_parent, new_name)
+            with self._changing((parent, name), (new_parent, new_name)) as token:
                 attrs = await self._submit(operation)
-                if not flags & RENAME_EXCHANGE and attrs[0].inode != replaced:
-                    self._attrs.put_name(parent, name, None, token)
-                    self._attrs.put_name(new_parent, new_name, attrs[0].inode, token)
+                if flags & RENAME_EXCHANGE:
+                    self._attrs.forget_name(parent, name)
+                    self._attrs.forget_name(new_parent, new_name)
+                elif attrs[0].inode != replaced:  # else two names of one file: nothing happened
+                    self._attrs.put_changed_name(parent, name, None, token)
+                    self._attrs.put_changed_name(new_parent, new_name, attrs[0].inode, token)
             return attrs
 
         await self._files.while_removing(replaced, remove)
@@ -241,14 +241,20 @@ class Vfs:
     # Files
 
     async def open(self, inode: int, flags: int) -> int:
-        """A handle for an existing file."""
+        """A handle for an existing file.  Raises NoEntry.
+
+        The handle comes first, then the look whether the inode is still there: in this order, an
+        unlink elsewhere either finds it open and leaves it, or is noticed here.
+        """
         handle = await self._files.open(inode, flags)
-        if flags & os.O_TRUNC:
-            try:
+        try:
+            if flags & os.O_TRUNC:
                 await self._truncate(SetAttr(inode=inode, size=0))
-            except BaseException:
-                await self._files.close(handle)
-                raise
+            else:
+                await self.getattr(inode)
+        except BaseException:
+            await self._files.close(handle)
+            raise
         return handle
 
     async def read(self, handle: int, offset: int, length: int) -> Octets:
@@ -311,13 +317,18 @@ class Vfs:
             for entry in entries:
                 self._attrs.put_attr(entry.attr, token)
                 self._attrs.put_name(inode, entry.name, entry.attr.inode, token)
+            if end and cookie <= COOKIE_DOTDOT:
+                self._attrs.put_complete(inode, token)
         await self._keep_bounds()
         return entries, end, parent
 
     async def _create(self, operation: Create) -> Attr:
-        with self._changing(operation.parent) as token:
+        with self._changing((operation.parent, operation.name)) as token:
             attrs = await self._submit(operation)
-            self._attrs.put_name(operation.parent, operation.name, attrs[0].inode, token)
+            inode = attrs[0].inode
+            self._attrs.put_changed_name(operation.parent, operation.name, inode, token)
+            if stat.S_ISDIR(operation.mode):
+                self._attrs.put_complete(inode, token)  # nobody else can have put anything in it
         await self._keep_bounds()
         return self._overlaid(attrs[0])
 
@@ -360,12 +371,21 @@ class Vfs:
         return (await self._mutations.submit(operation)).attrs
 
     @contextmanager
-    def _changing(self, *directories: int) -> Iterator[int]:
-        """Around an operation that changes names: see Coherence._tell_kernel."""
+    def _changing(self, *names: tuple[int, bytes]) -> Iterator[int]:
+        """Around an operation that changes these names, each (directory, name).
+
+        Coherence._tell_kernel wants to know of it.  After a failure nothing is known of the names:
+        the operation may have happened all the same.
+        """
+        directories = [directory for directory, _ in names]
         self._coherence.changing.update(directories)
         try:
             with self._attrs.asking() as token:
                 yield token
+        except BaseException:
+            for directory, name in names:
+                self._attrs.forget_name(directory, name)
+            raise
         finally:
             self._coherence.changing.subtract(directories)
             for directory in directories:

@@ -112,3 +112,39 @@ def test_full_counts_attributes_and_names() -> None:
         assert known.is_full
     known.forget_name(1, b"b")
     assert not known.is_full
+
+
+def test_in_a_complete_directory_other_names_do_not_exist() -> None:
+    known = cache()
+    with known.asking() as token:
+        known.put_name(1, b"a", 2, token)
+        known.put_complete(1, token)
+    assert known.child(1, b"a") == (True, 2)
+    assert known.child(1, b"b") == (True, None)
+    with known.asking() as token:
+        known.put_changed_name(1, b"b", 3, token)
+    assert known.child(1, b"b") == (True, 3)
+    assert known.child(1, b"c") == (True, None)
+    known.forget_name(1, b"c")  # another client made it
+    assert known.child(1, b"c") == (False, None)
+    assert known.child(1, b"a") == (True, 2)
+
+
+def test_a_listing_that_is_older_than_an_own_change_is_not_believed() -> None:
+    known = cache()
+    with known.asking() as listing:
+        with known.asking() as token:
+            known.put_changed_name(1, b"a", None, token)  # this client removes it
+        known.put_name(1, b"a", 2, listing)
+        known.put_complete(1, listing)
+    assert known.child(1, b"a") == (True, None)
+    assert known.child(1, b"b") == (False, None)
+
+
+def test_an_invalidation_during_the_listing_leaves_it_incomplete() -> None:
+    known = cache()
+    with known.asking() as token:
+        known.forget_name(1, b"z")
+        known.put_name(1, b"a", 2, token)
+        known.put_complete(1, token)
+    assert known.child(1, b"a") == known.child(1, b"b") == (False, None)

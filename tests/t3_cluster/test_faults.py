@@ -62,7 +62,7 @@ async def test_metad_restarts_under_load(
             for _ in range(5):
                 await trio.sleep(rng.uniform(0.0, 0.02))
                 await cluster.kill_metad()
-                await trio.sleep(rng.uniform(0.0, 5.0))
+                await trio.sleep(rng.uniform(0.0, 3.0))
                 await cluster.start_metad()
 
         async with trio.open_nursery() as nursery:
