@@ -5,8 +5,10 @@ Used by the service with every heartbeat (measured: 0.1 ms).  Simulations put a 
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
+from pathlib import Path
 
 import psutil
 
@@ -38,3 +40,13 @@ def _addresses() -> list[NetworkAddress]:
         if interface != "lo" and (ip or mac):
             found.append(NetworkAddress(interface=interface, ip=ip, mac=mac[0] if mac else ""))
     return found
+
+
+@functools.cache
+def _boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def filesystem_of(root: Path) -> str:
+    """The same text for directories of one file system, on this host as long as it is up."""
+    return f"{_boot_id()}:{root.stat().st_dev}"

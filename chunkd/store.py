@@ -21,6 +21,7 @@ from pathlib import Path
 from chunkd import chunkfile
 from chunkd.diskhealth import DiskHealth, is_unreadable
 from chunkd.durability import Durability
+from chunkd.figures import filesystem_of
 from chunkd.filesystem import FileSystem
 from chunkd.layout import TEMPORARY, Layout, chunk_of
 from chunkd.openchunk import OpenChunk
@@ -326,12 +327,15 @@ class ChunkStore:
             capacity = os.statvfs(self._layout.root)
             total_bytes = capacity.f_blocks * capacity.f_frsize
             free_bytes = capacity.f_bavail * capacity.f_frsize
+            filesystem = filesystem_of(self._layout.root)
         except OSError as problem:
             log.warning("disk %s does not answer: %s", self.disk, problem)
             self._health.failed = True
-            total_bytes = free_bytes = 0
+            total_bytes, free_bytes, filesystem = 0, 0, ""
         path = str(self._layout.root)
-        return self._tally.figures(self.disk, path, total_bytes, free_bytes, self._health.failed)
+        return self._tally.figures(
+            self.disk, path, total_bytes, free_bytes, self._health.failed, filesystem
+        )
 
     def load_scrub_cursor(self) -> bytes:
         with self._translated():

@@ -61,7 +61,13 @@ class Tally:
             self._recordings = [other for other in self._recordings if other is not added]
 
     def figures(
-        self, disk: str, path: str, total_bytes: int, free_bytes: int, failed: bool
+        self,
+        disk: str,
+        path: str,
+        total_bytes: int,
+        free_bytes: int,
+        failed: bool,
+        filesystem: str = "",
     ) -> DiskFigures:
         """Everything, as it goes into a heartbeat."""
         return DiskFigures(
@@ -75,4 +81,5 @@ class Tally:
             written_bytes=self.written_bytes,
             quarantined=self.quarantined,
             failed=failed,
+            filesystem=filesystem,
         )

@@ -54,7 +54,10 @@ class HostFigures(Message, frozen=True, kw_only=True):
 
 
 class DiskFigures(Message, frozen=True, kw_only=True):
-    """One data directory: its identity, capacity, contents and traffic since the daemon started."""
+    """One data directory: its identity, capacity, contents and traffic since the daemon started.
+
+    `filesystem` is the same for directories that share their capacity; empty when unknown.
+    """
 
     disk: str
     path: str
@@ -66,6 +69,7 @@ class DiskFigures(Message, frozen=True, kw_only=True):
     written_bytes: Natural = 0
     quarantined: Natural = 0
     failed: bool = False
+    filesystem: str = ""
 
 
 class Register(Message, frozen=True, kw_only=True):

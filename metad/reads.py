@@ -6,6 +6,8 @@ a change that commits later is announced to it and one that committed earlier is
 
 from __future__ import annotations
 
+from collections import Counter
+
 import trio
 
 from dfswire.messages import CHUNK_ID_BYTES, Attr, ChunkGrant, ChunkLocation, Replica
@@ -145,17 +147,23 @@ class Reads:
 
 
 def room(state: State) -> tuple[int, int]:
-    """(all, free) bytes of user data on servers that are not down, replicas divided out."""
-    now = state.clock()
-    live = state.servers.live_disks(now)
-    total: dict[str, int] = {}
-    free: dict[str, int] = {}
-    for server in state.servers:
-        disks = [figures for disk, figures in server.disks.items() if disk in live]
-        if disks:
-            total[server.server_id] = sum(each.total_bytes for each in disks)
-            free[server.server_id] = sum(
-                spare_bytes(each.total_bytes, each.free_bytes) for each in disks
-            )
+    """(all, free) bytes of user data on servers that are not down, replicas divided out.
+
+    Data directories on one file system (a whole cluster on one machine) share its room.
+    """
+    live = state.servers.live_disks(state.clock())
+    disks = [
+        (server.server_id, figures)
+        for server in state.servers
+        for disk, figures in server.disks.items()
+        if disk in live
+    ]
+    sharing = Counter(figures.filesystem or figures.disk for _, figures in disks)
+    total: Counter[str] = Counter()
+    free: Counter[str] = Counter()
+    for server_id, figures in disks:
+        share = sharing[figures.filesystem or figures.disk]
+        total[server_id] += figures.total_bytes // share
+        free[server_id] += spare_bytes(figures.total_bytes, figures.free_bytes) // share
     replicas = state.config.replicas
     return capacity_bytes(total, replicas), capacity_bytes(free, replicas)
