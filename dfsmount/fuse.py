@@ -23,7 +23,7 @@ from pyfuse3 import FileHandleT, FileNameT, FlagT, FUSEError, InodeT, ModeT, Req
 
 from dfsmount.config import MountConfig
 from dfsmount.vfs import Vfs
-from dfswire.errors import DFSError, FileError
+from dfswire.errors import DFSError, FileError, NoEntry, Stale
 from dfswire.messages import BLOCK_SIZE_BYTES, NAME_MAX_BYTES, Attr
 from dfswire.operations import SetAttr
 
@@ -48,6 +48,26 @@ def speaks_errno(
             if not isinstance(problem, FileError):
                 log.warning("%s: %s", handler.__name__, problem)
             raise FUSEError(problem.errno) from problem
+
+    return wrapped
+
+
+def given_inode(
+    handler: Callable[P, Coroutine[Any, Any, T]],
+) -> Callable[P, Coroutine[Any, Any, T]]:
+    """For handlers that the kernel calls with the inode at the end of a path that it has walked.
+
+    When that inode is gone, its name was removed or given to another inode meanwhile, and ENOENT
+    would be a lie in the second case: rename(2) promises that the name is always there.  ESTALE
+    makes the kernel walk the path once more, asking for every name.
+    """
+
+    @wraps(handler)
+    async def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return await handler(*args, **kwargs)
+        except NoEntry as problem:
+            raise Stale(str(problem)) from problem
 
     return wrapped
 
@@ -165,10 +185,12 @@ class Handlers(pyfuse3.Operations):
         return self._entry(parent_inode, name, attr)
 
     @speaks_errno
+    @given_inode
     async def readlink(self, inode: InodeT, ctx: RequestContext) -> FileNameT:
         return FileNameT(await self._vfs.readlink(inode))
 
     @speaks_errno
+    @given_inode
     async def link(
         self, inode: InodeT, new_parent_inode: InodeT, new_name: FileNameT, ctx: RequestContext
     ) -> pyfuse3.EntryAttributes:
@@ -198,10 +220,12 @@ class Handlers(pyfuse3.Operations):
     # Attributes
 
     @speaks_errno
+    @given_inode
     async def getattr(self, inode: InodeT, ctx: RequestContext) -> pyfuse3.EntryAttributes:
         return self._attributes(await self._vfs.getattr(inode))
 
     @speaks_errno
+    @given_inode
     async def setattr(
         self,
         inode: InodeT,
@@ -222,18 +246,22 @@ class Handlers(pyfuse3.Operations):
         return self._attributes(await self._vfs.setattr(change))
 
     @speaks_errno
+    @given_inode
     async def setxattr(self, inode: InodeT, name: bytes, value: bytes, ctx: RequestContext) -> None:
         await self._vfs.setxattr(inode, name, value)
 
     @speaks_errno
+    @given_inode
     async def getxattr(self, inode: InodeT, name: bytes, ctx: RequestContext) -> bytes:
         return await self._vfs.getxattr(inode, name)
 
     @speaks_errno
+    @given_inode
     async def listxattr(self, inode: InodeT, ctx: RequestContext) -> Sequence[bytes]:
         return await self._vfs.listxattr(inode)
 
     @speaks_errno
+    @given_inode
     async def removexattr(self, inode: InodeT, name: bytes, ctx: RequestContext) -> None:
         await self._vfs.removexattr(inode, name)
 
@@ -252,6 +280,7 @@ class Handlers(pyfuse3.Operations):
     # Files
 
     @speaks_errno
+    @given_inode
     async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> pyfuse3.FileInfo:
         handle = await self._vfs.open(inode, flags)
         return self._file_info(inode, handle, flags)

@@ -8,12 +8,6 @@ from __future__ import annotations
 
 import mmap
 import os
-import threading
-import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import TypeVar
 
 import pytest
 
@@ -23,7 +17,6 @@ from tests.t4_mount.harness import LiveCluster, eventually
 from tests.t4_mount.syscalls import RENAME_EXCHANGE, rename_with_flags
 
 MIB = 1 << 20
-T = TypeVar("T")
 
 
 def test_a_new_name_is_seen_where_it_was_missed_before(views: TwoViews) -> None:
@@ -208,23 +201,6 @@ def test_what_is_appended_is_seen_by_readers_on_both_sides(views: TwoViews) -> N
         assert (views.a / "f").read_bytes() == (views.b / "f").read_bytes() == expected
 
 
-def test_exclusive_creation_has_one_winner(views: TwoViews) -> None:
-    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
-    for number in range(30):
-        name = f"lock{number}"
-        barrier = threading.Barrier(2)
-
-        def attempt(view: Path, name: str = name, barrier: threading.Barrier = barrier) -> bool:
-            barrier.wait()
-            try:
-                os.close(os.open(view / name, flags))
-            except FileExistsError:
-                return False
-            return True
-
-        assert sorted(_in_parallel(attempt, views)) == [False, True]
-
-
 def test_a_file_unlinked_elsewhere_lives_as_long_as_it_is_open_here(
     views: TwoViews, cluster: LiveCluster
 ) -> None:
@@ -279,76 +255,3 @@ def test_a_listing_follows_every_change(views: TwoViews) -> None:
             assert {entry.name for entry in entries} == expected
         for name in expected:
             assert (views.b / name).stat().st_size == 0
-
-
-def test_both_create_in_one_directory_at_once(views: TwoViews) -> None:
-    """The kernel takes the directory's lock for a create, and to forget one of its names as well;
-    no circle of waiting may come of that."""
-    count = 200
-    started = time.monotonic()
-
-    def create(view: Path) -> None:
-        for number in range(count):
-            (view / f"{view.parent.name}{number}").write_bytes(b"%d" % number)
-
-    _in_parallel(create, views)
-    assert time.monotonic() - started < 40
-    for view in (views.a, views.b):
-        names = os.listdir(view)
-        assert len(names) == len(set(names)) == 2 * count
-    for number in range(count):
-        assert (views.a / f"b{number}").read_bytes() == b"%d" % number
-        assert (views.b / f"a{number}").read_bytes() == b"%d" % number
-
-
-def test_both_rename_across_directories_at_once(views: TwoViews) -> None:
-    """A moves files from one directory to the other while B moves others back."""
-    count = 60
-    for name in ("left", "right"):
-        (views.a / name).mkdir()
-    for number in range(count):
-        (views.a / "left" / f"a{number}").write_bytes(b"a%d" % number)
-        (views.a / "right" / f"b{number}").write_bytes(b"b%d" % number)
-    assert len(os.listdir(views.b / "left")) == len(os.listdir(views.b / "right")) == count
-    started = time.monotonic()
-
-    def move(view: Path) -> None:
-        mine = view.parent.name
-        source, target = ("left", "right") if mine == "a" else ("right", "left")
-        for number in range(count):
-            os.rename(view / source / f"{mine}{number}", view / target / f"{mine}{number}")
-            os.stat(view / target / f"{mine}{number}")
-
-    _in_parallel(move, views)
-    assert time.monotonic() - started < 30
-    for view in (views.a, views.b):
-        assert sorted(os.listdir(view / "left")) == sorted(f"b{n}" for n in range(count))
-        assert sorted(os.listdir(view / "right")) == sorted(f"a{n}" for n in range(count))
-
-
-def test_both_create_remove_and_list_the_same_names_at_once(views: TwoViews) -> None:
-    """Whoever loses a race gets the errno for it, and in the end both see the same."""
-
-    def churn(view: Path) -> None:
-        for turn in range(60):
-            name = f"f{turn % 5}"
-            for action in (
-                lambda name=name: (view / name).write_bytes(b"x"),
-                lambda name=name: os.rename(view / name, view / f"{name}.moved"),
-                lambda: os.listdir(view),
-                lambda name=name: (view / f"{name}.moved").unlink(),
-            ):
-                try:
-                    action()
-                except FileNotFoundError:
-                    continue
-
-    _in_parallel(churn, views)
-    assert sorted(os.listdir(views.a)) == sorted(os.listdir(views.b))
-    for name in os.listdir(views.a):
-        assert (views.b / name).read_bytes() == (views.a / name).read_bytes()
-
-
-def _in_parallel(action: Callable[[Path], T], views: TwoViews) -> list[T]:
-    with ThreadPoolExecutor(2) as pool:
-        return list(pool.map(action, (views.a, views.b)))
