@@ -1,0 +1,67 @@
+"""A chunkd is killed while a large file is copied: the application does not notice."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.t5_process.harness import Cluster, copying, run_dfs, sha256_of, wait_for
+
+COPY_S = 90.0
+
+
+def copy_and_kill(cluster: Cluster, source: Path, target: Path, victim: str) -> None:
+    """`cp source target`, with the victim killed when a quarter has been copied."""
+    quarter = source.stat().st_size // 4
+    with copying(source, target) as copy:
+        wait_for(
+            lambda: target.exists() and target.stat().st_size >= quarter,
+            "a quarter copied",
+            poll_s=0.002,
+        )
+        cluster.kill(victim)
+        assert copy.poll() is None, "cp ended before the server was killed: use a larger file"
+        # Repair starts soon, so this is looked at meanwhile.
+        wait_for(lambda: reported(cluster), "`dfs status` tells of the loss")
+        assert copy.wait(COPY_S) == 0
+
+
+def reported(cluster: Cluster) -> bool:
+    """`dfs status` says that a server is away, and that chunks have too few replicas."""
+    exit_status, output = run_dfs("status", "--json", "--url", cluster.address)
+    answer = json.loads(output)
+    away = [each["state"] for each in answer["servers"]].count("down")
+    assert answer["chunks"]["lost"] == 0
+    return away == 1 and answer["chunks"]["under_replicated"] > 0 and exit_status == 1
+
+
+@pytest.mark.parametrize(
+    ("victim", "healed_by"),
+    [("chunkd1", "return"), ("chunkd2", "repair"), ("chunkd3", "return")],
+)
+def test_while_writing(
+    cluster: Cluster, place: Path, large_file: Path, victim: str, healed_by: str
+) -> None:
+    copy_and_kill(cluster, large_file, place / "large", victim)
+    assert sha256_of(place / "large") == sha256_of(large_file)
+    if healed_by == "repair":
+        wait_for(lambda: cluster.status().chunks.under_replicated == 0, "repair without it")
+    cluster.start(victim)
+    cluster.wait_healthy()
+    cluster.remount()
+    assert sha256_of(place / "large") == sha256_of(large_file)
+
+
+def test_while_reading(cluster: Cluster, place: Path, large_file: Path, memory: Path) -> None:
+    with copying(large_file, place / "large") as copy:
+        assert copy.wait(COPY_S) == 0
+    for victim in cluster.chunkd_names:
+        cluster.remount()
+        target = memory / "copy"
+        copy_and_kill(cluster, place / "large", target, victim)
+        assert sha256_of(target) == sha256_of(large_file)
+        target.unlink()
+        cluster.start(victim)
+        cluster.wait_healthy()

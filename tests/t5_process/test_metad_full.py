@@ -1,0 +1,90 @@
+"""The disk under metad's database fills up: changes fail with ENOSPC, reads go on, and it heals."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.t5_process.conftest import hurried
+from tests.t5_process.harness import Cluster
+
+IMAGE_BYTES = 24 << 20
+ROUNDS_MAX = 20_000  # directories of 200 bytes each: far more than what the image holds
+
+
+@pytest.fixture
+def small_disk(_usable: None, tmp_path: Path) -> Iterator[Path]:
+    """A small ext4 file system in a file."""
+    image, point = tmp_path / "image", tmp_path / "cluster" / "metad"
+    point.mkdir(parents=True)
+    with image.open("wb") as file:
+        file.truncate(IMAGE_BYTES)
+    subprocess.run(["mkfs.ext4", "-q", "-m", "0", str(image)], check=True)
+    done = subprocess.run(
+        ["mount", "-o", "loop", str(image), str(point)], capture_output=True, text=True
+    )
+    if done.returncode:
+        pytest.skip(f"no loop device: {done.stderr.strip()}")
+    yield point
+    subprocess.run(["umount", str(point)], check=True)
+
+
+@pytest.fixture
+def cramped(small_disk: Path) -> Iterator[Cluster]:
+    """A cluster whose metad has that disk."""
+    cluster = Cluster(small_disk.parent)
+    try:
+        cluster.write_files()
+        cluster.up()
+        cluster.mount()
+        with hurried(cluster):
+            yield cluster
+    finally:
+        cluster.close()
+
+
+def fill(disk: Path) -> Path:
+    """Use all of its space; the file that does."""
+    filler = disk / "filler"
+    with filler.open("wb", buffering=0) as file:
+        for piece in (bytes(1 << 16), bytes(512)):
+            try:
+                while True:
+                    file.write(piece)
+            except OSError as problem:
+                assert problem.errno == errno.ENOSPC
+        os.fsync(file.fileno())
+    return filler
+
+
+def test_metad_full(cramped: Cluster, small_disk: Path) -> None:
+    root = cramped.mount_point
+    (root / "before").write_bytes(b"before" * 20_000)
+    filler = fill(small_disk)
+    made = []
+    with pytest.raises(OSError) as caught:
+        for number in range(ROUNDS_MAX):  # the write-ahead log may have some room of its own
+            (root / f"directory-{number}").mkdir()
+            made.append(f"directory-{number}")
+    assert caught.value.errno == errno.ENOSPC
+    with pytest.raises(OSError) as caught:
+        (root / "before").rename(root / "after")
+    assert caught.value.errno == errno.ENOSPC
+    assert (root / "before").read_bytes() == b"before" * 20_000
+    assert sorted(path.name for path in root.iterdir()) == sorted(["before", *made])
+
+    filler.unlink()
+    (root / "before").rename(root / "after")
+    (root / "more").mkdir()
+    cramped.remount()
+    assert sorted(path.name for path in root.iterdir()) == sorted(["after", "more", *made])
+    cramped.kill("metad")
+    cramped.start("metad")
+    assert sorted(path.name for path in root.iterdir()) == sorted(["after", "more", *made])
+    cramped.check_fsck()
+    cramped.check_logs()

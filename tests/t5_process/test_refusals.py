@@ -1,0 +1,59 @@
+"""Two processes never share a database or a disk, and disks are not mixed between clusters."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dfsmount.cli.localcluster import HOST, choose_ports
+from tests.t5_process.harness import Cluster, wait_for
+
+
+@pytest.fixture
+def other(_usable: None, tmp_path: Path) -> Iterator[Cluster]:
+    """Another cluster: metad and one chunkd."""
+    cluster = Cluster(tmp_path / "other")
+    try:
+        cluster.write_files()
+        cluster.start("metad", "chunkd1")
+        yield cluster
+    finally:
+        cluster.close()
+
+
+def refusal(cluster: Cluster, name: str, directory: Path, **changes: str) -> str:
+    """Start a daemon a second time, with another port and other changes; its one line."""
+    daemon = cluster.daemon(name)
+    changes = {"listen": f"{HOST}:{choose_ports(1)[0]}", **changes}
+    lines = daemon.config.read_text().splitlines()
+    kept = [line for line in lines if line.partition(" = ")[0] not in changes]
+    config = directory / daemon.config.name
+    config.write_text("\n".join([*kept, *(f'{key} = "{value}"' for key, value in changes.items())]))
+    command = [str(config) if word == str(daemon.config) else word for word in daemon.command]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    lines = [line for line in done.stderr.splitlines() if " INFO " not in line]
+    assert len(lines) == 1, done.stderr
+    return lines[0]
+
+
+def test_second_metad_on_one_database(cluster: Cluster, tmp_path: Path) -> None:
+    line = refusal(cluster, "metad", tmp_path)
+    assert "metad.db" in line
+
+
+def test_second_chunkd_on_one_directory(cluster: Cluster, tmp_path: Path) -> None:
+    line = refusal(cluster, "chunkd1", tmp_path)
+    assert str(cluster.data("chunkd1")) in line
+
+
+def test_directory_of_another_cluster(cluster: Cluster, other: Cluster, tmp_path: Path) -> None:
+    wait_for(lambda: other.server("chunkd1").state == "up", "registered with the other cluster")
+    other.kill("chunkd1")
+    line = refusal(other, "chunkd1", tmp_path, metad=cluster.address)
+    assert "another cluster" in line
+    assert len(cluster.status().servers) == 3
