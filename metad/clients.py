@@ -93,9 +93,9 @@ class Clients:
             lease_s=config.lease_s,
             renew_s=config.renew_s,
             cluster_id=state.cluster_id,
-            chunk_size_bytes=config.chunk_size_bytes,
+            chunk_size_bytes=state.policy.chunk_size_bytes,
             inline_max_bytes=config.inline_max_bytes,
-            replicas=config.replicas,
+            replicas=state.policy.replicas,
         )
 
     async def renew_call(self, request: SessionRequest) -> Empty:

@@ -95,8 +95,8 @@ class Reads:
         for _ in range(request.count):
             chosen = choose_for_grant(
                 candidates,
-                config.replicas,
-                config.chunk_size_bytes,
+                state.policy.replicas,
+                state.policy.chunk_size_bytes,
                 state.rng,
                 avoid=request.avoid,
                 preferred_host=host,
@@ -165,5 +165,5 @@ def room(state: State) -> tuple[int, int]:
         share = sharing[figures.filesystem or figures.disk]
         total[server_id] += figures.total_bytes // share
         free[server_id] += spare_bytes(figures.total_bytes, figures.free_bytes) // share
-    replicas = state.config.replicas
+    replicas = state.policy.replicas
     return capacity_bytes(total, replicas), capacity_bytes(free, replicas)

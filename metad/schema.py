@@ -264,6 +264,18 @@ class OrphanRow(Model):
         table_name = "orphan"
 
 
+# policy: what applies to a directory and to everything below it that has no policy of its own.  The
+# root always has one; nothing else has yet.
+#   replicas          copies of each chunk that is written;  chunk_size_bytes  size of new chunks.
+class PolicyRow(Model):
+    inode = BigIntegerField(primary_key=True)
+    replicas = IntegerField()
+    chunk_size_bytes = BigIntegerField()
+
+    class Meta:
+        table_name = "policy"
+
+
 TABLES: list[type[Model]] = [
     Setting,
     InodeRow,
@@ -277,6 +289,7 @@ TABLES: list[type[Model]] = [
     SessionRow,
     AppliedRow,
     OrphanRow,
+    PolicyRow,
 ]
 
 

@@ -18,7 +18,7 @@ from dfswire.cluster import ClusterStatus, FsckReport, FsckRequest, Hello, InfoR
 from dfswire.daemon import software_version
 from dfswire.dispatch import BodySource, Handler
 from dfswire.messages import PROTOCOL_VERSION, Empty
-from metad import fsck, machines, rows, status
+from metad import fsck, machines, policies, rows, status
 from metad.clients import Clients
 from metad.config import MetadConfig
 from metad.database import Database, setting
@@ -26,6 +26,7 @@ from metad.events import EventStreams
 from metad.leases import Leases
 from metad.mutations import Mutations
 from metad.orders import OrderQueue
+from metad.policies import Policy
 from metad.reads import Reads
 from metad.reclaim import Reclaimer, ReclaimLimits
 from metad.repair import Repairer, RepairLimits
@@ -53,7 +54,7 @@ class Service:
         self.repairer = Repairer(
             state.db,
             state.servers,
-            RepairLimits(config.replicas, config.repair_after_s, config.transfers_per_disk),
+            RepairLimits(state.policy.replicas, config.repair_after_s, config.transfers_per_disk),
             state.rng,
             interval_s=config.maintenance_s,
             clock=state.clock,
@@ -143,6 +144,7 @@ def create_service(
     state = State(
         db=db,
         config=config,
+        policy=policies.settle(db, Policy(config.replicas, config.chunk_size_bytes)),
         cluster_id=cluster_id,
         software=software_version(),
         clock=clock,

@@ -15,6 +15,7 @@ from metad.config import MetadConfig
 from metad.database import Database
 from metad.events import EventStreams
 from metad.leases import Leases
+from metad.policies import Policy
 from metad.servers import Servers
 
 
@@ -45,6 +46,7 @@ class State:
 
     db: Database
     config: MetadConfig
+    policy: Policy
     cluster_id: str
     software: str
     clock: Callable[[], float]

@@ -31,7 +31,7 @@ PATHS_MAX = 100  # of one inode; somebody has files with a million hard links
 
 async def cluster_status(state: State, clients: Clients) -> ClusterStatus:
     """Servers, sessions, redundancy and room."""
-    live, wanted = state.servers.live_disks(state.clock()), state.config.replicas
+    live, wanted = state.servers.live_disks(state.clock()), state.policy.replicas
 
     def count(db: Database) -> tuple[int, ChunkTotals]:
         (inodes,) = db.read("SELECT count(*) FROM inode")[0]
@@ -43,7 +43,7 @@ async def cluster_status(state: State, clients: Clients) -> ClusterStatus:
         cluster_id=state.cluster_id,
         software=state.software,
         replicas=wanted,
-        chunk_size_bytes=state.config.chunk_size_bytes,
+        chunk_size_bytes=state.policy.chunk_size_bytes,
         inodes=inodes,
         servers=sorted(
             (_server(state, each) for each in state.servers), key=lambda each: each.server_id

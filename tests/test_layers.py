@@ -56,7 +56,7 @@ LAYERS = {
         clients repair reclaim batches fsck
         namespace chunkmap rename xattrs invariants state
         extents
-        machines sessions replicas rows
+        machines policies sessions replicas rows
         database group_commit
         schema servers
         leases placement orders events effects recent config

@@ -34,8 +34,8 @@ def state(filesystems: list[str], replicas: int = 2) -> State:
         def live_disks(self, now: float) -> set[str]:
             return {disk for server in self for disk in server.disks}
 
-    config = SimpleNamespace(replicas=replicas)
-    return cast(State, SimpleNamespace(servers=Servers(servers), config=config, clock=lambda: 0.0))
+    policy = SimpleNamespace(replicas=replicas)
+    return cast(State, SimpleNamespace(servers=Servers(servers), policy=policy, clock=lambda: 0.0))
 
 
 @pytest.mark.parametrize("filesystems", [["a", "b", "c"], ["", "", ""]])
