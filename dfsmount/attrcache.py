@@ -91,6 +91,14 @@ class AttrCache:
         else:
             self._attrs.pop(attr.inode, None)
 
+    def outdated_by(self, attr: Attr) -> bool:
+        """Whether older attributes were kept than these; if so they are forgotten."""
+        known = self._attrs.get(attr.inode)
+        if known is None or known.ctime_ns >= attr.ctime_ns:
+            return False
+        del self._attrs[attr.inode]
+        return True
+
     def put_name(self, parent: int, name: bytes, inode: int | None, token: int) -> None:
         """Keep what metad said that a name stands for; None: it does not exist."""
         if token >= self._renamed.get(parent, 0):

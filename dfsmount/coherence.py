@@ -100,6 +100,10 @@ class Coherence:
         """This client wrote past the kernel's page cache: pages read meanwhile must go."""
         await self._tell_kernel({inode: True}, [])
 
+    async def attr_changed(self, inode: int) -> None:
+        """This client learnt of newer attributes by asking, before it was told of them."""
+        await self._tell_kernel({inode: False}, [])
+
     async def drop_all(self) -> None:
         names = self._attrs.drop_all()
         self._layouts.clear()

@@ -93,11 +93,11 @@ class Vfs:
         with self._attrs.asking() as token:
             attr = await self._meta.lookup(parent, name)
             if attr is not None:
-                self._attrs.put_attr(attr, token)
+                await self._learn(attr, token)
             if name not in (b".", b".."):
                 self._attrs.put_name(parent, name, attr.inode if attr else None, token)
         await self._keep_bounds()
-        return None if attr is None else self._overlaid(self.newest(attr))
+        return None if attr is None else self.newest(attr)
 
     async def make(
         self, parent: int, name: bytes, mode: int, uid: int, gid: int, *, rdev: int = 0
@@ -205,8 +205,8 @@ class Vfs:
         if attr is None:
             with self._attrs.asking() as token:
                 attr = await self._meta.getattr(inode)
-                self._attrs.put_attr(attr, token)
-        return self._overlaid(attr)
+                await self._learn(attr, token)
+        return self.newest(attr)
 
     async def setattr(self, change: SetAttr) -> Attr:
         """chmod, chown, utimens, truncate.
@@ -310,6 +310,17 @@ class Vfs:
         return self._overlaid(self._attrs.attr(attr.inode) or attr)
 
     # Inside
+
+    async def _learn(self, attr: Attr, token: int) -> None:
+        """Keep attributes that metad told.
+
+        Two questions at once about an inode that is being changed elsewhere may get the attributes
+        before and after the change.  The kernel keeps those that it is given first; so before
+        anybody is given the newer ones, the older ones go, there too.
+        """
+        if self._attrs.outdated_by(attr):
+            await self._coherence.attr_changed(attr.inode)
+        self._attrs.put_attr(attr, token)
 
     async def _fetch_page(self, inode: int, cookie: int) -> tuple[list[DirEntry], bool, Attr]:
         with self._attrs.asking() as token:

@@ -148,3 +148,16 @@ def test_an_invalidation_during_the_listing_leaves_it_incomplete() -> None:
         known.put_name(1, b"a", 2, token)
         known.put_complete(1, token)
     assert known.child(1, b"a") == known.child(1, b"b") == (False, None)
+
+
+def test_newer_attributes_outdate_older_ones_once() -> None:
+    known = cache()
+    with known.asking() as token:
+        known.put_attr(attr(2, ctime_ns=5), token)
+    assert not known.outdated_by(attr(2, ctime_ns=4))
+    assert not known.outdated_by(attr(2, ctime_ns=5))
+    assert not known.outdated_by(attr(3, ctime_ns=9))
+    assert known.attr(2) == attr(2, ctime_ns=5)
+    assert known.outdated_by(attr(2, ctime_ns=6))
+    assert known.attr(2) is None
+    assert not known.outdated_by(attr(2, ctime_ns=7))

@@ -159,3 +159,11 @@ async def test_patience_with_the_kernel_ends(
     with trio.fail_after(KERNEL_PATIENCE_S):
         await coherence.invalidate(said(7, Invalidated.DATA))
     kernel.gate.set()
+
+
+async def test_what_this_client_finds_out_itself_reaches_the_kernel(nursery: trio.Nursery) -> None:
+    coherence, _attrs, layouts, _files, kernel = parts(nursery)
+    await coherence.attr_changed(7)
+    await coherence.pages_written(8)
+    assert kernel.heard == [(7, False), (8, True)]
+    assert layouts.forgotten == []
