@@ -213,7 +213,11 @@ class Session:
         request = FollowEvents(session=grant.session, open_inodes=listener.open_inodes())
         async with self._client.stream("session.events", self.address, request) as events:
             async for event in events:
-                self._following = True
+                if not self._following:
+                    # What was asked between the last drop_all and this moment may be kept by
+                    # others of this host, while metad, opening the stream, took it for forgotten.
+                    await listener.drop_all()
+                    self._following = True
                 await self._obey(grant, event, listener)
 
     async def _obey(self, grant: SessionGrant, event: Event, listener: Listener) -> None:
