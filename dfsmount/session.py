@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
 import trio
@@ -212,7 +212,7 @@ class Session:
     async def _follow_once(self, grant: SessionGrant, listener: Listener) -> None:
         request = FollowEvents(session=grant.session, open_inodes=listener.open_inodes())
         async with self._client.stream("session.events", self.address, request) as events:
-            async for event in events:
+            while event := await _next_event(events, grant.lease_s):
                 if not self._following:
                     # What was asked between the last drop_all and this moment may be kept by
                     # others of this host, while metad, opening the stream, took it for forgotten.
@@ -230,3 +230,17 @@ class Session:
             ack = AckEvents(session=grant.session, number=event.number)
             await self._client.call("session.ack", self.address, ack)
             self.renewed(sent_at)
+
+
+async def _next_event(events: AsyncIterator[Event], silence_s: float) -> Event | None:
+    """The next event; None at the end of the stream.
+
+    metad gives signs of life more often than `silence_s`.  A connection that is dead without a word
+    (the other host lost its power) must not be waited for: changes of other clients would wait for
+    this one as long as it goes on renewing its lease.  Raises Unavailable.
+    """
+    try:
+        with trio.fail_after(silence_s):
+            return await anext(events, None)
+    except trio.TooSlowError as problem:
+        raise Unavailable(f"no sign of life for {silence_s:g} s") from problem

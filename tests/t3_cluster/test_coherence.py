@@ -222,6 +222,23 @@ async def test_an_answer_from_before_the_stream_was_open_is_not_kept(
         assert (await one.vfs.getattr(inode)).mode & 0o777 == 0o600
 
 
+async def test_a_stream_that_falls_silent_is_opened_again(
+    autojump_clock: MockClock, rng: random.Random
+) -> None:
+    """metad's host lost its power, say: the connection is dead, and nobody says so."""
+    async with (
+        running_cluster(rng) as cluster,
+        gated(cluster) as (one, gate),
+        cluster.client("b") as other,
+    ):
+        await write_file(other.vfs, "f", b"old")
+        assert await read_file(one.vfs, "f") == b"old"
+        gate.mute_streams()
+        with trio.fail_after(60):
+            await write_file(other.vfs, "f", b"new")
+        assert await read_file(one.vfs, "f") == b"new"
+
+
 # Errors
 
 
