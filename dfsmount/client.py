@@ -7,6 +7,7 @@ is dirty and gives the session back.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -26,9 +27,13 @@ from dfsmount.vfs import Parts, Vfs
 from dfsmount.writeback import WriteSettings
 from dfsmount.writer import Writer
 from dfswire.client import Client
-from dfswire.errors import SessionLost, Unavailable
+from dfswire.errors import DFSError, SessionLost
 from dfswire.metadata import OpenSession, SessionGrant
 from dfswire.operations import Release
+
+log = logging.getLogger(__name__)
+
+RELEASE_PAUSE_S = 5.0  # a soft mount gives up, a metad whose disk is full refuses: then once more
 
 
 @dataclass(frozen=True)
@@ -90,10 +95,17 @@ def _assemble(
         return data.writer(inode, size=known.size if known else 0)
 
     async def release(inode: int) -> None:
-        try:
-            await mutations.submit(Release(inode=inode))
-        except (SessionLost, Unavailable):
-            return  # the end of a session releases everything that it had open
+        """Until metad has it: the inode stays there for as long as this client does not say so."""
+        while True:
+            try:
+                await mutations.submit(Release(inode=inode))
+            except SessionLost:
+                return  # the end of a session releases everything that it had open
+            except DFSError as problem:
+                log.info("inode %d not released yet: %s", inode, problem)
+                await trio.sleep(RELEASE_PAUSE_S)
+            else:
+                return
 
     files = OpenFiles(
         make_writer,

@@ -18,7 +18,7 @@ from typing import Protocol
 import trio
 
 from dfswire.client import Client
-from dfswire.errors import SessionLost, Unavailable
+from dfswire.errors import DFSError, SessionLost, Unavailable
 from dfswire.messages import Event, Invalidation
 from dfswire.metadata import AckEvents, FollowEvents, OpenSession, SessionGrant, SessionRequest
 
@@ -155,7 +155,7 @@ class Session:
             request = SessionRequest(session=self.grant.session)
             try:
                 await self._client.call("session.close", self.address, request, deadline_s=2.0)
-            except (Unavailable, SessionLost) as problem:
+            except DFSError as problem:
                 log.info("session not closed (%s); it ends with its lease", problem)
             self.grant = None
 
@@ -163,7 +163,7 @@ class Session:
         while True:
             try:
                 await self.open()
-            except Unavailable as problem:
+            except DFSError as problem:  # also: metad's disk is full, or it is another version
                 log.info("no new session yet: %s", problem)
                 await trio.sleep(RECONNECT_PAUSE_S)
             else:
@@ -177,11 +177,11 @@ class Session:
                 await self._client.call(
                     "session.renew", self.address, SessionRequest(session=grant.session)
                 )
-            except Unavailable as problem:
-                log.info("lease not renewed: %s", problem)
-                await trio.sleep(RECONNECT_PAUSE_S)
             except SessionLost:
                 self.lost(grant.session)
+            except DFSError as problem:
+                log.info("lease not renewed: %s", problem)
+                await trio.sleep(RECONNECT_PAUSE_S)
             else:
                 self.renewed(sent_at)
 
@@ -203,11 +203,11 @@ class Session:
             await listener.drop_all()
             try:
                 await self._follow_once(grant, listener)
-            except Unavailable as problem:
-                log.info("event stream: %s", problem)
-                await trio.sleep(RECONNECT_PAUSE_S * random.uniform(0.5, 1.0))
             except SessionLost:
                 self.lost(grant.session)
+            except DFSError as problem:
+                log.info("event stream: %s", problem)
+                await trio.sleep(RECONNECT_PAUSE_S * random.uniform(0.5, 1.0))
 
     async def _follow_once(self, grant: SessionGrant, listener: Listener) -> None:
         request = FollowEvents(session=grant.session, open_inodes=listener.open_inodes())

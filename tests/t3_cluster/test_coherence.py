@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -15,10 +16,11 @@ from trio.testing import MockClock
 from dfsmount.client import FileSystem
 from dfsmount.coherence import Coherence
 from dfswire.bodies import BodyStream, Octets
-from dfswire.errors import NoSpace
+from dfswire.errors import DFSError, NoSpace
+from dfswire.messages import ROOT_INODE
 from dfswire.operations import SetAttr
 from tests.t3_cluster.cluster import Cluster, running_cluster
-from tests.t3_cluster.files import read_file, write_file
+from tests.t3_cluster.files import find, read_file, write_file
 
 ExpectLog = Callable[[str], None]
 
@@ -240,6 +242,51 @@ async def test_a_stream_that_falls_silent_is_opened_again(
 
 
 # Errors
+
+
+async def test_a_mount_survives_a_metad_that_cannot_write(
+    autojump_clock: MockClock, rng: random.Random, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its disk is full: nothing can be changed, but the mount lives on, and so it ends later."""
+    async with (
+        running_cluster(rng) as cluster,
+        cluster.client("a") as one,
+        cluster.client("b") as other,
+    ):
+        inode = await write_file(other.vfs, "f", b"f")
+        assert (await find(one.vfs, "f")).inode == inode
+        handle = await one.vfs.open(inode, os.O_RDONLY)
+        await other.vfs.unlink(ROOT_INODE, b"f")
+        with full_disk(cluster, monkeypatch):
+            await one.vfs.release(handle)
+            await trio.sleep(10)
+            with pytest.raises(DFSError):
+                await one.vfs.mkdir(ROOT_INODE, b"d", 0o755, 0, 0)
+        await cluster.until(lambda s: s.inodes == 1, 60)
+
+
+async def test_a_session_is_opened_anew_once_metad_can_write_again(
+    autojump_clock: MockClock,
+    rng: random.Random,
+    monkeypatch: pytest.MonkeyPatch,
+    expect_log: ExpectLog,
+) -> None:
+    expect_log("metad ended this client's session")
+    async with running_cluster(rng) as cluster, cluster.client() as client:
+        await write_file(client.vfs, "f", b"f")
+        assert client.session.grant is not None
+        client.session.lost(client.session.grant.session)
+        with full_disk(cluster, monkeypatch):
+            await trio.sleep(10)
+        assert await read_file(client.vfs, "f") == b"f"
+
+
+async def test_a_session_that_metad_cannot_close_ends_with_its_lease(
+    autojump_clock: MockClock, rng: random.Random, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running_cluster(rng) as cluster, cluster.client() as client:
+        await write_file(client.vfs, "f", b"f")
+        monkeypatch.setattr(cluster._database, "write", no_space)
 
 
 async def no_space(work: Callable[[], object]) -> object:
