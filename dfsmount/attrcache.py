@@ -57,13 +57,19 @@ class AttrCache:
         return self._attrs.get(inode) if self._valid() else None
 
     def child(self, parent: int, name: bytes) -> tuple[bool, int | None]:
-        """(known, inode); a known name without inode does not exist."""
-        names = self._names.get(parent)
+        """(known, inode); a known name without inode does not exist.
+
+        Whoever is told so may keep it (the kernel does), so it is remembered for drop_all.
+        """
         if not self._valid():
             return False, None
-        if names is None or name not in names:
-            return parent in self._complete, None
-        return True, names[name]
+        names = self._names.get(parent)
+        if names is not None and name in names:
+            return True, names[name]
+        if parent in self._complete:
+            self._set_name(parent, name, None)
+            return True, None
+        return False, None
 
     def target(self, inode: int) -> bytes | None:
         return self._targets.get(inode) if self._valid() else None
@@ -99,10 +105,21 @@ class AttrCache:
         del self._attrs[attr.inode]
         return True
 
-    def put_name(self, parent: int, name: bytes, inode: int | None, token: int) -> None:
-        """Keep what metad said that a name stands for; None: it does not exist."""
-        if token >= self._renamed.get(parent, 0):
-            self._keep_name(parent, name, inode, token)
+    def put_name(self, parent: int, name: bytes, inode: int | None, token: int) -> bool:
+        """Keep what metad said that a name stands for; None: it does not exist.
+
+        What may not be kept still proves that something else is outdated.  True when something else
+        was known and is forgotten: the kernel may have it too.
+        """
+        if token < self._renamed.get(parent, 0):
+            return False
+        if self.is_current(parent, token):
+            self._set_name(parent, name, inode)
+            return False
+        if self._names.get(parent, {}).get(name, inode) == inode:
+            return False  # what is known stays, so that drop_all can tell the kernel
+        self.forget_name(parent, name)
+        return True
 
     def put_changed_name(self, parent: int, name: bytes, inode: int | None, token: int) -> None:
         """Keep what a name stands for after this client's own change.
@@ -111,17 +128,17 @@ class AttrCache:
         """
         self._clock += 1
         self._renamed[parent] = self._clock
-        self._keep_name(parent, name, inode, token)
+        if self.is_current(parent, token):
+            self._set_name(parent, name, inode)
+        else:
+            self.forget_name(parent, name)
 
     def put_complete(self, directory: int, token: int) -> None:
         """Every name of the directory has been put; others do not exist."""
         if token >= self._renamed.get(directory, 0) and self.is_current(directory, token):
             self._complete.add(directory)
 
-    def _keep_name(self, parent: int, name: bytes, inode: int | None, token: int) -> None:
-        if not self.is_current(parent, token):
-            self.forget_name(parent, name)
-            return
+    def _set_name(self, parent: int, name: bytes, inode: int | None) -> None:
         names = self._names.setdefault(parent, {})
         self._name_count += name not in names
         names[name] = inode

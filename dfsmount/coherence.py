@@ -104,6 +104,12 @@ class Coherence:
         """This client learnt of newer attributes by asking, before it was told of them."""
         await self._tell_kernel({inode: False}, [])
 
+    def forget_names_soon(self, names: list[tuple[int, bytes]]) -> None:
+        """Nobody here knows (any more) what these names stand for, and the kernel may think that it
+        does.  It forgets them when the operations of this client in their directories are over."""
+        if names and not isinstance(self.kernel, NoKernel):
+            self._nursery.start_soon(self._in_thread, {}, names)
+
     async def drop_all(self) -> None:
         names = self._attrs.drop_all()
         self._layouts.clear()

@@ -89,13 +89,14 @@ class Vfs:
         _check_name(name)
         known, inode = self._attrs.child(parent, name)
         if known:
+            await self._keep_bounds()
             return None if inode is None else await self.getattr(inode)
         with self._attrs.asking() as token:
             attr = await self._meta.lookup(parent, name)
             if attr is not None:
                 await self._learn(attr, token)
             if name not in (b".", b".."):
-                self._attrs.put_name(parent, name, attr.inode if attr else None, token)
+                self._learn_name(parent, name, attr.inode if attr else None, token)
         await self._keep_bounds()
         return None if attr is None else self.newest(attr)
 
@@ -189,11 +190,13 @@ class Vfs:
             with self._changing((parent, name), (new_parent, new_name)) as token:
                 attrs = await self._submit(operation)
                 if flags & RENAME_EXCHANGE:
-                    self._attrs.forget_name(parent, name)
-                    self._attrs.forget_name(new_parent, new_name)
+                    self._forget_names((parent, name), (new_parent, new_name))
                 elif attrs[0].inode != replaced:  # else two names of one file: nothing happened
                     self._attrs.put_changed_name(parent, name, None, token)
                     self._attrs.put_changed_name(new_parent, new_name, attrs[0].inode, token)
+                    if not self.name_timeout_s(new_parent, new_name):
+                        # The kernel moves its entry, and what that was good for moves along.
+                        self._coherence.forget_names_soon([(new_parent, new_name)])
             return attrs
 
         await self._files.while_removing(replaced, remove)
@@ -322,12 +325,16 @@ class Vfs:
             await self._coherence.attr_changed(attr.inode)
         self._attrs.put_attr(attr, token)
 
+    def _learn_name(self, parent: int, name: bytes, inode: int | None, token: int) -> None:
+        if self._attrs.put_name(parent, name, inode, token):
+            self._coherence.forget_names_soon([(parent, name)])
+
     async def _fetch_page(self, inode: int, cookie: int) -> tuple[list[DirEntry], bool, Attr]:
         with self._attrs.asking() as token:
             entries, end, parent = await self._meta.readdir(inode, cookie)
             for entry in entries:
                 self._attrs.put_attr(entry.attr, token)
-                self._attrs.put_name(inode, entry.name, entry.attr.inode, token)
+                self._learn_name(inode, entry.name, entry.attr.inode, token)
             if end and cookie <= COOKIE_DOTDOT:
                 self._attrs.put_complete(inode, token)
         await self._keep_bounds()
@@ -394,14 +401,18 @@ class Vfs:
             with self._attrs.asking() as token:
                 yield token
         except BaseException:
-            for directory, name in names:
-                self._attrs.forget_name(directory, name)
+            self._forget_names(*names)
             raise
         finally:
             self._coherence.changing.subtract(directories)
             for directory in directories:
                 if self._coherence.changing[directory] <= 0:
                     del self._coherence.changing[directory]
+
+    def _forget_names(self, *names: tuple[int, bytes]) -> None:
+        for directory, name in names:
+            self._attrs.forget_name(directory, name)
+        self._coherence.forget_names_soon(list(names))
 
     def _overlaid(self, attr: Attr) -> Attr:
         """With what this client has written but not committed."""

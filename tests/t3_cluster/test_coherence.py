@@ -16,11 +16,11 @@ from trio.testing import MockClock
 from dfsmount.client import FileSystem
 from dfsmount.coherence import Coherence
 from dfswire.bodies import BodyStream, Octets
-from dfswire.errors import DFSError, NoSpace
+from dfswire.errors import DFSError, NoSpace, NotDirectory
 from dfswire.messages import ROOT_INODE
-from dfswire.operations import SetAttr
+from dfswire.operations import RENAME_EXCHANGE, SetAttr
 from tests.t3_cluster.cluster import Cluster, running_cluster
-from tests.t3_cluster.files import find, read_file, write_file
+from tests.t3_cluster.files import find, names, read_file, write_file
 
 ExpectLog = Callable[[str], None]
 
@@ -239,6 +239,86 @@ async def test_a_stream_that_falls_silent_is_opened_again(
         with trio.fail_after(60):
             await write_file(other.vfs, "f", b"new")
         assert await read_file(one.vfs, "f") == b"new"
+
+
+# What the kernel was told
+
+
+async def test_the_kernel_forgets_names_that_do_not_exist_when_the_stream_breaks(
+    autojump_clock: MockClock, rng: random.Random, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running_cluster(rng) as cluster, gated(cluster) as (client, gate):
+        with kernel_of(client, monkeypatch) as kernel:
+            directory = (await client.vfs.mkdir(ROOT_INODE, b"d", 0o755, 0, 0)).inode
+            assert await client.vfs.lookup(directory, b"none") is None
+            assert client.vfs.name_timeout_s(directory, b"none") > 0  # so the kernel keeps it
+            gate.break_streams()
+            await trio.sleep(1)
+            assert (directory, b"none") in kernel.names
+
+
+async def test_the_kernel_forgets_names_whose_second_answer_came_late(
+    autojump_clock: MockClock, rng: random.Random, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with (
+        running_cluster(rng) as cluster,
+        gated(cluster) as (one, gate),
+        cluster.client("b") as other,
+    ):
+        with kernel_of(one, monkeypatch) as kernel:
+            directory = (await other.vfs.mkdir(ROOT_INODE, b"d", 0o755, 0, 0)).inode
+            await write_file(other.vfs, "d/x", b"")
+            assert await one.vfs.lookup(directory, b"x") is not None
+            assert one.vfs.name_timeout_s(directory, b"x") > 0
+            late = gate.reply("meta/readdir")
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(names, one.vfs, "d")
+                await late.arrived.wait()
+                await write_file(other.vfs, "d/y", b"")
+                late.release()
+            assert (directory, b"x") not in kernel.names
+            gate.break_streams()
+            await trio.sleep(1)
+            assert (directory, b"x") in kernel.names
+
+
+async def test_the_kernel_forgets_names_after_an_exchange_and_a_failure(
+    autojump_clock: MockClock, rng: random.Random, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It moves its entries, or leaves them; nothing here would tell it of them later."""
+    async with running_cluster(rng) as cluster, gated(cluster) as (client, _gate):
+        with kernel_of(client, monkeypatch) as kernel:
+            await write_file(client.vfs, "f", b"f")
+            await write_file(client.vfs, "g", b"g")
+            await client.vfs.rename(ROOT_INODE, b"f", ROOT_INODE, b"g", RENAME_EXCHANGE)
+            await trio.sleep(0.1)
+            assert sorted(kernel.names) == [(ROOT_INODE, b"f"), (ROOT_INODE, b"g")]
+            assert await read_file(client.vfs, "f") == b"g"
+            kernel.names.clear()
+            with pytest.raises(NotDirectory):
+                await client.vfs.rmdir(ROOT_INODE, b"f")
+            await trio.sleep(0.1)
+            assert kernel.names == [(ROOT_INODE, b"f")]
+
+
+async def test_the_kernel_forgets_the_new_name_of_a_rename_that_was_overtaken(
+    autojump_clock: MockClock, rng: random.Random, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with (
+        running_cluster(rng) as cluster,
+        gated(cluster) as (one, gate),
+        cluster.client("b") as other,
+    ):
+        with kernel_of(one, monkeypatch) as kernel:
+            await write_file(one.vfs, "f", b"f")
+            late = gate.reply("meta/batch")
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(one.vfs.rename, ROOT_INODE, b"f", ROOT_INODE, b"g", 0)
+                await late.arrived.wait()
+                await write_file(other.vfs, "h", b"h")
+                late.release()
+            await trio.sleep(0.1)
+            assert (ROOT_INODE, b"g") in kernel.names
 
 
 # Errors
