@@ -192,8 +192,10 @@ class ChunkStore:
     # -- durability
 
     def sync(self, chunks: Iterable[bytes]) -> SyncOutcome:
-        outcome = SyncOutcome()
-        pending = list(chunks)
+        wanted = list(chunks)
+        # A second fsync of what a failed one has lost would succeed; it must not be tried.
+        outcome = SyncOutcome(failed=[chunk for chunk in wanted if chunk in self._condemned])
+        pending = [chunk for chunk in wanted if chunk not in self._condemned]
         for start in range(0, len(pending), SYNC_BATCH):
             batch = pending[start : start + SYNC_BATCH]
             failed, missing = self._durability.sync(batch, self._discard)

@@ -1,0 +1,118 @@
+"""Attacks on the safety of data: each test once lost, doubled or misreported something.
+
+Cluster tests run under the virtual clock; what needs a real directory or one module alone is here
+as well, so that the attacks are in one place.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import trio
+
+from chunkd.filesystem import FileSystem
+from chunkd.store import ChunkStore
+from dfsmount.client import FileSystem as Client
+from dfswire.messages import ROOT_INODE
+from tests.suites.chunkstore import A, content, put
+from tests.t3_cluster.cluster import Cluster
+
+ExpectLog = Callable[[str], None]
+
+
+async def open_new(client: Client, name: bytes) -> tuple[int, int]:
+    """A new file's handle and inode."""
+    handle, attr = await client.vfs.create(ROOT_INODE, name, 0o644, os.O_RDWR, 0, 0)
+    return handle, attr.inode
+
+
+class Held:
+    """A message that waits."""
+
+    def __init__(self, word: bytes) -> None:
+        self.word = word
+        self.reached, self.let_go = trio.Event(), trio.Event()
+
+
+class Gate(httpx.AsyncBaseTransport):
+    """One client's network: holds or loses the messages of batches that contain a word."""
+
+    def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
+        self._inner = inner
+        self._requests: list[Held] = []
+        self._replies: list[Held] = []
+        self._lost = b""
+
+    @classmethod
+    def before(cls, cluster: Cluster, client: Client) -> Gate:
+        transport = cluster._transports[client]
+        transport._inner = gate = cls(transport._inner)
+        return gate
+
+    def hold_request(self, word: bytes) -> Held:
+        """The first request with this word is not executed before it is let go."""
+        self._requests.append(Held(word))
+        return self._requests[-1]
+
+    def hold_reply(self, word: bytes) -> Held:
+        self._replies.append(Held(word))
+        return self._replies[-1]
+
+    def lose_replies(self, word: bytes) -> None:
+        self._lost = word
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        body = bytes(getattr(request.stream, "memory", None) or b"")
+        await self._wait(self._requests, body)
+        response = await self._inner.handle_async_request(request)
+        await self._wait(self._replies, body)
+        if self._lost and self._lost in body:
+            raise httpx.ReadError("reply lost (injected)")
+        return response
+
+    @staticmethod
+    async def _wait(held: list[Held], body: bytes) -> None:
+        for each in held:
+            if each.word in body:
+                held.remove(each)
+                each.reached.set()
+                await each.let_go.wait()
+                return
+
+
+# A chunk whose fsync failed and that cannot even be moved away
+
+
+class BrokenDisk(FileSystem):
+    """The first fsync of a file fails, and so does every rename into quarantine."""
+
+    def __init__(self) -> None:
+        self.fsyncs = 0
+
+    def fsync(self, fd: int) -> None:
+        self.fsyncs += 1
+        if self.fsyncs == 1:
+            raise OSError(errno.EIO, "injected")
+
+    def rename(self, source: Path, target: Path) -> None:
+        if target.parent.name == "quarantine":
+            raise OSError(errno.EIO, "injected")
+        super().rename(source, target)
+
+
+def test_a_failed_fsync_is_not_repeated_when_the_chunk_cannot_be_moved_away(
+    tmp_path: Path, expect_log: ExpectLog
+) -> None:
+    """The group sync fails; an fsync of a client afterwards must not hear that all is well."""
+    expect_log("cannot be moved away")
+    store = ChunkStore(tmp_path, "disk", files=BrokenDisk())
+    store.recover()
+    put(store, A, content(100))
+    assert store.sync(store.unsynced()).failed == [A]
+    outcome = store.sync([A])
+    assert A in [*outcome.failed, *outcome.missing]
+    store.close()
