@@ -124,8 +124,11 @@ def check_after_power_cut(store: ChunkStore, promised: list[bytes]) -> None:
         assert get(store, chunk, 0, 70_000) == content(70_000)
 
 
-def test_the_harness_would_notice_a_missing_fsync(tmp_path: Path, rng: random.Random) -> None:
+def test_the_harness_would_notice_a_missing_fsync(
+    tmp_path: Path, rng: random.Random, caplog: pytest.LogCaptureFixture
+) -> None:
     """Without fsync the same check fails: the power cut is no placebo."""
+    caplog.set_level(logging.ERROR, "chunkd.store")
     lost = 0
     for attempt in range(20):
         root = tmp_path / f"{attempt}"

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 from collections.abc import Callable
 from pathlib import Path
 
 import httpx
+import pytest
 import trio
 
 from chunkd.filesystem import FileSystem
 from chunkd.store import ChunkStore
 from dfsmount.client import FileSystem as Client
 from dfswire.messages import ROOT_INODE
-from tests.suites.chunkstore import A, content, put
+from tests.suites.chunkstore import A, B, content, get, put
+from tests.t2_chunkd.lossyfiles import LossyFiles
 from tests.t3_cluster.cluster import Cluster
 
 ExpectLog = Callable[[str], None]
@@ -116,3 +119,43 @@ def test_a_failed_fsync_is_not_repeated_when_the_chunk_cannot_be_moved_away(
     outcome = store.sync([A])
     assert A in [*outcome.failed, *outcome.missing]
     store.close()
+
+
+# A power cut leaves an empty or torn file under the name of a chunk that was not synced
+
+
+@pytest.mark.parametrize("left", [0, 1, 70_000])
+def test_torn_chunks_do_not_count_as_replicas_after_a_restart(
+    tmp_path: Path, expect_log: ExpectLog, left: int
+) -> None:
+    expect_log("is bad")
+    store = ChunkStore(tmp_path, "disk")
+    store.recover()
+    put(store, A, content(70_000))
+    put(store, B, content(70_000), durable=True)
+    store.close()
+    (torn,) = tmp_path.glob(f"chunks/*/*/{A.hex()}")
+    os.truncate(torn, left)
+    store = ChunkStore(tmp_path, "disk")
+    store.recover()
+    assert store.list_chunks(b"", 9) == [B]
+    assert [(report.chunk, report.state) for report in store.take_reports()] == [(A, "bad")]
+
+
+def test_what_was_not_synced_when_the_process_died_is_synced_after_its_restart(
+    tmp_path: Path, rng: random.Random
+) -> None:
+    """A power cut some time after that restart finds it on disk."""
+    files = LossyFiles(tmp_path)
+    for _ in range(2):
+        store = ChunkStore(tmp_path, "disk", files=files)
+        store.recover()
+        if not store.list_chunks(b"", 9):
+            put(store, A, content(70_000))
+        else:
+            store.sync(store.unsynced())  # the group sync
+        store.close()
+    files.power_cut(rng)
+    store = ChunkStore(tmp_path, "disk")
+    store.recover()
+    assert get(store, A, 0, 70_000) == content(70_000)
