@@ -175,7 +175,7 @@ class ChunkClient:
             )
             _check(location, offset, length, reply, data)
         except (CorruptChunk, UnknownChunk) as problem:
-            self._report(location.chunk, replica, str(problem))
+            self.report(location.chunk, replica, str(problem))
             raise
         except DFSError:
             self._health.failed(replica.address)
@@ -185,7 +185,8 @@ class ChunkClient:
 
     # Bad replicas
 
-    def _report(self, chunk: bytes, replica: Replica, reason: str) -> None:
+    def report(self, chunk: bytes, replica: Replica, reason: str) -> None:
+        """In the background, make metad and the replica's server look at it."""
         if (chunk, replica.disk) not in self._reporting:
             log.info("bad replica of %s on %s: %s", chunk.hex(), replica.address, reason)
             self._reporting.add((chunk, replica.disk))

@@ -2,9 +2,10 @@
 
 Chunks of background uploads are in the memory of their servers, which sync them within seconds.
 fsync waits for that here: every such chunk of the inode must be durable on min(R, 2) servers.  When
-too few servers can say so, it asks metad where the chunk is now, because a repaired replica is
-durable, and waits for repair rather than give up at once.  Records outlive writers, for fsync may
-come through another descriptor later; a background pass forgets them when the servers have synced.
+too few servers can say so, it asks metad where the chunk is now, asks those servers, and waits for
+repair rather than give up at once; metad is told of replicas that can't be made durable.  Records
+outlive writers, for fsync may come through another descriptor later; a background pass forgets them
+when the servers have synced.
 """
 
 from __future__ import annotations
@@ -35,10 +36,10 @@ class _Unsynced:
     chunk: bytes
     offset: int
     end: int
-    replicas: list[Replica]  # still worth asking
+    replicas: list[Replica]
     since_s: float
-    original: frozenset[str]  # the disks that it was written to
     durable: set[str] = field(default_factory=set)  # disks that have it for certain
+    refused: set[str] = field(default_factory=set)  # disks that lost it: not asked again
 
 
 class Durability:
@@ -53,14 +54,12 @@ class Durability:
 
     def note(self, inode: int, stored: Stored, offset: int, end: int) -> None:
         """A chunk was committed to [offset, end) of an inode without having been synced."""
-        replicas = list(stored.location.replicas)
         self._unsynced[inode][stored.location.chunk] = _Unsynced(
             chunk=stored.location.chunk,
             offset=offset,
             end=end,
-            replicas=replicas,
+            replicas=list(stored.location.replicas),
             since_s=trio.current_time(),
-            original=frozenset(replica.disk for replica in replicas),
         )
         self._noted.set()
 
@@ -72,6 +71,8 @@ class Durability:
         """Return when everything noted for the inode is durable.  Raises InputOutput."""
         give_up_at = trio.current_time() + WAIT_MAX_S
         wanted = list(self._unsynced.get(inode, {}).values())
+        for entry in wanted:
+            entry.refused.clear()  # since then there may be another copy
         while wanted := [entry for entry in wanted if self._is_open(inode, entry)]:
             await self._sync({inode: wanted})
             wanted = [entry for entry in wanted if self._is_open(inode, entry)]
@@ -123,17 +124,18 @@ class Durability:
         by_address: defaultdict[str, list[bytes]] = defaultdict(list)
         for entry in _all(wanted):
             for replica in entry.replicas:
-                if replica.disk not in entry.durable:
+                if replica.disk not in entry.durable | entry.refused:
                     by_address[replica.address].append(entry.chunk)
         answers = await self._chunks.sync(by_address)
         for inode, entries in wanted.items():
             for entry in entries:
-                for replica in list(entry.replicas):
+                for replica in entry.replicas:
                     answer = answers.get((replica.address, entry.chunk))
                     if answer:
                         entry.durable.add(replica.disk)
-                    elif answer is False:  # its server has set it aside: never ask again
-                        entry.replicas.remove(replica)
+                    elif answer is False:  # its server never had it or has set it aside
+                        entry.refused.add(replica.disk)
+                        self._chunks.report(entry.chunk, replica, "it cannot be made durable")
                 self._close_if_durable(inode, entry)
 
     async def _ask_again(self, inode: int, entries: Iterable[_Unsynced]) -> None:
@@ -148,11 +150,11 @@ class Durability:
             if location is None:
                 self._close(inode, entry)  # overwritten or truncated since
                 continue
-            # A replica on a new disk was made by repair, which syncs before it reports.
-            entry.durable.update(
-                replica.disk for replica in location.replicas if replica.disk not in entry.original
-            )
-            self._close_if_durable(inode, entry)
+            entry.replicas = list(location.replicas)
+            # Where metad has stopped to believe in a replica, one that it names later is another.
+            named = {replica.disk for replica in entry.replicas}
+            entry.durable &= named
+            entry.refused &= named
 
     def _close_if_durable(self, inode: int, entry: _Unsynced) -> None:
         if len(entry.durable) >= self._needed:

@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 import trio
+from trio.testing import MockClock
 
 from chunkd.filesystem import FileSystem
 from chunkd.store import ChunkStore
@@ -22,7 +23,7 @@ from dfsmount.client import FileSystem as Client
 from dfswire.messages import ROOT_INODE
 from tests.suites.chunkstore import A, B, content, get, put
 from tests.t2_chunkd.lossyfiles import LossyFiles
-from tests.t3_cluster.cluster import Cluster
+from tests.t3_cluster.cluster import CHUNK_SIZE_BYTES, Cluster, fully_replicated, running_cluster
 
 ExpectLog = Callable[[str], None]
 
@@ -159,3 +160,67 @@ def test_what_was_not_synced_when_the_process_died_is_synced_after_its_restart(
     store = ChunkStore(tmp_path, "disk")
     store.recover()
     assert get(store, A, 0, 70_000) == content(70_000)
+
+
+# fsync after a server lost what was not synced
+
+
+async def test_fsync_succeeds_when_a_copy_was_made_again_on_the_disk_that_lost_it(
+    autojump_clock: MockClock, rng: random.Random
+) -> None:
+    """Two servers: the only place for the new copy is where the old one was."""
+    async with running_cluster(rng, servers=2) as cluster, cluster.client() as client:
+        handle, _ = await open_new(client, b"f")
+        await client.vfs.write(handle, 0, rng.randbytes(CHUNK_SIZE_BYTES))
+        await client.vfs.flush(handle)
+        await cluster.kill_chunkd(0, power_cut=True)
+        await cluster.start_chunkd(0)
+        await cluster.until(fully_replicated, 60)
+        await client.vfs.fsync(handle)
+        assert client.data.durability.count() == 0
+        await client.vfs.release(handle)
+
+
+@pytest.mark.parametrize("servers", [2, 3])
+async def test_a_replica_lost_before_its_commit_is_noticed_by_fsync(
+    autojump_clock: MockClock, rng: random.Random, servers: int
+) -> None:
+    """Stored, not synced, lost by a power cut, counted (not missing: no file had it), committed."""
+    async with running_cluster(rng, servers=servers) as cluster, cluster.client() as client:
+        handle, inode = await open_new(client, b"f")
+        writer = client.files.any_writer(inode)
+        assert writer is not None
+        async with writer._committing:  # commits wait
+            await client.vfs.write(handle, 0, rng.randbytes(CHUNK_SIZE_BYTES))
+            await trio.sleep(1)
+            (chunk,) = {chunk for store in cluster.stores for chunk in store.files}
+            victim = next(n for n, store in enumerate(cluster.stores) if chunk in store.files)
+            assert chunk in cluster.stores[victim].unsynced()
+            await cluster.kill_chunkd(victim, power_cut=True)
+            await cluster.start_chunkd(victim)
+            await trio.sleep(3)  # its inventory
+        await client.vfs.fsync(handle)
+        assert sum(chunk in store.files for store in cluster.stores) == 2
+        await client.vfs.release(handle)
+
+
+async def test_a_lost_replica_of_a_closed_file_is_made_good_soon(
+    autojump_clock: MockClock, rng: random.Random
+) -> None:
+    """The same without fsync: what is reported must not be more than there is for long."""
+    async with running_cluster(rng) as cluster, cluster.client() as client:
+        handle, inode = await open_new(client, b"f")
+        writer = client.files.any_writer(inode)
+        assert writer is not None
+        async with writer._committing:
+            await client.vfs.write(handle, 0, rng.randbytes(CHUNK_SIZE_BYTES))
+            await trio.sleep(1)
+            (chunk,) = {chunk for store in cluster.stores for chunk in store.files}
+            victim = next(n for n, store in enumerate(cluster.stores) if chunk in store.files)
+            await cluster.kill_chunkd(victim, power_cut=True)
+            await cluster.start_chunkd(victim)
+            await trio.sleep(3)
+        await client.vfs.flush(handle)
+        await client.vfs.release(handle)
+        await trio.sleep(60)
+        assert sum(chunk in store.files for store in cluster.stores) == 2
