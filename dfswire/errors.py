@@ -157,7 +157,7 @@ class WrongVersion(ProtocolError):
 class Unavailable(DFSError):
     """Not reached, or no answer in time.  Whether a mutation happened is unknown."""
 
-    code, errno = "unavailable", errno.ETIMEDOUT
+    code, errno = "unavailable", errno.EIO
 
 
 class UsageError(DFSError):
