@@ -24,6 +24,7 @@ from dfswire.messages import ROOT_INODE
 from tests.suites.chunkstore import A, B, content, get, put
 from tests.t2_chunkd.lossyfiles import LossyFiles
 from tests.t3_cluster.cluster import CHUNK_SIZE_BYTES, Cluster, fully_replicated, running_cluster
+from tests.t3_cluster.files import write_file
 
 ExpectLog = Callable[[str], None]
 
@@ -224,3 +225,23 @@ async def test_a_lost_replica_of_a_closed_file_is_made_good_soon(
         await client.vfs.release(handle)
         await trio.sleep(60)
         assert sum(chunk in store.files for store in cluster.stores) == 2
+
+
+# Many large operations while metad is away
+
+
+async def test_what_gathers_while_metad_is_away_fits_into_messages(
+    autojump_clock: MockClock, rng: random.Random, expect_log: ExpectLog
+) -> None:
+    expect_log("metad at metad:1 does not answer")
+    value = bytes(65_536)
+    async with running_cluster(rng) as cluster, cluster.client() as client:
+        inodes = [await write_file(client.vfs, f"f{number}", b"x") for number in range(300)]
+        await cluster.kill_metad()
+        async with trio.open_nursery() as nursery:
+            for inode in inodes:
+                nursery.start_soon(client.vfs.setxattr, inode, b"user.large", value)
+            await trio.sleep(5)
+            await cluster.start_metad()
+        for inode in inodes:
+            assert await client.vfs.getxattr(inode, b"user.large") == value
