@@ -106,12 +106,14 @@ async def mount(config: MountConfig) -> None:
         record.write(config.metad, grant.session)
 
     try:
-        async with open_file_system(client, config, introduction, opened) as file_system:
+        async with open_file_system(
+            client, config, introduction, opened=opened, closed=record.clear
+        ) as file_system:
             await _serve(config, file_system)
     except Unavailable as problem:
         raise UsageError(f"no session with metad at {config.metad}: {problem}") from problem
     finally:
-        record.remove()
+        record.close()
         await client.aclose()
 
 

@@ -53,6 +53,7 @@ async def open_file_system(
     config: MountConfig,
     introduction: OpenSession,
     opened: Callable[[SessionGrant], None] = lambda grant: None,
+    closed: Callable[[], None] = lambda: None,
     now_ns: Callable[[], int] = time.time_ns,
     local_hosts: tuple[str, ...] = (),
 ) -> AsyncIterator[FileSystem]:
@@ -60,7 +61,7 @@ async def open_file_system(
 
     Raises Unavailable or ProtocolError when no session can be had.
     """
-    session = Session(client, config.metad, introduction, opened=opened)
+    session = Session(client, config.metad, introduction, opened=opened, closed=closed)
     grant = await session.open()
     try:
         async with trio.open_nursery() as nursery:

@@ -42,16 +42,26 @@ class SessionFile:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._path = directory / f"{os.getpid()}.session"
         self._file = self._path.open("w")
+        self._names_session = False
         _lock(self._file)
 
     def write(self, metad: str, session: str) -> None:
-        self._file.seek(0)
-        self._file.truncate()
+        """This process has this session with this metad (and no other any more)."""
+        self.clear()
         self._file.write(f"{metad} {session}\n")
         self._file.flush()
+        self._names_session = True
 
-    def remove(self) -> None:
-        self._path.unlink(missing_ok=True)
+    def clear(self) -> None:
+        """It has none any more."""
+        self._file.seek(0)
+        self._file.truncate()
+        self._names_session = False
+
+    def close(self) -> None:
+        """The process ends.  A session that could not be given back is left to the next mount."""
+        if not self._names_session:
+            self._path.unlink(missing_ok=True)
         self._file.close()
 
 

@@ -54,8 +54,9 @@ class Session:
         introduction: OpenSession,
         *,
         opened: Callable[[SessionGrant], None] = lambda grant: None,
+        closed: Callable[[], None] = lambda: None,
     ) -> None:
-        """`opened` is told of every session that metad grants."""
+        """`opened` is told of every session that metad grants, `closed` that it was given back."""
         self.address = address
         self.grant: SessionGrant | None = None
         self._client = client
@@ -68,6 +69,7 @@ class Session:
         self._lost = trio.Event()
         self._renewed = trio.Event()
         self._tell_opened = opened
+        self._tell_closed = closed
 
     # For those who speak under this session
 
@@ -157,6 +159,8 @@ class Session:
                 await self._client.call("session.close", self.address, request, deadline_s=2.0)
             except DFSError as problem:
                 log.info("session not closed (%s); it ends with its lease", problem)
+            else:
+                self._tell_closed()
             self.grant = None
 
     async def _reopen(self) -> None:

@@ -15,8 +15,18 @@ def test_a_locked_file_is_a_living_mount(tmp_path: Path) -> None:
     record.write("host:1", "abc")
     # flock is per open file, so this process can play the next mount
     assert dead_sessions(tmp_path / "run", "host:1") == []
-    record.remove()
+    record.clear()
+    record.close()
     assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_a_session_that_was_not_given_back_is_left_to_the_next_mount(tmp_path: Path) -> None:
+    record = SessionFile(tmp_path)
+    record.write("host:1", "abc")
+    record.write("host:1", "de")
+    record.close()
+    assert dead_sessions(tmp_path, "host:1") == ["de"]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_unlocked_file_is_a_dead_mount(tmp_path: Path) -> None:

@@ -140,10 +140,11 @@ async def test_acknowledged_sequences(autojump_clock: MockClock) -> None:
 
 @pytest.mark.parametrize("away", [False, True])
 async def test_closing(autojump_clock: MockClock, away: bool) -> None:
-    metad = FakeMetad()
-    session = Session(cast(Client, metad), "metad:1", INTRODUCTION)
+    metad, given_back = FakeMetad(), trio.Event()
+    session = Session(cast(Client, metad), "metad:1", INTRODUCTION, closed=given_back.set)
     await session.open()
     metad.away = away
     await session.close()
     assert session.grant is None
+    assert given_back.is_set() == (not away)
     assert metad.calls[-1] == "session.close"

@@ -13,6 +13,20 @@ from tests.t5_process.harness import Cluster, Worker, sha256_of, wait_for
 USABLE_WITHIN_S = 5.0  # far below the lease of 20 s that the dead mount still has
 
 
+def test_unmounted_while_metad_is_away(cluster: Cluster, place: Path) -> None:
+    """The session could not be given back; the next mount does it."""
+    (place / "before").write_bytes(b"before")
+    cluster.kill("metad")
+    cluster.unmount()
+    cluster.start("metad")
+    started = time.monotonic()
+    cluster.mount()
+    (place / "before").write_bytes(b"after")
+    (place / "before").unlink()
+    usable_s = time.monotonic() - started
+    assert usable_s < USABLE_WITHIN_S, f"usable after {usable_s:.1f} s"
+
+
 def test_kill_mount(cluster: Cluster, place: Path, worker: Callable[[str, Path], Worker]) -> None:
     writing = worker("files", place)
     unlinked = os.open(place / "unlinked", os.O_CREAT | os.O_WRONLY)
