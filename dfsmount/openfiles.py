@@ -98,7 +98,8 @@ class OpenFiles:
         handle = self._handles.pop(number)
         file = handle.file
         try:
-            if file.handles == 1 and file.writer.has_dirty and not file.unlinked:
+            # Again as long as others, who closed while this one flushed, have left something.
+            while file.handles == 1 and file.writer.has_dirty and not file.unlinked:
                 await file.writer.flush(durable=False)
         except DFSError as problem:
             log.warning("inode %d: written data is lost: %s", file.inode, problem)

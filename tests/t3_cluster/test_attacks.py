@@ -24,7 +24,7 @@ from dfswire.messages import ROOT_INODE
 from tests.suites.chunkstore import A, B, content, get, put
 from tests.t2_chunkd.lossyfiles import LossyFiles
 from tests.t3_cluster.cluster import CHUNK_SIZE_BYTES, Cluster, fully_replicated, running_cluster
-from tests.t3_cluster.files import write_file
+from tests.t3_cluster.files import read_file, write_file
 
 ExpectLog = Callable[[str], None]
 
@@ -245,3 +245,24 @@ async def test_what_gathers_while_metad_is_away_fits_into_messages(
             await cluster.start_metad()
         for inode in inodes:
             assert await client.vfs.getxattr(inode, b"user.large") == value
+
+
+# Two handles
+
+
+async def test_closing_one_handle_does_not_drop_what_another_has_written_meanwhile(
+    autojump_clock: MockClock, rng: random.Random
+) -> None:
+    """As with shared mappings: data that comes after the last flush(), before the release."""
+    async with running_cluster(rng) as cluster, cluster.client() as client:
+        first, inode = await open_new(client, b"f")
+        writer = client.files.any_writer(inode)
+        assert writer is not None
+        await client.vfs.write(first, 0, b"a" * 100)
+        async with trio.open_nursery() as nursery, writer._committing:
+            nursery.start_soon(client.vfs.release, first)
+            await trio.sleep(0.1)
+            second = await client.vfs.open(inode, os.O_RDWR)
+            await client.vfs.write(second, 100, b"b" * 100)
+            await client.vfs.release(second)
+        assert await read_file(client.vfs, "f") == b"a" * 100 + b"b" * 100
