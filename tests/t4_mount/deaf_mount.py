@@ -5,6 +5,8 @@ Run like `python -m dfsmount METAD DIRECTORY`.
 
 from __future__ import annotations
 
+from unittest.mock import patch
+
 import dfsmount.__main__
 from dfsmount.coherence import Coherence
 from dfswire.messages import Invalidation
@@ -15,5 +17,5 @@ async def _ignore(coherence: Coherence, invalidations: list[Invalidation]) -> No
 
 
 if __name__ == "__main__":
-    Coherence.invalidate = _ignore  # type: ignore[method-assign]  # the point of this program
-    dfsmount.__main__.main()
+    with patch.object(Coherence, "invalidate", _ignore):
+        dfsmount.__main__.main()

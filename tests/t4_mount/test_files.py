@@ -176,8 +176,8 @@ def test_a_mapping_shows_the_file(here: Path, rng: random.Random) -> None:
     data = rng.randbytes(5 * MIB + 100)
     (here / "f").write_bytes(data)
     with (
-        (here / "f").open("rb") as file,
-        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapping,
+        (here / "f").open("rb") as source,
+        mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ) as mapping,
     ):
         assert mapping[:] == data
 
@@ -189,11 +189,11 @@ def test_what_is_written_through_a_shared_mapping_is_in_the_file(here: Path) -> 
         mapping.flush()
         assert os.pread(file.fileno(), 5, 100_000) == b"hello"
         mapping[299_999:300_000] = b"!"
-    with (here / "f").open("rb") as file:
-        _forget_pages(file.fileno())
-        assert os.pread(file.fileno(), 5, 100_000) == b"hello"
-        assert os.pread(file.fileno(), 9, 299_990) == bytes(9)
-        assert os.pread(file.fileno(), 9, 299_999) == b"!"
+    with (here / "f").open("rb") as reader:
+        _forget_pages(reader.fileno())
+        assert os.pread(reader.fileno(), 5, 100_000) == b"hello"
+        assert os.pread(reader.fileno(), 9, 299_990) == bytes(9)
+        assert os.pread(reader.fileno(), 9, 299_999) == b"!"
 
 
 def test_reading_a_directory_or_writing_it_is_refused(here: Path) -> None:

@@ -68,7 +68,7 @@ def test_an_unknown_option(cluster: LiveCluster, tmp_path: Path) -> None:
     assert_refused(mount(cluster.metad, tmp_path, "-o", "allow_other,fast"), "fast", "allow_other")
 
 
-@pytest.mark.parametrize("address", ["nowhere", "127.0.0.1:port", "127.0.0.1:99999", ""])
+@pytest.mark.parametrize("address", ["nowhere", "127.0.0.1:99999"])
 def test_an_address_that_is_none(address: str, tmp_path: Path, cluster: LiveCluster) -> None:
     assert_refused(mount(address, tmp_path))
 

@@ -17,10 +17,9 @@ from typing import TypeVar
 import pytest
 
 from tests.t4_mount.conftest import TwoViews
+from tests.t4_mount.watched import KINDS, ROUNDS, Watched, link_target, new_names, removed_names
 
 T = TypeVar("T")
-ROUNDS = 150
-PAGE = 4096
 
 
 def test_exclusive_creation_has_one_winner(views: TwoViews) -> None:
@@ -108,171 +107,7 @@ def test_both_create_remove_and_list_the_same_names_at_once(views: TwoViews) -> 
         assert (views.b / name).read_bytes() == (views.a / name).read_bytes()
 
 
-class Watched:
-    """A number that one side raises through a file system, and that the other side reads back."""
-
-    def __init__(self, publish: Callable[[int], object], observe: Callable[[], int]) -> None:
-        self._publish = publish
-        self._observe = observe
-        self.completed = 0
-        self.finished = False
-        self.observations = 0
-
-    def change(self) -> None:
-        try:
-            for number in range(1, ROUNDS + 1):
-                self._publish(number)
-                self.completed = number
-        finally:
-            self.finished = True
-
-    def watch(self) -> None:
-        """Whatever was complete before an observation began must be seen by it."""
-        last = 0
-        while not self.finished:
-            completed, before = self.completed, last
-            last = self._observe()
-            assert last >= completed, f"{last} seen when {completed} was complete"
-            assert last >= before, f"{last} seen after {before}"
-            self.observations += 1
-
-
-def _page(views: TwoViews) -> Watched:
-    """One page is written again and again, with a sync."""
-    (views.a / "f").write_bytes(b"0" * PAGE)
-    writer = os.open(views.a / "f", os.O_WRONLY)
-    reader = os.open(views.b / "f", os.O_RDONLY)
-
-    def publish(number: int) -> None:
-        os.pwrite(writer, b"%d " % number * 500, 0)
-        os.fsync(writer)
-
-    return Watched(publish, lambda: int(os.pread(reader, PAGE, 0).split()[0]))
-
-
-def _large_file(views: TwoViews) -> Watched:
-    """The same without a sync, in the middle of a file of several chunks; closing publishes."""
-    size = 5 << 20
-    (views.a / "f").write_bytes(b"0 " * (size // 2))
-    reader = os.open(views.b / "f", os.O_RDONLY)
-
-    def publish(number: int) -> None:
-        with (views.a / "f").open("r+b") as writer:
-            writer.seek(size - PAGE)
-            writer.write(b"%d " % number * 500)
-
-    return Watched(publish, lambda: int(os.pread(reader, 100, size - PAGE).split()[0]))
-
-
-def _size(views: TwoViews) -> Watched:
-    (views.a / "f").touch()
-
-    def publish(number: int) -> None:
-        with (views.a / "f").open("ab") as writer:
-            writer.write(b"x")
-
-    return Watched(publish, lambda: (views.b / "f").stat().st_size)
-
-
-def _replaced_file(views: TwoViews) -> Watched:
-    """Written aside and renamed over the old one; every reader gets a whole version."""
-    (views.a / "f").write_bytes(b"0 " * 20_000)
-
-    def publish(number: int) -> None:
-        (views.a / "f.new").write_bytes(b"%d " % number * 20_000)
-        os.rename(views.a / "f.new", views.a / "f")
-
-    def observe() -> int:
-        words = set((views.b / "f").read_bytes().split())
-        assert len(words) == 1, f"a mixture of versions: {words}"
-        return int(words.pop())
-
-    return Watched(publish, observe)
-
-
-def _new_names(views: TwoViews) -> Watched:
-    """The watcher asks for names that do not exist yet, and so remembers that they do not."""
-
-    def publish(number: int) -> None:
-        (views.a / f"f{number}").touch()
-
-    known = 0
-
-    def observe() -> int:
-        nonlocal known
-        while (views.b / f"f{known + 1}").exists():
-            known += 1
-        return known
-
-    return Watched(publish, observe)
-
-
-def _removed_names(views: TwoViews) -> Watched:
-    for number in range(1, ROUNDS + 1):
-        (views.a / f"f{number}").touch()
-    gone = 0
-
-    def observe() -> int:
-        nonlocal gone
-        while gone < ROUNDS and not (views.b / f"f{gone + 1}").exists():
-            gone += 1
-        return gone
-
-    return Watched(lambda number: (views.a / f"f{number}").unlink(), observe)
-
-
-def _listing(views: TwoViews) -> Watched:
-    def publish(number: int) -> None:
-        (views.a / f"f{number}").touch()
-
-    return Watched(publish, lambda: len(os.listdir(views.b)))
-
-
-def _mode_and_times(views: TwoViews) -> Watched:
-    (views.a / "f").touch()
-    os.utime(views.a / "f", ns=(0, 0))
-
-    def publish(number: int) -> None:
-        os.utime(views.a / "f", ns=(number, number))
-
-    return Watched(publish, lambda: (views.b / "f").stat().st_mtime_ns)
-
-
-def _xattr(views: TwoViews) -> Watched:
-    (views.a / "f").touch()
-    os.setxattr(views.a / "f", "user.x", b"0")
-
-    def publish(number: int) -> None:
-        os.setxattr(views.a / "f", "user.x", b"%d" % number)
-
-    return Watched(publish, lambda: int(os.getxattr(views.b / "f", "user.x")))
-
-
-def _link_target(views: TwoViews) -> Watched:
-    (views.a / "l").symlink_to("0")
-
-    def publish(number: int) -> None:
-        (views.a / "l.new").symlink_to(str(number))
-        os.rename(views.a / "l.new", views.a / "l")
-
-    return Watched(publish, lambda: int(os.readlink(views.b / "l")))
-
-
-KINDS = (
-    _page,
-    _large_file,
-    _size,
-    _replaced_file,
-    _new_names,
-    _removed_names,
-    _listing,
-    _mode_and_times,
-    _xattr,
-    _link_target,
-)
-
-
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__.strip("_"))
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_no_observation_misses_what_was_complete(
     views: TwoViews, kind: Callable[[TwoViews], Watched]
 ) -> None:
@@ -282,7 +117,49 @@ def test_no_observation_misses_what_was_complete(
         pool.submit(watched.change).result()
         for task in tasks:
             task.result()
+    watched.close()
     assert watched.observations > ROUNDS // 10
+
+
+@pytest.mark.xfail(
+    reason="while a mount changes a directory itself, its kernel holds the directory's lock, and "
+    "what others change there is confirmed before the kernel has forgotten it",
+    strict=False,
+)
+@pytest.mark.parametrize("kind", [new_names, removed_names, link_target])
+def test_no_observation_misses_what_was_complete_in_a_busy_directory(
+    views: TwoViews, kind: Callable[[TwoViews], Watched]
+) -> None:
+    watched = kind(views)
+
+    def keep_busy() -> None:
+        while not watched.finished:
+            (views.b / "own").touch()
+            (views.b / "own").unlink()
+
+    with ThreadPoolExecutor(3) as pool:
+        tasks = [pool.submit(watched.watch), pool.submit(keep_busy)]
+        pool.submit(watched.change).result()
+        for task in tasks:
+            task.result()
+
+
+@pytest.mark.xfail(
+    reason="each mount chooses where appended bytes go; two that append at the same moment choose "
+    "the same place",
+    strict=True,
+)
+def test_appends_at_the_same_time_never_overwrite_each_other(views: TwoViews) -> None:
+    def append(view: Path) -> None:
+        descriptor = os.open(view / "f", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+        for number in range(ROUNDS):
+            os.write(descriptor, f"{view.parent.name}{number}\n".encode())
+            os.fsync(descriptor)
+        os.close(descriptor)
+
+    _in_parallel(append, views)
+    lines = (views.a / "f").read_text().split()
+    assert sorted(lines) == sorted(f"{name}{n}" for name in "ab" for n in range(ROUNDS))
 
 
 def _in_parallel(action: Callable[[Path], T], views: TwoViews) -> list[T]:

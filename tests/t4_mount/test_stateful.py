@@ -10,6 +10,7 @@ import itertools
 import os
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ class Names(RuleBasedStateMachine):
         theirs = outcome(lambda: action(self.plain))
         assert mine == theirs, f"{mine} instead of {theirs}"
 
-    def bytes(self, size: int) -> bytes:
+    def payload(self, size: int) -> bytes:
         """`size` bytes that differ from those of every other write."""
         self.fill += 1
         return (b"%d;" % self.fill * size)[:size]
@@ -96,7 +97,7 @@ class Names(RuleBasedStateMachine):
 
     @rule(view=st.integers(0, 1), path=file_paths, offset=offsets, size=sizes, flags=extra_flags)
     def write_file(self, view: int, path: str, offset: int, size: int, flags: int) -> None:
-        data = self.bytes(size)
+        data = self.payload(size)
 
         def action(root: Path) -> int:
             descriptor = os.open(root / path, os.O_WRONLY | flags, 0o644)
@@ -212,7 +213,7 @@ class OneMount(Names):
         if not used:
             return
         descriptors = used[slot % len(used)]
-        mine, theirs = (outcome(lambda it=it: action(it)) for it in descriptors)
+        mine, theirs = (outcome(partial(action, it)) for it in descriptors)
         assert mine == theirs, f"{mine} instead of {theirs}"
 
     @rule(slot=slots, path=file_paths, flags=access, extra=extra_flags, mode=modes)
@@ -234,12 +235,12 @@ class OneMount(Names):
 
     @rule(slot=slots, offset=offsets, size=sizes)
     def write_at(self, slot: int, offset: int, size: int) -> None:
-        data = self.bytes(size)
+        data = self.payload(size)
         self.with_descriptor(slot, lambda it: os.pwrite(it, data, offset))
 
     @rule(slot=slots, size=sizes)
     def write_on(self, slot: int, size: int) -> None:
-        data = self.bytes(size)
+        data = self.payload(size)
         self.with_descriptor(slot, lambda it: (os.write(it, data), os.lseek(it, 0, os.SEEK_CUR)))
 
     @rule(slot=slots, offset=offsets, size=sizes)
@@ -299,7 +300,7 @@ def _run(machine: Callable[[], RuleBasedStateMachine], examples: int, steps: int
 def test_one_mount_behaves_like_a_local_directory(cluster: LiveCluster, tmp_path: Path) -> None:
     mount = cluster.mount("stateful")
     try:
-        _run(lambda: OneMount([mount], tmp_path), examples=15, steps=60)
+        _run(lambda: OneMount([mount], tmp_path), examples=25, steps=60)
     finally:
         mount.stop()
         cluster.mounts.remove(mount)
@@ -308,4 +309,4 @@ def test_one_mount_behaves_like_a_local_directory(cluster: LiveCluster, tmp_path
 def test_two_mounts_behave_like_one_local_directory(
     mount_a: LiveMount, mount_b: LiveMount, tmp_path: Path
 ) -> None:
-    _run(lambda: TwoMounts([mount_a, mount_b], tmp_path), examples=15, steps=60)
+    _run(lambda: TwoMounts([mount_a, mount_b], tmp_path), examples=25, steps=60)
