@@ -33,6 +33,7 @@ class OpenInode:
     writer: Writer
     handles: int = 0
     unlinked: bool = False
+    appending: trio.Lock = field(default_factory=trio.Lock)  # one write with O_APPEND at a time
 
 
 @dataclass

@@ -272,14 +272,19 @@ class Vfs:
         refresh after an invalidation, so another client's appended bytes would be overwritten.
         """
         open_file = self._files.handle(handle)
-        end_moved = False
         if open_file.flags & os.O_APPEND:
-            end = (await self.getattr(open_file.file.inode)).size
-            offset, end_moved = end, end != offset
+            return await self._append(handle, offset, data)
         _check_size(offset + len(data))
-        written = await self._files.write(handle, offset, data, self._now_ns())
-        if open_file.flags & os.O_APPEND and (end_moved or open_file.file.handles > 1):
-            await self._coherence.pages_written(open_file.file.inode)
+        return await self._files.write(handle, offset, data, self._now_ns())
+
+    async def _append(self, handle: int, offset: int, data: Octets) -> int:
+        file = self._files.handle(handle).file
+        async with file.appending:  # the next one finds the end that this one leaves
+            end = (await self.getattr(file.inode)).size
+            _check_size(end + len(data))
+            written = await self._files.write(handle, end, data, self._now_ns())
+        if end != offset or file.handles > 1:
+            await self._coherence.pages_written(file.inode)
         return written
 
     async def flush(self, handle: int) -> None:

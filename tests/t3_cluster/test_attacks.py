@@ -266,3 +266,21 @@ async def test_closing_one_handle_does_not_drop_what_another_has_written_meanwhi
             await client.vfs.write(second, 100, b"b" * 100)
             await client.vfs.release(second)
         assert await read_file(client.vfs, "f") == b"a" * 100 + b"b" * 100
+
+
+async def test_appends_of_several_handles_do_not_overwrite_each_other(
+    autojump_clock: MockClock, rng: random.Random
+) -> None:
+    """Not even while they wait for room in memory."""
+    async with running_cluster(rng) as cluster, cluster.client() as client:
+        inode = await write_file(client.vfs, "log", b"")
+        handles = [await client.vfs.open(inode, os.O_WRONLY | os.O_APPEND) for _ in range(4)]
+        client.data.writeback.budget._max_bytes = 10
+        async with trio.open_nursery() as nursery:
+            for number, handle in enumerate(handles):
+                nursery.start_soon(client.vfs.write, handle, 0, b"%d" % number * 10)
+        for handle in handles:
+            await client.vfs.flush(handle)
+            await client.vfs.release(handle)
+        found = await read_file(client.vfs, "log")
+        assert sorted(found) == sorted(b"".join(b"%d" % number * 10 for number in range(4)))
