@@ -368,7 +368,8 @@ class Vfs:
             attrs = await writer.truncate(change.size, submit)
         else:
             attrs = await submit()
-            self._layouts.truncate(change.inode, change.size)
+            # All of it: a commit by who opened it meanwhile may be executed before, answered after.
+            self._layouts.invalidate(change.inode)
         return self._overlaid(attrs[0])
 
     async def _change_xattr(self, operation: SetXattr | RemoveXattr) -> None:

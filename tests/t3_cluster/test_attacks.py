@@ -21,6 +21,7 @@ from chunkd.filesystem import FileSystem
 from chunkd.store import ChunkStore
 from dfsmount.client import FileSystem as Client
 from dfswire.messages import ROOT_INODE
+from dfswire.operations import SetAttr
 from tests.suites.chunkstore import A, B, content, get, put
 from tests.t2_chunkd.lossyfiles import LossyFiles
 from tests.t3_cluster.cluster import CHUNK_SIZE_BYTES, Cluster, fully_replicated, running_cluster
@@ -284,3 +285,31 @@ async def test_appends_of_several_handles_do_not_overwrite_each_other(
             await client.vfs.release(handle)
         found = await read_file(client.vfs, "log")
         assert sorted(found) == sorted(b"".join(b"%d" % number * 10 for number in range(4)))
+
+
+# Replies that are late or do not come
+
+
+async def test_truncated_bytes_do_not_come_back_when_a_reply_is_late(
+    autojump_clock: MockClock, rng: random.Random
+) -> None:
+    """truncate(2) of a file that is opened meanwhile: the commit is executed first, answered
+    last."""
+    async with running_cluster(rng) as cluster, cluster.client() as client:
+        inode = await write_file(client.vfs, "f", b"")
+        gate = Gate.before(cluster, client)
+        truncation, commit = gate.hold_request(b"setattr"), gate.hold_reply(b"commit")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.vfs.setattr, SetAttr(inode=inode, size=10))
+            await truncation.reached.wait()
+            handle = await client.vfs.open(inode, os.O_RDWR)
+            await client.vfs.write(handle, 0, rng.randbytes(CHUNK_SIZE_BYTES))
+            nursery.start_soon(client.vfs.flush, handle)
+            await commit.reached.wait()
+            truncation.let_go.set()
+            await trio.sleep(0.1)
+            commit.let_go.set()
+        await client.vfs.setattr(SetAttr(inode=inode, size=CHUNK_SIZE_BYTES))
+        found = bytes(await client.vfs.read(handle, 10, CHUNK_SIZE_BYTES))
+        assert found == bytes(CHUNK_SIZE_BYTES - 10)
+        await client.vfs.release(handle)
