@@ -27,7 +27,14 @@ from dfsmount.metaclient import MetaClient
 from dfsmount.mutations import Mutations
 from dfsmount.openfiles import Octets, OpenFiles
 from dfsmount.session import Session
-from dfswire.errors import FileTooBig, NameTooLong, NoAttribute, NoEntry, NotSupported
+from dfswire.errors import (
+    DFSError,
+    FileTooBig,
+    NameTooLong,
+    NoAttribute,
+    NoEntry,
+    NotSupported,
+)
 from dfswire.messages import FILE_MAX_BYTES, NAME_MAX_BYTES, SYMLINK_MAX_BYTES, Attr, DirEntry
 from dfswire.metadata import StatfsReply
 from dfswire.operations import (
@@ -361,7 +368,11 @@ class Vfs:
         _check_size(change.size)
 
         async def submit() -> list[Attr]:
-            return await self._submit(change)
+            try:
+                return await self._submit(change)
+            except DFSError:  # it may have happened all the same
+                self._layouts.invalidate(change.inode)
+                raise
 
         writer = self._files.any_writer(change.inode)
         if writer is not None:

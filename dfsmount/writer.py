@@ -205,15 +205,18 @@ class Writer:
         stored = [pack.stored for pack in batch if pack in used and pack.stored is not None]
         extents = extents_of(layers)
         ticket = self._shared.layouts.ticket(self._inode)
-        result = await self._shared.metadata.submit(
-            Commit(
-                inode=self._inode,
-                extents=extents,
-                size=layers.end,
-                mtime_ns=self.mtime_ns,
-                chunks=[one.written for one in stored],
-            )
+        commit = Commit(
+            inode=self._inode,
+            extents=extents,
+            size=layers.end,
+            mtime_ns=self.mtime_ns,
+            chunks=[one.written for one in stored],
         )
+        try:
+            result = await self._shared.metadata.submit(commit)
+        except DFSError:  # it may have happened all the same
+            self._shared.layouts.invalidate(self._inode)
+            raise
         locations = {one.location.chunk: one.location for one in stored}
         self._shared.layouts.apply_commit(self._inode, ticket, extents, locations)
         for one in stored:

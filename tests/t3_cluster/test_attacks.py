@@ -20,6 +20,7 @@ from trio.testing import MockClock
 from chunkd.filesystem import FileSystem
 from chunkd.store import ChunkStore
 from dfsmount.client import FileSystem as Client
+from dfswire.errors import Unavailable
 from dfswire.messages import ROOT_INODE
 from dfswire.operations import SetAttr
 from tests.suites.chunkstore import A, B, content, get, put
@@ -312,4 +313,32 @@ async def test_truncated_bytes_do_not_come_back_when_a_reply_is_late(
         await client.vfs.setattr(SetAttr(inode=inode, size=CHUNK_SIZE_BYTES))
         found = bytes(await client.vfs.read(handle, 10, CHUNK_SIZE_BYTES))
         assert found == bytes(CHUNK_SIZE_BYTES - 10)
+        await client.vfs.release(handle)
+
+
+@pytest.mark.parametrize("by", ["truncate", "write"])
+async def test_a_soft_mount_believes_nothing_of_a_file_whose_change_may_have_happened(
+    autojump_clock: MockClock, rng: random.Random, tolerate_log: ExpectLog, by: str
+) -> None:
+    tolerate_log("written bytes are lost")
+    data, new = rng.randbytes(CHUNK_SIZE_BYTES), rng.randbytes(CHUNK_SIZE_BYTES)
+    async with (
+        running_cluster(rng) as cluster,
+        cluster.client("soft", soft_s=2) as client,
+        cluster.client("other") as other,
+    ):
+        inode = await write_file(client.vfs, "f", data)
+        assert await read_file(client.vfs, "f") == data
+        handle = await client.vfs.open(inode, os.O_RDWR)
+        gate = Gate.before(cluster, client)
+        gate.lose_replies(b"setattr" if by == "truncate" else b"commit")
+        with pytest.raises(Unavailable):
+            if by == "truncate":
+                await client.vfs.setattr(SetAttr(inode=inode, size=10))
+            else:
+                await client.vfs.write(handle, 0, new)
+                await client.vfs.flush(handle)
+        truth = await read_file(other.vfs, "f")
+        assert truth == (data[:10] if by == "truncate" else new)
+        assert await read_file(client.vfs, "f") == truth
         await client.vfs.release(handle)
