@@ -186,25 +186,32 @@ class OpenFiles:
     async def while_removing(
         self, inode: int | None, remove: Callable[[bool], Awaitable[list[Attr]]]
     ) -> list[Attr]:
-        """Run `remove(held)`, which may take the last name of `inode`; opens wait."""
+        """Run `remove(held)`, which may take the last name of `inode`; opens wait.
+
+        Another client may have given the name to another inode meanwhile, one that is open here.
+        metad keeps that too, as it keeps `inode` when it is `held`, until this client releases it.
+        """
         if inode is None:
-            return await remove(False)
+            return self._removed(None, True, await remove(True))
         removal = self._removals.setdefault(inode, _Removal())
         removal.count += 1
         try:
-            attrs = await remove(inode in self._inodes)
-            last = any(attr.inode == inode and attr.nlink == 0 for attr in attrs)
-            if last and inode in self._inodes:
-                self._inodes[inode].unlinked = True
-            return attrs
+            held = inode in self._inodes
+            return self._removed(inode, held, await remove(held))
         finally:
             removal.count -= 1
             if removal.count == 0:
                 del self._removals[inode]
                 removal.done.set()
 
+    def _removed(self, inode: int | None, held: bool, attrs: list[Attr]) -> list[Attr]:
+        for attr in attrs:
+            if attr.nlink == 0 and (held or attr.inode != inode or inode in self._inodes):
+                self.unlinked_elsewhere(attr.inode)
+        return attrs
+
     def unlinked_elsewhere(self, inode: int) -> None:
-        """Another client took the last name."""
+        """The last name is gone; metad waits for this client to release the inode."""
         if inode in self._inodes:
             self._inodes[inode].unlinked = True
         else:

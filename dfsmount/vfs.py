@@ -166,7 +166,7 @@ class Vfs:
         inode = await self._inode_of(parent, name)
 
         async def remove(held: bool) -> list[Attr]:
-            operation = Unlink(parent=parent, name=_check_name(name), held=held)
+            operation = Unlink(parent=parent, name=_check_name(name), held=held, expected=inode)
             with self._changing((parent, name)) as token:
                 attrs = await self._submit(operation)
                 self._attrs.put_changed_name(parent, name, None, token)
@@ -193,6 +193,7 @@ class Vfs:
                 new_name=_check_name(new_name),
                 flags=flags,
                 held=held,
+                expected=replaced,
             )
             with self._changing((parent, name), (new_parent, new_name)) as token:
                 attrs = await self._submit(operation)

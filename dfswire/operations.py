@@ -79,11 +79,13 @@ class Unlink(Operation, frozen=True, kw_only=True, tag="unlink"):
 
     `held`: this client has the inode open; if this was the last name the inode stays until
     `Release`. Other sessions that hold the inode are asked by an event with `Invalidated.GONE`.
+    `expected`: of which inode `held` speaks; another one that has the name by now counts as held.
     """
 
     parent: Inode
     name: Name
     held: bool = False
+    expected: Inode | None = None
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -100,7 +102,8 @@ class RmDir(Operation, frozen=True, kw_only=True, tag="rmdir"):
 
 
 class Rename(Operation, frozen=True, kw_only=True, tag="rename"):
-    """rename(2) with RENAME_NOREPLACE or RENAME_EXCHANGE.  `held` speaks of the replaced inode.
+    """rename(2) with RENAME_NOREPLACE or RENAME_EXCHANGE.  `held` and `expected` as in Unlink
+    speak of the replaced inode.
 
     Errors: ENOENT, EEXIST, ENOTEMPTY, EISDIR, ENOTDIR, EINVAL (into itself, unknown flags).
     """
@@ -111,6 +114,7 @@ class Rename(Operation, frozen=True, kw_only=True, tag="rename"):
     new_name: Name
     flags: int = 0
     held: bool = False
+    expected: Inode | None = None
 
     def __post_init__(self) -> None:
         check_name(self.name)

@@ -26,7 +26,7 @@ from dfswire.errors import (
     TooManyLinks,
 )
 from dfswire.messages import FILE_MAX_BYTES, NAME_MAX_BYTES, Attr, DirEntry
-from dfswire.operations import Create, Link, RmDir, SetAttr, Unlink
+from dfswire.operations import Create, Link, Rename, RmDir, SetAttr, Unlink
 from metad import rows
 from metad.database import Database
 from metad.effects import Effects
@@ -181,7 +181,7 @@ def unlink(db: Database, op: Unlink, now_ns: int, effects: Effects) -> list[Attr
     remove_dentry(db, op.parent, op.name)
     effects.name(op.parent, op.name)
     return [
-        drop_name(db, attr, now_ns, effects, held=op.held),
+        drop_name(db, attr, now_ns, effects, held=may_be_held(op, attr)),
         rows.touch(db, op.parent, now_ns),
     ]
 
@@ -268,6 +268,11 @@ def add_dentry(db: Database, parent: int, name: bytes, inode: int) -> None:
 def remove_dentry(db: Database, parent: int, name: bytes) -> None:
     """A name goes; what it named is the caller's business."""
     db.change("DELETE FROM dentry WHERE parent = ? AND name = ?", (parent, name))
+
+
+def may_be_held(op: Unlink | Rename, attr: Attr) -> bool:
+    """May the client have open what it takes the name of?  It speaks only of what it expected."""
+    return op.held or op.expected not in (None, attr.inode)
 
 
 def drop_name(db: Database, attr: Attr, now_ns: int, effects: Effects, *, held: bool) -> Attr:

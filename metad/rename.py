@@ -14,7 +14,7 @@ from dfswire.operations import RENAME_EXCHANGE, RENAME_NOREPLACE, Rename
 from metad import rows
 from metad.database import Database
 from metad.effects import Effects
-from metad.namespace import check_empty, check_length, drop_name, remove_dentry
+from metad.namespace import check_empty, check_length, drop_name, may_be_held, remove_dentry
 
 
 class _Place(NamedTuple):
@@ -47,7 +47,8 @@ def rename(db: Database, op: Rename, now_ns: int, effects: Effects) -> list[Attr
     effects.name(*new)
     if target is not None and op.flags == RENAME_EXCHANGE:
         return _exchange(db, (old, source), (new, target), now_ns, effects)
-    return _move(db, (old, source), (new, target), now_ns, effects, held=op.held)
+    held = target is not None and may_be_held(op, target)
+    return _move(db, (old, source), (new, target), now_ns, effects, held=held)
 
 
 def _move(

@@ -23,6 +23,7 @@ from dfsmount.client import FileSystem as Client
 from dfswire.errors import Unavailable
 from dfswire.messages import ROOT_INODE
 from dfswire.operations import SetAttr
+from metad.chunkmap import orphans
 from tests.suites.chunkstore import A, B, content, get, put
 from tests.t2_chunkd.lossyfiles import LossyFiles
 from tests.t3_cluster.cluster import CHUNK_SIZE_BYTES, Cluster, fully_replicated, running_cluster
@@ -342,3 +343,47 @@ async def test_a_soft_mount_believes_nothing_of_a_file_whose_change_may_have_hap
         assert truth == (data[:10] if by == "truncate" else new)
         assert await read_file(client.vfs, "f") == truth
         await client.vfs.release(handle)
+
+
+# Open files without a name
+
+
+async def test_a_file_that_is_open_here_survives_an_unlink_that_meant_another(
+    autojump_clock: MockClock, rng: random.Random
+) -> None:
+    """Another client renames the open file over the one whose removal is on its way."""
+    data = rng.randbytes(CHUNK_SIZE_BYTES)
+    async with (
+        running_cluster(rng) as cluster,
+        cluster.client("a") as one,
+        cluster.client("b") as other,
+    ):
+        inode = await write_file(one.vfs, "open", data)
+        await write_file(one.vfs, "victim", b"")
+        handle = await one.vfs.open(inode, os.O_RDONLY)
+        unlink = Gate.before(cluster, one).hold_request(b"unlink")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(one.vfs.unlink, ROOT_INODE, b"victim")
+            await unlink.reached.wait()
+            await other.vfs.rename(ROOT_INODE, b"open", ROOT_INODE, b"victim", 0)
+            unlink.let_go.set()
+        await trio.sleep(5)
+        assert bytes(await one.vfs.read(handle, 0, len(data))) == data
+        await one.vfs.release(handle)
+        await trio.sleep(5)
+        assert not orphans(cluster._database)
+
+
+async def test_a_file_closed_while_its_name_goes_is_not_kept_for_ever(
+    autojump_clock: MockClock, rng: random.Random
+) -> None:
+    async with running_cluster(rng) as cluster, cluster.client() as client:
+        handle, _ = await open_new(client, b"f")
+        unlink = Gate.before(cluster, client).hold_request(b"unlink")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.vfs.unlink, ROOT_INODE, b"f")
+            await unlink.reached.wait()
+            await client.vfs.release(handle)
+            unlink.let_go.set()
+        await trio.sleep(5)
+        assert not orphans(cluster._database)
