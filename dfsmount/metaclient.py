@@ -196,6 +196,15 @@ class MetaClient:
             "meta.bad_replica", metadata.BadReplica, chunk=chunk, disk=disk, reason=reason
         )
 
+    async def told(self) -> None:
+        """Wait until metad tells this client of changes.  Raises Unavailable on a soft mount."""
+        patience_s = self._soft_timeout_s or float("inf")
+        try:
+            with trio.fail_after(patience_s):
+                await self._session.followed()
+        except trio.TooSlowError as problem:
+            raise Unavailable(f"no event stream from metad for {patience_s:g} s") from problem
+
     async def _ask(self, call: str, kind: type[msgspec.Struct], **fields: Any) -> Any:
         """Ask until answered.  A lost session is no obstacle to a question: it is asked again."""
         while True:

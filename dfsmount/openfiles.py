@@ -17,7 +17,7 @@ import trio
 
 from dfsmount.reader import Reader
 from dfsmount.writer import Writer
-from dfswire.errors import BadHandle, DFSError
+from dfswire.errors import BadHandle, DFSError, NoEntry
 from dfswire.messages import Attr
 
 log = logging.getLogger(__name__)
@@ -27,12 +27,16 @@ Octets = bytes | bytearray | memoryview
 
 @dataclass
 class OpenInode:
-    """An inode with at least one handle."""
+    """An inode with at least one handle.
+
+    `kept`: metad knows, or will be told in time, that it is open here, so it outlives its names.
+    """
 
     inode: int
     writer: Writer
     handles: int = 0
     unlinked: bool = False
+    kept: bool = False
     appending: trio.Lock = field(default_factory=trio.Lock)  # one write with O_APPEND at a time
 
 
@@ -93,6 +97,17 @@ class OpenFiles:
             file, self._make_reader(inode), flags, file.writer.error_count
         )
         return number
+
+    def keep(self, number: int, attr: Attr) -> None:
+        """`attr` was answered after this handle was there.  Raises NoEntry.
+
+        An inode that had lost its last name before has been given up by this client (or is just
+        being given up), so metad will not keep it; unless another handle was there already.
+        """
+        file = self.handle(number).file
+        if attr.nlink == 0 and not (file.unlinked or file.kept):
+            raise NoEntry(f"inode {file.inode} has no name any more")
+        file.kept = True
 
     async def close(self, number: int) -> None:
         """The last handle of an inode flushes what is left (after mmap there may be something)."""

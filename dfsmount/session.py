@@ -63,6 +63,7 @@ class Session:
         self._introduction = introduction
         self._lease_until = -1.0
         self._following = False
+        self._followed = trio.Event()  # the stream is open
         self._next_sequence = 1
         self._outstanding: set[int] = set()
         self._opened = trio.Event()
@@ -125,13 +126,24 @@ class Session:
         """How long cached things may still be believed; 0 while no event stream is followed."""
         return max(0.0, self._lease_until - trio.current_time()) if self._following else 0.0
 
+    @property
+    def is_followed(self) -> bool:
+        """Is the event stream open, so that this client is told of changes?"""
+        return self._following
+
+    async def followed(self) -> None:
+        """Wait until the event stream is open."""
+        while not self._following:
+            await self._followed.wait()
+
     def lost(self, session: str) -> None:
         """metad said that it does not know this session (any more)."""
         if self.grant is not None and self.grant.session == session:
             log.warning("metad ended this client's session; opening a new one")
             self.grant = None
             self._opened = trio.Event()
-            self._following, self._lease_until = False, -1.0
+            self._unfollow()
+            self._lease_until = -1.0
             self._lost.set()
 
     # For the one task that keeps it
@@ -203,7 +215,7 @@ class Session:
         """Follow the event stream; open it again whenever it breaks."""
         while True:
             # Nothing cached may outlive a gap in the stream: an event may have been missed in it.
-            self._following = False
+            self._unfollow()
             await listener.drop_all()
             try:
                 await self._follow_once(grant, listener)
@@ -212,6 +224,11 @@ class Session:
             except DFSError as problem:
                 log.info("event stream: %s", problem)
                 await trio.sleep(RECONNECT_PAUSE_S * random.uniform(0.5, 1.0))
+
+    def _unfollow(self) -> None:
+        self._following = False
+        if self._followed.is_set():  # else there may be some who wait for it
+            self._followed = trio.Event()
 
     async def _follow_once(self, grant: SessionGrant, listener: Listener) -> None:
         request = FollowEvents(session=grant.session, open_inodes=listener.open_inodes())
@@ -222,6 +239,7 @@ class Session:
                     # others of this host, while metad, opening the stream, took it for forgotten.
                     await listener.drop_all()
                     self._following = True
+                    self._followed.set()
                 await self._obey(grant, event, listener)
 
     async def _obey(self, grant: SessionGrant, event: Event, listener: Listener) -> None:

@@ -257,12 +257,13 @@ class Vfs:
         The handle comes first, then the look whether the inode is still there: in this order, an
         unlink elsewhere either finds it open and leaves it, or is noticed here.
         """
-        handle = await self._files.open(inode, flags)
+        handle = await self._open(inode, flags)
         try:
             if flags & os.O_TRUNC:
-                await self._truncate(SetAttr(inode=inode, size=0))
+                attr = await self._truncate(SetAttr(inode=inode, size=0))
             else:
-                await self.getattr(inode)
+                attr = await self.getattr(inode)
+            self._files.keep(handle, attr)
         except BaseException:
             await self._files.close(handle)
             raise
@@ -326,6 +327,19 @@ class Vfs:
         return self._overlaid(self._attrs.attr(attr.inode) or attr)
 
     # Inside
+
+    async def _open(self, inode: int, flags: int) -> int:
+        """A handle that metad will respect.
+
+        When the event stream is opened again, metad is told what is open.  What is opened after
+        that was put together must wait until the stream is there: metad would take it for closed.
+        """
+        while True:
+            await self._meta.told()
+            handle = await self._files.open(inode, flags)
+            if self._session.is_followed:
+                return handle
+            await self._files.close(handle)
 
     async def _learn(self, attr: Attr, token: int) -> None:
         """Keep attributes that metad told.

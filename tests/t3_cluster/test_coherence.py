@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 import httpx
@@ -16,7 +16,7 @@ from trio.testing import MockClock
 from dfsmount.client import FileSystem
 from dfsmount.coherence import Coherence
 from dfswire.bodies import BodyStream, Octets
-from dfswire.errors import DFSError, NoSpace, NotDirectory
+from dfswire.errors import DFSError, NoEntry, NoSpace, NotDirectory, Unavailable
 from dfswire.messages import ROOT_INODE
 from dfswire.operations import RENAME_EXCHANGE, SetAttr
 from tests.t3_cluster.cluster import Cluster, running_cluster
@@ -319,6 +319,81 @@ async def test_the_kernel_forgets_the_new_name_of_a_rename_that_was_overtaken(
                 late.release()
             await trio.sleep(0.1)
             assert (ROOT_INODE, b"g") in kernel.names
+
+
+# Open files whose name goes
+
+
+async def test_a_file_is_not_opened_after_it_was_given_up(
+    autojump_clock: MockClock, rng: random.Random
+) -> None:
+    """An open that succeeds is an open that lasts."""
+    async with (
+        running_cluster(rng) as cluster,
+        gated(cluster) as (one, gate),
+        cluster.client("b") as other,
+    ):
+        inode = await write_file(other.vfs, "f", b"data")
+        assert (await find(one.vfs, "f")).inode == inode
+        release = gate.request("meta/batch")
+        await other.vfs.unlink(ROOT_INODE, b"f")
+        await release.arrived.wait()  # "not open here" is on its way
+        try:
+            handle = await one.vfs.open(inode, os.O_RDONLY)
+        except NoEntry:
+            release.release()
+            return
+        release.release()
+        await trio.sleep(5)
+        assert bytes(await one.vfs.read(handle, 0, 10)) == b"data"
+
+
+@pytest.mark.parametrize("first", ["open", "unlink"])
+async def test_a_file_opened_while_the_stream_is_being_opened_again(
+    autojump_clock: MockClock, rng: random.Random, first: str
+) -> None:
+    """Too late to be named in the request for the stream, too early to be told of the unlink."""
+    async with (
+        running_cluster(rng) as cluster,
+        gated(cluster) as (one, gate),
+        cluster.client("b") as other,
+    ):
+        inode = await write_file(other.vfs, "f", b"data")
+        assert (await find(one.vfs, "f")).inode == inode
+        handles = []
+
+        async def open_it() -> None:
+            with suppress(NoEntry):
+                handles.append(await one.vfs.open(inode, os.O_RDONLY))
+
+        async def unlink_it() -> None:
+            await other.vfs.unlink(ROOT_INODE, b"f")
+
+        held = await reconnect(gate)
+        async with trio.open_nursery() as nursery:
+            for task in (open_it, unlink_it) if first == "open" else (unlink_it, open_it):
+                nursery.start_soon(task)
+                await trio.sleep(1)
+            held.release()
+        await trio.sleep(5)
+        for handle in handles:
+            assert bytes(await one.vfs.read(handle, 0, 10)) == b"data"
+            await one.vfs.release(handle)
+        await cluster.until(lambda s: s.inodes == 1, 10)
+
+
+async def test_an_open_on_a_soft_mount_does_not_wait_for_ever(
+    autojump_clock: MockClock, rng: random.Random
+) -> None:
+    async with running_cluster(rng) as cluster, gated(cluster, soft_s=3.0) as (client, gate):
+        inode = await write_file(client.vfs, "f", b"f")
+        held = await reconnect(gate)
+        began = trio.current_time()
+        with pytest.raises(Unavailable):
+            await client.vfs.open(inode, os.O_RDONLY)
+        assert trio.current_time() - began < 5
+        assert client.files.open_inodes() == []
+        held.release()
 
 
 # Errors
