@@ -137,7 +137,7 @@ class Handlers(pyfuse3.Operations):
     def _entry(self, parent: int, name: bytes, attr: Attr) -> pyfuse3.EntryAttributes:
         """Attributes of a name, counted as known to the kernel."""
         entry = self._attributes(attr)
-        entry.entry_timeout = self._vfs.name_timeout_s(parent, name)
+        entry.entry_timeout = self._vfs.name_timeout_s(parent, name, attr.inode)
         self._kernel.count(attr.inode)
         return entry
 
@@ -150,7 +150,7 @@ class Handlers(pyfuse3.Operations):
         attr = await self._vfs.lookup(parent_inode, name)
         if attr is not None:
             return self._entry(parent_inode, name, attr)
-        timeout_s = self._vfs.name_timeout_s(parent_inode, name)
+        timeout_s = self._vfs.name_timeout_s(parent_inode, name, None)
         if timeout_s <= 0:
             raise FUSEError(errno.ENOENT)
         entry = pyfuse3.EntryAttributes()  # inode 0: the kernel may remember that there is none
@@ -344,7 +344,9 @@ class Handlers(pyfuse3.Operations):
             parent = self._vfs.directory_of(fh)
             for entry in page:
                 attributes = self._attributes(self._vfs.newest(entry.attr))
-                attributes.entry_timeout = self._vfs.name_timeout_s(parent, entry.name)
+                attributes.entry_timeout = self._vfs.name_timeout_s(
+                    parent, entry.name, entry.attr.inode
+                )
                 if not pyfuse3.readdir_reply(
                     token, FileNameT(entry.name), attributes, entry.cookie
                 ):

@@ -14,7 +14,7 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import msgspec
@@ -50,6 +50,8 @@ from dfswire.operations import (
     Unlink,
 )
 
+DOTS = (b".", b"..")
+
 
 @dataclass
 class Parts:
@@ -84,25 +86,34 @@ class Vfs:
         """How long the attributes just answered may be kept; 0 when they may not."""
         return self._session.lease_left_s() if self._attrs.attr(inode) is not None else 0.0
 
-    def name_timeout_s(self, parent: int, name: bytes) -> float:
-        """Likewise for a name (also one that does not exist)."""
-        known, _ = self._attrs.child(parent, name)
-        return self._session.lease_left_s() if known else 0.0
+    def name_timeout_s(self, parent: int, name: bytes, inode: int | None) -> float:
+        """Likewise for the answer that a name stands for `inode` (None: does not exist)."""
+        if name in DOTS or self._attrs.child(parent, name) != (True, inode):
+            return 0.0
+        return self._session.lease_left_s()
 
     # Names
 
     async def lookup(self, parent: int, name: bytes) -> Attr | None:
-        """The attributes of a name; None when there is none."""
+        """The attributes of a name; None when there is none.
+
+        b"." may also be asked of what is no directory: the kernel does, for file handles.
+        """
         _check_name(name)
-        known, inode = self._attrs.child(parent, name)
+        if name == b".":
+            return await self.getattr(parent)
+        known, inode = self._attrs.child(parent, name) if name not in DOTS else (False, None)
         if known:
             await self._keep_bounds()
-            return None if inode is None else await self.getattr(inode)
+            if inode is None:
+                return None
+            with suppress(NoEntry):  # removed since; another inode may have its name: ask for that
+                return await self.getattr(inode)
         with self._attrs.asking() as token:
             attr = await self._meta.lookup(parent, name)
             if attr is not None:
                 await self._learn(attr, token)
-            if name not in (b".", b".."):
+            if name not in DOTS:
                 self._learn_name(parent, name, attr.inode if attr else None, token)
         await self._keep_bounds()
         return None if attr is None else self.newest(attr)
@@ -160,7 +171,7 @@ class Vfs:
         with self._changing((parent, name)) as token:
             attrs = await self._submit(operation)
             self._attrs.put_changed_name(parent, name, inode, token)
-        return attrs[0]
+        return self.newest(attrs[0])
 
     async def unlink(self, parent: int, name: bytes) -> None:
         inode = await self._inode_of(parent, name)
@@ -202,7 +213,7 @@ class Vfs:
                 elif attrs[0].inode != replaced:  # else two names of one file: nothing happened
                     self._attrs.put_changed_name(parent, name, None, token)
                     self._attrs.put_changed_name(new_parent, new_name, attrs[0].inode, token)
-                    if not self.name_timeout_s(new_parent, new_name):
+                    if not self.name_timeout_s(new_parent, new_name, attrs[0].inode):
                         # The kernel moves its entry, and what that was good for moves along.
                         self._coherence.forget_names_soon([(new_parent, new_name)])
             return attrs
@@ -228,7 +239,7 @@ class Vfs:
             return await self._truncate(change)
         await self._files.flush_inode(change.inode)
         attrs = await self._submit(change)
-        return self._overlaid(attrs[0])
+        return self.newest(attrs[0])
 
     async def setxattr(self, inode: int, name: bytes, value: bytes, flags: int = 0) -> None:
         operation = SetXattr(inode=inode, name=_check_xattr(name), value=value, flags=flags)
@@ -375,7 +386,7 @@ class Vfs:
             if stat.S_ISDIR(operation.mode):
                 self._attrs.put_complete(inode, token)  # nobody else can have put anything in it
         await self._keep_bounds()
-        return self._overlaid(attrs[0])
+        return self.newest(attrs[0])
 
     async def _truncate(self, change: SetAttr) -> Attr:
         """Truncation stays in order with this client's own commits; open or not."""
@@ -396,7 +407,7 @@ class Vfs:
             attrs = await submit()
             # All of it: a commit by who opened it meanwhile may be executed before, answered after.
             self._layouts.invalidate(change.inode)
-        return self._overlaid(attrs[0])
+        return self.newest(attrs[0])
 
     async def _change_xattr(self, operation: SetXattr | RemoveXattr) -> None:
         try:

@@ -251,7 +251,7 @@ async def test_the_kernel_forgets_names_that_do_not_exist_when_the_stream_breaks
         with kernel_of(client, monkeypatch) as kernel:
             directory = (await client.vfs.mkdir(ROOT_INODE, b"d", 0o755, 0, 0)).inode
             assert await client.vfs.lookup(directory, b"none") is None
-            assert client.vfs.name_timeout_s(directory, b"none") > 0  # so the kernel keeps it
+            assert client.vfs.name_timeout_s(directory, b"none", None) > 0  # so the kernel keeps it
             gate.break_streams()
             await trio.sleep(1)
             assert (directory, b"none") in kernel.names
@@ -268,8 +268,9 @@ async def test_the_kernel_forgets_names_whose_second_answer_came_late(
         with kernel_of(one, monkeypatch) as kernel:
             directory = (await other.vfs.mkdir(ROOT_INODE, b"d", 0o755, 0, 0)).inode
             await write_file(other.vfs, "d/x", b"")
-            assert await one.vfs.lookup(directory, b"x") is not None
-            assert one.vfs.name_timeout_s(directory, b"x") > 0
+            found = await one.vfs.lookup(directory, b"x")
+            assert found is not None
+            assert one.vfs.name_timeout_s(directory, b"x", found.inode) > 0
             late = gate.reply("meta/readdir")
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(names, one.vfs, "d")
@@ -319,6 +320,75 @@ async def test_the_kernel_forgets_the_new_name_of_a_rename_that_was_overtaken(
                 late.release()
             await trio.sleep(0.1)
             assert (ROOT_INODE, b"g") in kernel.names
+
+
+# Names
+
+
+async def test_a_name_that_was_given_away_meanwhile_is_asked_for_again(
+    autojump_clock: MockClock, rng: random.Random
+) -> None:
+    """rename(2) promises that the replaced name is always there."""
+    async with (
+        running_cluster(rng) as cluster,
+        gated(cluster) as (one, gate),
+        cluster.client("b") as other,
+    ):
+        old = await write_file(other.vfs, "f", b"old")
+        new = await write_file(other.vfs, "tmp", b"new")
+        assert (await find(one.vfs, "f")).inode == old
+        await other.vfs.setattr(SetAttr(inode=old, mode=0o600))  # the name stays known
+        found = []
+
+        async def look() -> None:
+            found.append(await one.vfs.lookup(ROOT_INODE, b"f"))
+
+        late = gate.request("meta/getattr")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(look)
+            await late.arrived.wait()
+            await other.vfs.rename(ROOT_INODE, b"tmp", ROOT_INODE, b"f", 0)
+            await cluster.until(lambda s: s.inodes == 2, 10)  # the old one is purged
+            late.release()
+        assert found[0] is not None and found[0].inode == new
+
+
+async def test_an_answer_about_a_name_that_means_something_else_by_now_is_not_for_keeps(
+    autojump_clock: MockClock, rng: random.Random
+) -> None:
+    """A page of a directory, for one, may be given to the kernel long after it came."""
+    async with running_cluster(rng) as cluster, gated(cluster) as (client, _gate):
+        vfs = client.vfs
+        old = await write_file(vfs, "f", b"old")
+        new = await write_file(vfs, "tmp", b"new")
+        handle = await vfs.opendir(ROOT_INODE)
+        page = await vfs.readdir(handle, 0)
+        await vfs.rename(ROOT_INODE, b"tmp", ROOT_INODE, b"f", 0)
+        entry = next(entry for entry in page if entry.name == b"f")
+        assert entry.attr.inode == old
+        assert vfs.name_timeout_s(ROOT_INODE, b"f", entry.attr.inode) == 0
+        assert vfs.name_timeout_s(ROOT_INODE, b"f", None) == 0
+        assert vfs.name_timeout_s(ROOT_INODE, b"f", new) > 0
+        vfs.releasedir(handle)
+
+
+async def test_dot_and_dotdot_of_a_directory_whose_names_are_all_known(
+    autojump_clock: MockClock, rng: random.Random
+) -> None:
+    async with running_cluster(rng) as cluster, gated(cluster) as (client, _gate):
+        directory = (await client.vfs.mkdir(ROOT_INODE, b"d", 0o755, 0, 0)).inode
+        parent = await client.vfs.lookup(directory, b"..")
+        itself = await client.vfs.lookup(directory, b".")
+        assert parent is not None and parent.inode == ROOT_INODE
+        assert itself is not None and itself.inode == directory
+
+
+async def test_dot_of_a_file_is_the_file(autojump_clock: MockClock, rng: random.Random) -> None:
+    """The kernel asks so for what it has only a file handle of (open_by_handle_at, NFS)."""
+    async with running_cluster(rng) as cluster, cluster.client() as client:
+        inode = await write_file(client.vfs, "f", b"f")
+        found = await client.vfs.lookup(inode, b".")
+        assert found is not None and found.inode == inode
 
 
 # Open files whose name goes
@@ -394,6 +464,77 @@ async def test_an_open_on_a_soft_mount_does_not_wait_for_ever(
         assert trio.current_time() - began < 5
         assert client.files.open_inodes() == []
         held.release()
+
+
+async def test_removing_a_name_that_was_given_to_an_open_file_meanwhile(
+    autojump_clock: MockClock, rng: random.Random
+) -> None:
+    async with (
+        running_cluster(rng) as cluster,
+        gated(cluster) as (one, gate),
+        cluster.client("b") as other,
+    ):
+        await write_file(other.vfs, "f", b"old")
+        inode = await write_file(other.vfs, "tmp", b"data")
+        assert await read_file(one.vfs, "f") == b"old"
+        handle = await one.vfs.open(inode, os.O_RDONLY)
+        late = gate.request("meta/batch")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(one.vfs.unlink, ROOT_INODE, b"f")
+            await late.arrived.wait()
+            await other.vfs.rename(ROOT_INODE, b"tmp", ROOT_INODE, b"f", 0)
+            late.release()
+        await trio.sleep(5)
+        assert bytes(await one.vfs.read(handle, 0, 10)) == b"data"
+        await one.vfs.release(handle)
+        await cluster.until(lambda s: s.inodes == 1, 10)
+
+
+async def test_a_rename_over_a_name_that_was_given_to_an_open_file_meanwhile(
+    autojump_clock: MockClock, rng: random.Random
+) -> None:
+    async with (
+        running_cluster(rng) as cluster,
+        gated(cluster) as (one, gate),
+        cluster.client("b") as other,
+    ):
+        await write_file(one.vfs, "mine", b"mine")
+        inode = await write_file(other.vfs, "tmp", b"data")
+        handle = await one.vfs.open(inode, os.O_RDONLY)
+        assert await one.vfs.lookup(ROOT_INODE, b"f") is None
+        late = gate.request("meta/batch")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(one.vfs.rename, ROOT_INODE, b"mine", ROOT_INODE, b"f", 0)
+            await late.arrived.wait()
+            await other.vfs.rename(ROOT_INODE, b"tmp", ROOT_INODE, b"f", 0)
+            late.release()
+        await trio.sleep(5)
+        assert bytes(await one.vfs.read(handle, 0, 10)) == b"data"
+        await one.vfs.release(handle)
+        await cluster.until(lambda s: s.inodes == 2, 10)
+
+
+# Attributes
+
+
+async def test_results_that_come_out_of_order_leave_the_newest(
+    autojump_clock: MockClock, rng: random.Random
+) -> None:
+    """The kernel believes the answer that it gets for as long as `attr_timeout_s` says."""
+    async with running_cluster(rng) as cluster, gated(cluster) as (client, gate):
+        inode = await write_file(client.vfs, "f", b"f")
+        late = gate.reply("meta/batch")
+        answers = []
+
+        async def link() -> None:
+            answers.append(await client.vfs.link(inode, ROOT_INODE, b"g"))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(link)
+            await late.arrived.wait()
+            await client.vfs.setattr(SetAttr(inode=inode, mode=0o600))
+            late.release()
+        assert client.vfs.attr_timeout_s(inode) == 0 or answers[0].mode & 0o777 == 0o600
 
 
 # Errors
