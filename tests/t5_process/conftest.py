@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.t5_process.harness import Cluster, Worker
+from tests.t5_process.harness import Cluster
+from tests.t5_process.programs import Worker
 
 LARGE_BYTES = 160 << 20
 PATIENCE_S = 120.0  # after that a test hangs, and its mounts are aborted so that it fails

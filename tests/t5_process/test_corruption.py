@@ -12,7 +12,8 @@ import pytest
 
 from chunkd.layout import Layout
 from dfswire.messages import BLOCK_SIZE_BYTES
-from tests.t5_process.harness import Cluster, sha256_of, wait_for
+from tests.t5_process.harness import Cluster
+from tests.t5_process.observed import sha256_of, wait_for
 
 MIB = 1 << 20
 CHUNK_BYTES = 4 * MIB

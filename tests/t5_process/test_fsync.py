@@ -9,7 +9,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.t5_process.harness import Cluster, Worker, wait_for
+from tests.t5_process.harness import Cluster
+from tests.t5_process.observed import wait_for
+from tests.t5_process.programs import Worker
 
 SIZE_BYTES = 5 << 20  # two chunks
 ROUNDS = 3

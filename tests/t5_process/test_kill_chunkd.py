@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.t5_process.harness import Cluster, copying, run_dfs, sha256_of, wait_for
+from tests.t5_process.harness import Cluster
+from tests.t5_process.observed import run_dfs, sha256_of, wait_for
+from tests.t5_process.programs import copying
 
 COPY_S = 90.0
 

@@ -6,7 +6,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.t5_process.harness import Cluster, Worker, copying, sha256_of
+from tests.t5_process.harness import Cluster
+from tests.t5_process.observed import sha256_of
+from tests.t5_process.programs import Worker, copying
 from tests.t5_process.workload import numbers
 
 KILLS = 2

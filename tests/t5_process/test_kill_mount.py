@@ -8,7 +8,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.t5_process.harness import Cluster, Worker, sha256_of, wait_for
+from tests.t5_process.harness import Cluster
+from tests.t5_process.observed import sha256_of, wait_for
+from tests.t5_process.programs import Worker
 
 USABLE_WITHIN_S = 5.0  # far below the lease of 20 s that the dead mount still has
 

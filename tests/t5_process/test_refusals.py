@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from dfsmount.cli.localcluster import HOST, choose_ports
-from tests.t5_process.harness import Cluster, wait_for
+from tests.t5_process.harness import Cluster
+from tests.t5_process.observed import wait_for
 
 
 @pytest.fixture

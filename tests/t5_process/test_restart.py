@@ -12,7 +12,7 @@ import pytest
 
 from dfsmount.cli.localcluster import LocalCluster
 from dfsmount.cli.processes import handle_of, wait_end
-from tests.t5_process.harness import run_dfs, sha256_of
+from tests.t5_process.observed import run_dfs, sha256_of
 
 COMMAND_S = 60.0
 FILES = {"empty": 0, "small": 900, "medium": 300_000, "large": 9_000_000}

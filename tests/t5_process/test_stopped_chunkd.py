@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.t5_process.harness import Cluster, Worker
+from tests.t5_process.harness import Cluster
+from tests.t5_process.programs import Worker
 from tests.t5_process.workload import numbers
 
 NUMBERS = 8 * 512 * 1024  # 32 MiB: eight chunks, so that every server has some

@@ -1,0 +1,186 @@
+"""What tests ask a cluster of real processes, and how they judge it.
+
+Questions go through the `dfs` command itself or through the calls behind it; the disks of the
+chunkds are looked at directly.  Nothing here changes anything.  harness.py adds what starts and
+kills.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from chunkd.chunkfile import TAIL_MAX_BYTES, check_blocks, parse_tail
+from chunkd.layout import Layout
+from dfsmount.cli.app import main as dfs_main
+from dfsmount.cli.cluster import ask
+from dfsmount.cli.localcluster import Daemon, LocalCluster
+from dfswire.cluster import (
+    ChunkInfo,
+    ClusterStatus,
+    FsckReport,
+    FsckRequest,
+    InfoReply,
+    InfoRequest,
+    ServerStatus,
+)
+from dfswire.errors import CorruptChunk, Unavailable
+from dfswire.messages import Empty
+
+T = TypeVar("T")
+
+NODES = 3
+REPLICAS = 2
+HEAL_S = 40.0
+POLL_S = 0.05
+
+
+def wait_for(
+    condition: Callable[[], T], what: str, timeout_s: float = HEAL_S, *, poll_s: float = POLL_S
+) -> T:
+    """The first true value of `condition`, asked again and again.  Fails after `timeout_s`."""
+    deadline = time.monotonic() + timeout_s
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {timeout_s:g} s in vain: {what}; last seen: {value!r}")
+        time.sleep(poll_s)
+    return value
+
+
+def sha256_of(path: Path) -> str:
+    """The digest of a file's content, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def run_dfs(*words: str) -> tuple[int, str]:
+    """The `dfs` command, in this process: (exit status, what it printed)."""
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
+        status = dfs_main(words)
+    return status, output.getvalue()
+
+
+class Observed:
+    """A cluster that can be asked and judged."""
+
+    def __init__(self, local: LocalCluster) -> None:
+        self.local = local
+        self.directory = local.directory
+        self.address = local.metad_address
+        self.mount_point = self.directory / "mnt"
+        self._logs_read: dict[Path, int] = {}
+
+    @property
+    def chunkd_names(self) -> list[str]:
+        return [daemon.name for daemon in self.local.chunkds]
+
+    def daemon(self, name: str) -> Daemon:
+        """One of the daemons, by name ("metad", "chunkd1", ...)."""
+        return next(daemon for daemon in self.local.daemons if daemon.name == name)
+
+    def data(self, name: str) -> Path:
+        """The data directory of a chunkd."""
+        return self.daemon(name).config.parent / "data"
+
+    # -- asking
+
+    def status(self) -> ClusterStatus:
+        """What `dfs status` shows."""
+        reply: ClusterStatus = ask(self.address, "cluster.status", Empty())
+        return reply
+
+    def server(self, name: str) -> ServerStatus:
+        """What metad knows of one chunkd."""
+        port = self.daemon(name).port
+        return next(
+            server for server in self.status().servers if server.address.endswith(f":{port}")
+        )
+
+    def info(self, path: Path) -> InfoReply:
+        """Where the bytes of a file on the mount are."""
+        reply: InfoReply = ask(self.address, "cluster.info", InfoRequest(inode=path.stat().st_ino))
+        return reply
+
+    def orphans(self) -> int:
+        """Files without a name that are still kept for somebody who has them open."""
+        report: FsckReport = ask(self.address, "cluster.fsck", FsckRequest())
+        return report.orphans
+
+    def healthy(self) -> bool:
+        """All servers up, every chunk with its full number of replicas."""
+        try:
+            status = self.status()
+        except Unavailable:
+            return False
+        return (
+            len(status.servers) == NODES
+            and all(server.state == "up" for server in status.servers)
+            and status.chunks.under_replicated == 0
+        )
+
+    def wait_healthy(self, timeout_s: float = HEAL_S) -> float:
+        """Wait for `healthy`; how long it took, in seconds."""
+        started = time.monotonic()
+        wait_for(self.healthy, "full redundancy again", timeout_s)
+        return time.monotonic() - started
+
+    def log_text(self, name: str) -> str:
+        """All that a daemon or mount has logged."""
+        return (self.directory / "log" / f"{name}.log").read_text("utf-8", "replace")
+
+    # -- judging
+
+    def check_fsck(self) -> None:
+        """`dfs fsck` has no findings."""
+        status, output = run_dfs("fsck", "--json", "--url", self.address)
+        assert status == 0, output
+
+    def check_files(self, digests: dict[str, str]) -> None:
+        """Every file, by its path below the mount, has the content that was acknowledged."""
+        for name, digest in digests.items():
+            assert sha256_of(self.mount_point / name) == digest, f"{name} has wrong bytes"
+
+    def wait_sound(self, *paths: Path, timeout_s: float = HEAL_S) -> None:
+        """Wait until every chunk of these files has its replicas, and they are what metad says.
+
+        The disks themselves are looked at, and nothing is changed by that.
+        """
+        deadline = time.monotonic() + timeout_s
+        for path in paths:
+            while True:
+                try:
+                    for chunk in self.info(path).chunks:
+                        self.check_chunk(chunk)
+                    break
+                except (AssertionError, CorruptChunk, FileNotFoundError):
+                    if time.monotonic() > deadline:
+                        raise
+                time.sleep(POLL_S)
+
+    def check_chunk(self, chunk: ChunkInfo) -> None:
+        """Raises AssertionError, CorruptChunk or FileNotFoundError.  Changes nothing."""
+        good = [each for each in chunk.replicas if each.state == "good"]
+        assert len(good) >= REPLICAS, f"too few replicas: {chunk}"
+        for replica in good:
+            data = Layout(self._root_of(replica.address)).file(chunk.chunk).read_bytes()
+            index = parse_tail(chunk.chunk, len(data), data[-TAIL_MAX_BYTES:])
+            check_blocks(chunk.chunk, data[: index.length], index.checksums)
+
+    def _root_of(self, address: str) -> Path:
+        port = int(address.rpartition(":")[2])
+        return next(self.data(each.name) for each in self.local.chunkds if each.port == port)
+
+    def check_logs(self) -> None:
+        """Bad weather makes warnings, but never a traceback.  Each line is looked at once."""
+        for log in (self.directory / "log").glob("*.log"):
+            with log.open("rb") as file:
+                file.seek(self._logs_read.get(log, 0))
+                text = file.read().decode("utf-8", "replace")
+                self._logs_read[log] = file.tell()
+            assert "Traceback" not in text, f"{log.name}:\n{text[text.index('Traceback') :][:4000]}"
