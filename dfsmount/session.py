@@ -152,8 +152,8 @@ class Session:
         """Keep a session for ever (until cancelled)."""
         while True:
             if self.grant is None:
-                await listener.drop_all()
                 await listener.session_lost()
+                await listener.drop_all()  # after it: pages of lost data must go as well
                 await self._reopen()
             assert self.grant is not None  # mypy: _reopen does not return before
             async with trio.open_nursery() as nursery:
