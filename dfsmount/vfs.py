@@ -155,7 +155,12 @@ class Vfs:
             exclusive=bool(flags & os.O_EXCL),
         )
         attr = await self._create(operation)
-        return await self.open(attr.inode, flags), await self.getattr(attr.inode)
+        handle = await self.open(attr.inode, flags)
+        try:
+            return handle, await self.getattr(attr.inode)
+        except BaseException:
+            await self._files.close(handle)
+            raise
 
     async def readlink(self, inode: int) -> bytes:
         target = self._attrs.target(inode)
@@ -233,8 +238,12 @@ class Vfs:
     async def setattr(self, change: SetAttr) -> Attr:
         """chmod, chown, utimens, truncate.
 
-        Dirty data goes first, or its later commit would undo the times that are set here.
+        Dirty data goes first, or its later commit would undo the times that are set here.  Of times
+        that do not fit into 64 bits of nanoseconds the nearest is taken, as Linux does elsewhere.
         """
+        change = msgspec.structs.replace(
+            change, atime_ns=_nearest(change.atime_ns), mtime_ns=_nearest(change.mtime_ns)
+        )
         if change.size is not None:
             return await self._truncate(change)
         await self._files.flush_inode(change.inode)
@@ -469,6 +478,10 @@ class Vfs:
     async def _keep_bounds(self) -> None:
         if self._attrs.is_full:
             await self._coherence.drop_all()
+
+
+def _nearest(time_ns: int | None) -> int | None:
+    return None if time_ns is None else max(-(1 << 63), min(time_ns, (1 << 63) - 1))
 
 
 def _check_size(size: int) -> None:

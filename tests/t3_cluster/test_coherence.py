@@ -540,6 +540,18 @@ async def test_results_that_come_out_of_order_leave_the_newest(
 # Errors
 
 
+@pytest.mark.parametrize("time_ns", [10**23, -(10**23)])
+async def test_times_beyond_what_can_be_kept_are_the_nearest_that_can(
+    autojump_clock: MockClock, rng: random.Random, time_ns: int
+) -> None:
+    """utimensat(2) takes seconds of 64 bits; Linux's own file systems take the nearest time."""
+    async with running_cluster(rng) as cluster, cluster.client() as client:
+        inode = await write_file(client.vfs, "f", b"f")
+        await client.vfs.setattr(SetAttr(inode=inode, mtime_ns=time_ns, atime_ns=5))
+        attr = await client.vfs.getattr(inode)
+        assert (attr.mtime_ns > 2**62) == (time_ns > 0) and attr.atime_ns == 5
+
+
 async def test_a_mount_survives_a_metad_that_cannot_write(
     autojump_clock: MockClock, rng: random.Random, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -594,3 +606,29 @@ def full_disk(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
     with monkeypatch.context() as patch:
         patch.setattr(cluster._database, "write", no_space)
         yield
+
+
+async def test_a_file_that_cannot_be_told_of_after_its_creation_is_not_left_open(
+    autojump_clock: MockClock, rng: random.Random
+) -> None:
+    async with (
+        running_cluster(rng) as cluster,
+        gated(cluster, soft_s=1.0) as (one, gate),
+        cluster.client("b") as other,
+    ):
+        inode = await write_file(one.vfs, "f", b"f")
+        created, first = gate.reply("meta/batch"), gate.reply("meta/getattr")
+
+        async def create() -> None:
+            with pytest.raises(Unavailable):
+                await one.vfs.create(ROOT_INODE, b"f", 0o644, os.O_RDWR, 0, 0)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(create)
+            for held in (created, first):  # neither answer may be kept
+                await held.arrived.wait()
+                await other.vfs.setattr(SetAttr(inode=inode, mode=0o600))
+                if held is first:
+                    gate.request("meta/getattr")  # never answered
+                held.release()
+        assert one.files.open_inodes() == []
