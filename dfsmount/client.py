@@ -115,6 +115,13 @@ def _assemble(
         session_lost=data.session_lost,
     )
     coherence = Coherence(attrs, data.layouts, files, nursery)
+
+    async def settle() -> None:
+        while True:
+            await mutations.settle()
+            await coherence.drop_all()
+
+    nursery.start_soon(settle)
     parts = Parts(meta, mutations, session, attrs, data.layouts, files, coherence)
     return FileSystem(Vfs(parts, now_ns), files, coherence, session, data)
 

@@ -9,6 +9,7 @@ open files, because an inode whose last name went elsewhere must live until it i
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter
 from typing import Protocol
 
@@ -75,6 +76,9 @@ class Coherence:
         self._layouts = layouts
         self._files = files
         self._nursery = nursery
+        # No limit: a notification that waited for a thread until nobody was patient any more would
+        # never reach the kernel.
+        self._threads = trio.CapacityLimiter(math.inf)
 
     async def invalidate(self, invalidations: list[Invalidation]) -> None:
         """Forget these things here and in the kernel."""
@@ -150,4 +154,4 @@ class Coherence:
             for inode, data in inodes.items():
                 kernel.forget_inode(inode, data)
 
-        await trio.to_thread.run_sync(forget, abandon_on_cancel=True)
+        await trio.to_thread.run_sync(forget, abandon_on_cancel=True, limiter=self._threads)

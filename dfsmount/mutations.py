@@ -8,12 +8,16 @@ the metaclient.
 
 from __future__ import annotations
 
+import trio
+
 from dfsmount.attrcache import AttrCache
 from dfsmount.metaclient import MetaClient
-from dfswire.errors import InputOutput, Unavailable
-from dfswire.messages import ChunkGrant
+from dfswire.errors import DFSError, InputOutput, SessionLost, Unavailable
+from dfswire.messages import ROOT_INODE, ChunkGrant
 from dfswire.metadata import LayoutReply
-from dfswire.operations import AnyOperation, OpResult
+from dfswire.operations import AnyOperation, OpResult, Release
+
+SETTLE_PAUSE_S = 1.0
 
 
 class Mutations:
@@ -22,13 +26,33 @@ class Mutations:
     def __init__(self, meta: MetaClient, attrs: AttrCache) -> None:
         self._meta = meta
         self._attrs = attrs
+        self._given_up = trio.Event()
+
+    async def settle(self) -> None:
+        """Wait for a change that is given up, then until it has happened or can't happen any more.
+
+        Whatever was learnt meanwhile may be older than that change, and metad tells nobody of his
+        own ones.  (A later batch ends the time of earlier ones: it says that they are answered.)
+        """
+        await self._given_up.wait()
+        self._given_up = trio.Event()
+        while True:
+            try:
+                await self._meta.submit(Release(inode=ROOT_INODE))  # changes nothing
+            except SessionLost:
+                return
+            except DFSError:
+                await trio.sleep(SETTLE_PAUSE_S)
+            else:
+                return
 
     async def submit(self, operation: AnyOperation) -> OpResult:
         """As MetaClient.submit."""
         with self._attrs.asking() as token:
             try:
                 result = await self._meta.submit(operation)
-            except (Unavailable, InputOutput):  # it may have happened all the same
+            except (Unavailable, InputOutput):  # it may have happened all the same, or still will
+                self._given_up.set()
                 for name in ("inode", "parent", "new_parent"):
                     if (inode := getattr(operation, name, None)) is not None:
                         self._attrs.forget_attr(inode)

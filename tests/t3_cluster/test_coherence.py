@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import random
+import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
 import trio
 from trio.testing import MockClock
 
+from dfsmount.attrcache import AttrCache
 from dfsmount.client import FileSystem
 from dfsmount.coherence import Coherence
 from dfswire.bodies import BodyStream, Octets
@@ -632,3 +635,56 @@ async def test_a_file_that_cannot_be_told_of_after_its_creation_is_not_left_open
                     gate.request("meta/getattr")  # never answered
                 held.release()
         assert one.files.open_inodes() == []
+
+
+@pytest.mark.parametrize("change", ["mode", "name"])
+async def test_a_change_that_happens_after_it_was_given_up_is_seen(
+    autojump_clock: MockClock, rng: random.Random, change: str
+) -> None:
+    """A soft mount: the application was told ETIMEDOUT, and metad's disk got to it later."""
+    async with running_cluster(rng) as cluster, gated(cluster, soft_s=1.0) as (client, _gate):
+        inode = await write_file(client.vfs, "f", b"f")
+        write, slow = cluster._database.write, trio.Event()
+
+        async def slow_write(work: Callable[[], Any]) -> Any:
+            await slow.wait()
+            return await write(work)
+
+        cluster._database.write = slow_write  # type: ignore[method-assign]
+        with pytest.raises(Unavailable):
+            if change == "mode":
+                await client.vfs.setattr(SetAttr(inode=inode, mode=0o600))
+            else:
+                await client.vfs.unlink(ROOT_INODE, b"f")
+        assert (await find(client.vfs, "f")).mode & 0o777 == 0o644
+        slow.set()
+        await trio.sleep(10)
+        # It has happened or it never will; either way this client sees what others see.
+        async with cluster.client("b") as other:
+            truth = await other.vfs.lookup(ROOT_INODE, b"f")
+        assert await client.vfs.lookup(ROOT_INODE, b"f") == truth
+
+
+async def test_slow_answers_of_the_kernel_do_not_keep_later_ones_from_being_asked(
+    autojump_clock: MockClock, rng: random.Random
+) -> None:
+    """Forty threads wait for pages that are being read: the next invalidation needs one more."""
+    told: list[int] = []
+    go_on = threading.Event()
+
+    class Slow(Kernel):
+        def forget_inode(self, inode: int, data: bool) -> None:
+            if not go_on.is_set() and len(told) < 60:
+                told.append(inode)
+                go_on.wait(10)
+
+    async with trio.open_nursery() as nursery:
+        coherence = Coherence(AttrCache(lambda: True), cast(Any, None), cast(Any, None), nursery)
+        coherence.kernel = Slow()
+        try:
+            for inode in range(1, 51):
+                await coherence.pages_written(inode)
+            await trio.to_thread.run_sync(time.sleep, 0.2, limiter=trio.CapacityLimiter(1))
+            assert sorted(told) == list(range(1, 51))
+        finally:
+            go_on.set()
