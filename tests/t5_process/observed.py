@@ -11,15 +11,18 @@ import contextlib
 import hashlib
 import io
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
+
+import trio
 
 from chunkd.chunkfile import TAIL_MAX_BYTES, check_blocks, parse_tail
 from chunkd.layout import Layout
 from dfsmount.cli.app import main as dfs_main
 from dfsmount.cli.cluster import ask
 from dfsmount.cli.localcluster import Daemon, LocalCluster
+from dfswire.client import Client
 from dfswire.cluster import (
     ChunkInfo,
     ClusterStatus,
@@ -104,8 +107,20 @@ class Observed:
 
     def info(self, path: Path) -> InfoReply:
         """Where the bytes of a file on the mount are."""
-        reply: InfoReply = ask(self.address, "cluster.info", InfoRequest(inode=path.stat().st_ino))
-        return reply
+        return self.infos([path])[0]
+
+    def infos(self, paths: Iterable[Path]) -> list[InfoReply]:
+        """The same of many files, over one connection."""
+        requests = [InfoRequest(inode=path.stat().st_ino) for path in paths]
+
+        async def ask_all() -> list[InfoReply]:
+            client = Client()
+            try:
+                return [await client.call("cluster.info", self.address, each) for each in requests]
+            finally:
+                await client.aclose()
+
+        return trio.run(ask_all)
 
     def orphans(self) -> int:
         """Files without a name that are still kept for somebody who has them open."""
@@ -146,21 +161,25 @@ class Observed:
         for name, digest in digests.items():
             assert sha256_of(self.mount_point / name) == digest, f"{name} has wrong bytes"
 
-    def wait_sound(self, *paths: Path, timeout_s: float = HEAL_S) -> None:
+    def wait_sound(self, *paths: Path) -> None:
         """Wait until every chunk of these files has its replicas, and they are what metad says.
 
         The disks themselves are looked at, and nothing is changed by that.
         """
-        deadline = time.monotonic() + timeout_s
-        for path in paths:
-            while True:
+        deadline = time.monotonic() + HEAL_S
+        pending = list(paths)
+        while pending:
+            unsound = []
+            for path, info in zip(pending, self.infos(pending), strict=True):
                 try:
-                    for chunk in self.info(path).chunks:
+                    for chunk in info.chunks:
                         self.check_chunk(chunk)
-                    break
                 except (AssertionError, CorruptChunk, FileNotFoundError):
                     if time.monotonic() > deadline:
                         raise
+                    unsound.append(path)
+            pending = unsound
+            if pending:
                 time.sleep(POLL_S)
 
     def check_chunk(self, chunk: ChunkInfo) -> None:
