@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import trio
 
 from dfsmount.attrcache import AttrCache
+from dfsmount.attributes import Parts
 from dfsmount.coherence import Coherence
 from dfsmount.config import MountConfig
 from dfsmount.datapath import DataPath, DataSettings
@@ -23,7 +24,7 @@ from dfsmount.metaclient import MetaClient
 from dfsmount.mutations import Mutations
 from dfsmount.openfiles import OpenFiles
 from dfsmount.session import Session
-from dfsmount.vfs import Parts, Vfs
+from dfsmount.vfs import Vfs
 from dfsmount.writeback import WriteSettings
 from dfsmount.writer import Writer
 from dfswire.client import Client

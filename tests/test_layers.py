@@ -75,6 +75,8 @@ LAYERS = {
         __main__
         fuse client
         vfs
+        names
+        attributes
         openfiles datapath
         reader writer
         writeback

@@ -1,0 +1,192 @@
+"""Attributes, xattrs and sizes of inodes as this client sees them: the ground layer of the vfs.
+
+What is held under the lease is answered at once, anything else is asked of metad; what this client
+has written but not committed is laid over.  `Names` stands on this, and `Vfs` on both.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+
+from dfsmount.attrcache import AttrCache
+from dfsmount.coherence import Coherence
+from dfsmount.layouts import Layouts
+from dfsmount.metaclient import MetaClient
+from dfsmount.mutations import Mutations
+from dfsmount.openfiles import OpenFiles
+from dfsmount.session import Session
+from dfswire.errors import DFSError, FileTooBig, NoAttribute, NotSupported
+from dfswire.messages import FILE_MAX_BYTES, Attr
+from dfswire.metadata import StatfsReply
+from dfswire.operations import AnyOperation, RemoveXattr, SetAttr, SetXattr
+
+
+@dataclass
+class Parts:
+    """What these three layers are made of; assembled in client.py."""
+
+    meta: MetaClient
+    mutations: Mutations
+    session: Session
+    attrs: AttrCache
+    layouts: Layouts
+    files: OpenFiles
+    coherence: Coherence
+
+
+class Attributes:
+    """Operations on an inode, whatever its names."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._meta = parts.meta
+        self._mutations = parts.mutations
+        self._session = parts.session
+        self._attrs = parts.attrs
+        self._layouts = parts.layouts
+        self._files = parts.files
+        self._coherence = parts.coherence
+
+    def attr_timeout_s(self, inode: int) -> float:
+        """How long the attributes just answered may be kept; 0 when they may not."""
+        return self._session.lease_left_s() if self._attrs.attr(inode) is not None else 0.0
+
+    async def getattr(self, inode: int) -> Attr:
+        attr = self._attrs.attr(inode)
+        if attr is None:
+            with self._attrs.asking() as token:
+                attr = await self._meta.getattr(inode)
+                await self._learn(attr, token)
+        return self.newest(attr)
+
+    async def setattr(self, change: SetAttr) -> Attr:
+        """chmod, chown, utimens, truncate.
+
+        Dirty data goes first, or its later commit would undo the times that are set here.  Of times
+        that do not fit into 64 bits of nanoseconds the nearest is taken, as Linux does elsewhere.
+        """
+        change = msgspec.structs.replace(
+            change, atime_ns=_nearest(change.atime_ns), mtime_ns=_nearest(change.mtime_ns)
+        )
+        if change.size is not None:
+            return await self._truncate(change)
+        await self._files.flush_inode(change.inode)
+        attrs = await self._submit(change)
+        return self.newest(attrs[0])
+
+    async def setxattr(self, inode: int, name: bytes, value: bytes, flags: int = 0) -> None:
+        operation = SetXattr(inode=inode, name=_check_xattr(name), value=value, flags=flags)
+        await self._change_xattr(operation)
+
+    async def removexattr(self, inode: int, name: bytes) -> None:
+        await self._change_xattr(RemoveXattr(inode=inode, name=_check_xattr(name)))
+
+    async def getxattr(self, inode: int, name: bytes) -> bytes:
+        values = await self._xattrs(inode)
+        if _check_xattr(name) not in values:
+            raise NoAttribute(f"inode {inode} has no {name!r}")
+        return values[name]
+
+    async def listxattr(self, inode: int) -> list[bytes]:
+        return list(await self._xattrs(inode))
+
+    async def statfs(self) -> StatfsReply:
+        return await self._meta.statfs()
+
+    async def readlink(self, inode: int) -> bytes:
+        target = self._attrs.target(inode)
+        if target is None:
+            with self._attrs.asking() as token:
+                target = await self._meta.readlink(inode)
+                self._attrs.put_target(inode, target, token)
+        return target
+
+    def newest(self, attr: Attr) -> Attr:
+        """What is known now of an inode whose attributes were `attr` a moment ago."""
+        return self._overlaid(self._attrs.attr(attr.inode) or attr)
+
+    # Inside
+
+    async def _learn(self, attr: Attr, token: int) -> None:
+        """Keep attributes that metad told.
+
+        Two questions at once about an inode that is being changed elsewhere may get the attributes
+        before and after the change.  The kernel keeps those that it is given first; so before
+        anybody is given the newer ones, the older ones go, there too.
+        """
+        if self._attrs.outdated_by(attr):
+            await self._coherence.attr_changed(attr.inode)
+        self._attrs.put_attr(attr, token)
+
+    async def _truncate(self, change: SetAttr) -> Attr:
+        """Truncation stays in order with this client's own commits; open or not."""
+        assert change.size is not None
+        check_size(change.size)
+
+        async def submit() -> list[Attr]:
+            try:
+                return await self._submit(change)
+            except DFSError:  # it may have happened all the same
+                self._layouts.invalidate(change.inode)
+                raise
+
+        writer = self._files.any_writer(change.inode)
+        if writer is not None:
+            attrs = await writer.truncate(change.size, submit)
+        else:
+            attrs = await submit()
+            # All of it: a commit by who opened it meanwhile may be executed before, answered after.
+            self._layouts.invalidate(change.inode)
+        return self.newest(attrs[0])
+
+    async def _change_xattr(self, operation: SetXattr | RemoveXattr) -> None:
+        try:
+            await self._submit(operation)
+        finally:
+            self._attrs.forget_xattrs(operation.inode)
+
+    async def _xattrs(self, inode: int) -> dict[bytes, bytes]:
+        known = self._attrs.xattrs(inode)
+        if known is None:
+            with self._attrs.asking() as token:
+                xattrs = await self._meta.xattrs(inode)
+                self._attrs.put_xattrs(inode, xattrs, token)
+            known = {xattr.name: xattr.value for xattr in xattrs}
+        return known
+
+    async def _submit(self, operation: AnyOperation) -> list[Attr]:
+        return (await self._mutations.submit(operation)).attrs
+
+    def _overlaid(self, attr: Attr) -> Attr:
+        """With what this client has written but not committed."""
+        writer = self._files.writer(attr.inode)
+        if writer is None:
+            return attr
+        return msgspec.structs.replace(
+            attr, size=max(attr.size, writer.dirty_end), mtime_ns=writer.mtime_ns
+        )
+
+    async def _keep_bounds(self) -> None:
+        if self._attrs.is_full:
+            await self._coherence.drop_all()
+
+
+def _nearest(time_ns: int | None) -> int | None:
+    return None if time_ns is None else max(-(1 << 63), min(time_ns, (1 << 63) - 1))
+
+
+def check_size(size: int) -> None:
+    if size > FILE_MAX_BYTES:
+        raise FileTooBig(f"files end at {FILE_MAX_BYTES} bytes")
+
+
+def _check_xattr(name: bytes) -> bytes:
+    """Refuse ACLs and whatever else has a meaning that nobody here would enforce.
+
+    An ACL that were merely stored would protect nothing, and `cp -a`, content with having set it,
+    would not set the mode any more.
+    """
+    if name.startswith(b"system."):
+        raise NotSupported(f"no attributes like {name!r}")
+    return name
