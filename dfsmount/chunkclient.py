@@ -39,6 +39,7 @@ from dfswire.messages import (
 log = logging.getLogger(__name__)
 
 WRITE_DEADLINE_S = 10.0  # a full chunk through three fsyncs on disks under load
+DIRECT_DEADLINE_S = 3.0  # of a server that the chain has just failed to reach: it may be stopped
 READ_DEADLINE_S = 5.0
 SYNC_DEADLINE_S = 20.0
 SYNC_MAX_CHUNKS = 10_000  # of one call
@@ -82,6 +83,7 @@ class ChunkClient:
         acknowledged: list[Replica] = []
         pending = list(grant.targets)
         refusal: DFSError = Unavailable(f"no server for chunk {grant.chunk.hex()}")
+        deadline_s = WRITE_DEADLINE_S
         while pending:
             request = WriteChunk(
                 chunk=grant.chunk,
@@ -91,10 +93,12 @@ class ChunkClient:
                 chain=pending[1:],
                 durable=durable,
             )
-            stored, problem = await self._write_chain(pending[0].address, request, data)
+            stored, problem = await self._write_chain(pending[0].address, request, data, deadline_s)
             refusal = problem or refusal
             acknowledged += [target for target in pending if target.disk in stored]
             pending = [target for target in pending[1:] if target.disk not in stored]
+            if problem is None:  # the chain broke behind the first server
+                deadline_s = DIRECT_DEADLINE_S
         if not acknowledged:
             raise refusal
         written = WrittenChunk(
@@ -107,7 +111,7 @@ class ChunkClient:
         return Stored(written, location, durable)
 
     async def _write_chain(
-        self, address: str, request: WriteChunk, data: memoryview
+        self, address: str, request: WriteChunk, data: memoryview, deadline_s: float
     ) -> tuple[set[str], DFSError | None]:
         """The disks that stored it, and why the first server did not."""
         try:
@@ -115,7 +119,7 @@ class ChunkClient:
                 "chunk.write",
                 address,
                 request,
-                deadline_s=WRITE_DEADLINE_S,
+                deadline_s=deadline_s,
                 attempts=2,
                 body=data,
                 body_length=len(data),

@@ -126,7 +126,7 @@ def mount_up(cluster: LocalCluster, directory: Path, options: str, report: Repor
     if mount is not None and mount.metad != cluster.metad_address:
         raise UsageError(f"{point} has another cluster mounted: {mount.metad}")
     if mount is not None:
-        unmount(mount)  # what a killed mount process left
+        unmount(mount, dead=True)  # what a killed mount process left
     point.mkdir(parents=True, exist_ok=True)
     command = mount_command(cluster.metad_address, point, options)
     with Launch(command, cluster.directory / "log" / "mount.log") as launch:

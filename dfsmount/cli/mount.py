@@ -66,7 +66,7 @@ def umount(
     with contextlib.ExitStack() as cleanup:
         # Before unmounting: afterwards the pid may soon be somebody else's.
         handle = cleanup.enter_context(handle_of(identity)) if identity else None
-        unmount(found, lazy=lazy)
+        unmount(found, lazy=lazy, dead=handle is None)
         if lazy:
             return
         if handle is None:

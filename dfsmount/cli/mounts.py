@@ -76,8 +76,18 @@ def mount_of(path: Path) -> Mount | None:
     return next((mount for mount in reversed(mounts_now()) if mount.device == wanted), None)
 
 
-def unmount(mount: Mount, *, lazy: bool = False) -> None:
-    """Take the mount out of the tree.  `lazy`: even while it is in use.  Raises UsageError."""
+def unmount(mount: Mount, *, lazy: bool = False, dead: bool = False) -> None:
+    """Take the mount out of the tree.  `lazy`: even while it is in use.  Raises UsageError.
+
+    `dead`: no process serves it any more.  Then whoever waits for an answer is told that there will
+    be none; the last threads of the process may be among them, and as long as they wait the
+    kernel does not notice that the process is gone.
+    """
+    if dead and os.geteuid() == 0:
+        # It may say that the mount is busy, and has ended the waiting nevertheless.
+        subprocess.run(["umount", "-f", "--", str(mount.point)], capture_output=True)
+        if mount_at(mount.point) is None:
+            return
     options = ["-u", "-z"] if lazy else ["-u"]
     try:
         done = subprocess.run(

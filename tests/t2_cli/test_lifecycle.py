@@ -151,7 +151,7 @@ class Kernel:
     def mount_at(self, point: Path) -> Mount | None:
         return next((mount for mount in self.mounts if mount.point == point), None)
 
-    def unmount(self, mount: Mount, *, lazy: bool = False) -> None:
+    def unmount(self, mount: Mount, *, lazy: bool = False, dead: bool = False) -> None:
         if self.busy and not lazy:
             raise UsageError(f"{mount.point} is in use by vi (7)")
         self.mounts.remove(mount)

@@ -125,7 +125,7 @@ def test_umount_waits_for_the_process(
     here = Mount("h:7", point, (0, 9))
     asked: list[bool] = []
 
-    def unmount(mount: Mount, *, lazy: bool) -> None:
+    def unmount(mount: Mount, *, lazy: bool, dead: bool) -> None:
         assert mount == here
         asked.append(lazy)
 

@@ -89,6 +89,22 @@ def test_unmount_that_fails_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyP
         unmount(mount)
 
 
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_mount_without_a_process_is_aborted_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ended: bool
+) -> None:
+    fusermount(tmp_path, f"echo fusermount3 $* >>{tmp_path}/calls", monkeypatch)
+    umount = tmp_path / "umount"
+    umount.write_text(f"#!/bin/sh\necho umount $* >>{tmp_path}/calls\nexit 32\n")
+    umount.chmod(0o755)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    there = Mount("h:1", Path("/mnt/x"), (0, 9))
+    monkeypatch.setattr(mounts, "mount_at", lambda point: None if ended else there)
+    unmount(there, dead=True)
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert calls == ["umount -f -- /mnt/x", "fusermount3 -u -- /mnt/x"][: 1 if ended else 2]
+
+
 def test_users_of_a_directory(tmp_path: Path) -> None:
     (tmp_path / "mnt").mkdir()
     assert users_of(tmp_path / "mnt") == []
