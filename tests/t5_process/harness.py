@@ -30,7 +30,7 @@ METAD_TIMERS: dict[str, float] = {
     "heartbeat_s": 0.25,
     "suspect_s": 1.0,
     "down_s": 2.0,
-    "repair_after_s": 3.0,
+    "repair_after_s": 5.0,  # time enough to ask for the status a few times
     "maintenance_s": 0.25,
     "order_timeout_s": 10.0,
     "reclaim_grace_s": 5.0,
