@@ -17,10 +17,13 @@ from dfsmount.cli.output import say
 from dfsmount.cli.processes import handle_of, identity_of, wait_end
 from dfswire.errors import UsageError
 
+# Not a Path: typer would look at it, and on a mount whose metad is away that look waits for metad.
+MountPoint = Annotated[str, typer.Argument(metavar="DIR")]
+
 
 def mount(
     url: Annotated[str, typer.Argument(metavar="METAD_URL", help="http://HOST:PORT or HOST:PORT")],
-    directory: Annotated[Path, typer.Argument(metavar="DIR")],
+    directory: MountPoint,
     options: Annotated[
         list[str] | None, typer.Option("-o", metavar="OPT,...", help="Mount options.")
     ] = None,
@@ -28,7 +31,7 @@ def mount(
     log: Annotated[Path | None, typer.Option(help="Where it logs when it does not stay.")] = None,
 ) -> None:
     """Mount a cluster on a directory."""
-    point = location(directory)
+    point = location(Path(directory))
     command = mount_command(address_of(url), point, ",".join(options or []))
     if foreground:
         os.execv(command[0], command)
@@ -53,13 +56,13 @@ def default_log(point: Path) -> Path:
 
 
 def umount(
-    directory: Annotated[Path, typer.Argument(metavar="DIR")],
+    directory: MountPoint,
     lazy: Annotated[
         bool, typer.Option("--lazy", "-z", help="Even while in use; do not wait for its data.")
     ] = False,
 ) -> None:
     """Unmount, and wait until everything that was written is stored."""
-    found = mount_at(directory) or mount_at(directory.resolve())
+    found = mount_at(Path(directory)) or mount_at(Path(directory).resolve())
     if found is None:
         raise UsageError(f"{directory} is not a dfs mount")
     identity = identity_of(mount_process(found.point))

@@ -25,8 +25,9 @@ def up(
         int | None, typer.Option(min=1, max=8, help="How many copies of each chunk.")
     ] = None,
     mount: Annotated[
-        Path | None, typer.Option(help="Mount it there as well; the directory is made.")
-    ] = None,
+        str,  # not a Path, see mount.py
+        typer.Option(metavar="PATH", help="Mount it there as well; the directory is made."),
+    ] = "",
     options: Annotated[
         str, typer.Option("-o", help="Options of that mount, comma separated.")
     ] = "",
@@ -41,7 +42,7 @@ def up(
     cluster = plan(directory, nodes, replicas)
     with cluster.lock():
         cluster = bring_up(cluster, report)
-        point = mount_up(cluster, mount, options, report) if mount else None
+        point = mount_up(cluster, Path(mount), options, report) if mount else None
     url = f"http://{cluster.metad_address}"
     if as_json:
         show_json({"url": url, "directory": str(cluster.directory), "mount": str(point or "")})

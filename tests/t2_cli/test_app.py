@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, get_args
 
 import pytest
 
 from dfsmount.cli import app as module
 from dfsmount.cli import status
 from dfsmount.cli.app import main
+from dfsmount.cli.mount import mount, umount
+from dfsmount.cli.up import up
 
 
 @pytest.fixture(autouse=True)
@@ -106,3 +110,15 @@ def test_an_error_of_the_system_without_a_file(
     monkeypatch.setattr(module, "app", lambda **_: raising(OSError("out of everything")))
     assert main(["status"]) == 2
     assert capsys.readouterr().err == "dfs: out of everything\n"
+
+
+@pytest.mark.parametrize(
+    ("verb", "parameter"), [(up, "mount"), (mount, "directory"), (umount, "directory")]
+)
+def test_nobody_looks_at_a_mount_point_before_the_command_does(
+    verb: Callable[..., None], parameter: str
+) -> None:
+    """typer stats a Path; on a mount whose metad is away that never ends, and `dfs up` is what
+    would start metad again."""
+    annotation = inspect.signature(verb, eval_str=True).parameters[parameter].annotation
+    assert get_args(annotation)[0] is str
