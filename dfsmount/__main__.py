@@ -143,6 +143,7 @@ async def _serve(config: MountConfig, file_system: FileSystem) -> None:
         pyfuse3.init(Handlers(file_system.vfs, kernel), config.directory, options)
     except RuntimeError as problem:
         raise UsageError(f"cannot mount on {config.directory}: {problem}") from problem
+    kernel.attach()
     file_system.coherence.kernel = kernel
     try:
         async with trio.open_nursery() as nursery:

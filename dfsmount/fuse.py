@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import struct
 from collections.abc import Callable, Coroutine, Sequence
 from functools import wraps
 from pathlib import Path
@@ -33,6 +34,9 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 STATFS_BLOCK_BYTES = 4096
+FUSE_NOTIFY_INVAL_ENTRY = 3  # linux/fuse.h
+FUSE_OUT_HEADER_BYTES = 16
+FUSE_EXPIRE_ONLY = 1  # before Linux 6.2 the field was padding, and the entry is taken out
 
 
 def speaks_errno(
@@ -77,6 +81,17 @@ class KernelCaches:
 
     def __init__(self) -> None:
         self._lookups: dict[int, int] = {}
+        self._device = -1
+
+    def attach(self) -> None:
+        """To be called when pyfuse3 has opened the device; it does not tell how it is numbered.
+
+        The copy is never closed: a notification from a thread that is late must not be written to
+        whatever else has got the number by then.
+        """
+        opened = Path("/proc/self/fd")
+        numbers = (int(entry.name) for entry in opened.iterdir() if _target(entry) == "/dev/fuse")
+        self._device = os.dup(next(numbers))
 
     def count(self, inode: int) -> None:
         """The kernel learns of an inode (once more)."""
@@ -98,10 +113,24 @@ class KernelCaches:
         _ignoring_enoent(lambda: pyfuse3.invalidate_inode(inode, not data))
 
     def forget_name(self, parent: int, name: bytes) -> None:
-        _ignoring_enoent(lambda: pyfuse3.invalidate_entry(parent, FileNameT(name)))
+        """The entry expires: the next walk through it asks.
+
+        pyfuse3.invalidate_entry would take it out of the tree, and every process in that directory
+        would get ENOENT from getcwd(2) until somebody walks there by a path.
+        """
+        body = struct.pack("=QII", parent, len(name), FUSE_EXPIRE_ONLY) + name + b"\0"
+        head = struct.pack("=IiQ", FUSE_OUT_HEADER_BYTES + len(body), FUSE_NOTIFY_INVAL_ENTRY, 0)
+        _ignoring_enoent(lambda: os.write(self._device, head + body))
 
 
-def _ignoring_enoent(notify: Callable[[], None]) -> None:
+def _target(link: Path) -> str:
+    try:
+        return str(link.readlink())
+    except FileNotFoundError:  # closed since, as the listing itself
+        return ""
+
+
+def _ignoring_enoent(notify: Callable[[], object]) -> None:
     """The kernel answers ENOENT for what it does not have: it is forgotten already."""
     try:
         notify()
@@ -272,7 +301,7 @@ class Handlers(pyfuse3.Operations):
         data.f_bsize = data.f_frsize = STATFS_BLOCK_BYTES
         data.f_blocks = figures.total_bytes // STATFS_BLOCK_BYTES
         data.f_bfree = data.f_bavail = figures.free_bytes // STATFS_BLOCK_BYTES
-        data.f_files = figures.inodes + figures.inodes_free
+        data.f_files = figures.inodes
         data.f_ffree = data.f_favail = figures.inodes_free
         data.f_namemax = NAME_MAX_BYTES
         return data

@@ -18,6 +18,7 @@ from trio.testing import MockClock
 from dfsmount.attrcache import AttrCache
 from dfsmount.client import FileSystem
 from dfsmount.coherence import Coherence
+from dfsmount.fuse import Handlers, KernelCaches
 from dfswire.bodies import BodyStream, Octets
 from dfswire.errors import DFSError, NoEntry, NoSpace, NotDirectory, Unavailable
 from dfswire.messages import ROOT_INODE
@@ -688,3 +689,9 @@ async def test_slow_answers_of_the_kernel_do_not_keep_later_ones_from_being_aske
             assert sorted(told) == list(range(1, 51))
         finally:
             go_on.set()
+
+
+async def test_df_counts_inodes_once(autojump_clock: MockClock, rng: random.Random) -> None:
+    async with running_cluster(rng) as cluster, cluster.client() as client:
+        figures = await Handlers(client.vfs, KernelCaches()).statfs(cast(Any, None))
+        assert figures.f_files - figures.f_ffree == 1  # the root
