@@ -169,8 +169,12 @@ class Names(Attributes):
     async def _create(self, operation: Create) -> Attr:
         with self._changing((operation.parent, operation.name)) as token:
             attrs = await self._submit(operation)
-            inode = attrs[0].inode
+            made, inode = attrs[0], attrs[0].inode
             self._attrs.put_changed_name(operation.parent, operation.name, inode, token)
+            if made.atime_ns == made.mtime_ns == made.ctime_ns:
+                # As it was made: xattrs would have moved its ctime.  The kernel asks for one of
+                # them before the first write to every file.
+                self._attrs.put_xattrs(inode, [], token)
             if stat.S_ISDIR(operation.mode):
                 self._attrs.put_complete(inode, token)  # nobody else can have put anything in it
         await self._keep_bounds()

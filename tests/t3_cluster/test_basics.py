@@ -169,3 +169,22 @@ async def test_two_clients_make_names_in_one_directory(
             assert len(await names(one.vfs, "")) == 100
             assert await names(one.vfs, "") == await names(other.vfs, "")
         assert (await cluster.fsck()).findings == []
+
+
+async def test_a_new_file_has_no_xattrs_and_an_opened_one_has_its_own(
+    autojump_clock: MockClock, rng: random.Random
+) -> None:
+    """The kernel asks for an xattr before the first write to a file; metad need not be asked."""
+    async with (
+        running_cluster(rng) as cluster,
+        cluster.client("a") as one,
+        cluster.client("b") as other,
+    ):
+        inode = await write_file(one.vfs, "f", b"f")
+        with cluster.cut_off(one), pytest.raises(NoAttribute):
+            await one.vfs.getxattr(inode, b"security.capability")
+        await other.vfs.setxattr(inode, b"user.x", b"1")
+        handle, _ = await other.vfs.create(ROOT_INODE, b"f", 0o644, os.O_RDWR, 0, 0)
+        assert await other.vfs.getxattr(inode, b"user.x") == b"1"
+        assert await one.vfs.getxattr(inode, b"user.x") == b"1"
+        await other.vfs.release(handle)
