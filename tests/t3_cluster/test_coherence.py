@@ -19,10 +19,12 @@ from dfsmount.attrcache import AttrCache
 from dfsmount.client import FileSystem
 from dfsmount.coherence import Coherence
 from dfsmount.fuse import Handlers, KernelCaches
+from dfsmount.vfs import Vfs
 from dfswire.bodies import BodyStream, Octets
 from dfswire.errors import DFSError, NoEntry, NoSpace, NotDirectory, Unavailable
 from dfswire.messages import ROOT_INODE
 from dfswire.operations import RENAME_EXCHANGE, SetAttr
+from tests.fakes import Faults
 from tests.t3_cluster.cluster import Cluster, running_cluster
 from tests.t3_cluster.files import find, names, read_file, write_file
 
@@ -52,6 +54,7 @@ class Gate(httpx.AsyncBaseTransport):
         self._requests: list[tuple[str, Held]] = []
         self._replies: list[tuple[str, Held]] = []
         self._streams: list[_Stream] = []
+        self.latency: Callable[[], float] = lambda: 0.0  # seconds, each way
 
     def request(self, path: str) -> Held:
         """The next request with this end of its path waits before it is sent."""
@@ -73,9 +76,11 @@ class Gate(httpx.AsyncBaseTransport):
             stream.muted = True
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        await trio.sleep(self.latency())
         await _pass(self._requests, request)
         reply_waits = _take(self._replies, request)
         response = await self._inner.handle_async_request(request)
+        await trio.sleep(self.latency())
         if reply_waits is not None:
             await reply_waits.pass_by()
         if request.url.path.endswith("session/events") and response.status_code == 200:
@@ -695,3 +700,102 @@ async def test_df_counts_inodes_once(autojump_clock: MockClock, rng: random.Rand
     async with running_cluster(rng) as cluster, cluster.client() as client:
         figures = await Handlers(client.vfs, KernelCaches()).statfs(cast(Any, None))
         assert figures.f_files - figures.f_ffree == 1  # the root
+
+
+# Everything at once
+
+
+NAMES = [b"a", b"b", b"c", b"d"]
+
+
+class Model:
+    """The truth: what each name is, as after every completed change."""
+
+    def __init__(self, rng: random.Random, clients: list[FileSystem]) -> None:
+        self._rng = rng
+        self._clients = clients
+        self.files: dict[bytes, tuple[bytes, int]] = {}  # name -> (content, mode)
+
+    async def change(self) -> None:
+        """One random change by a random client, done when it returns."""
+        rng, vfs = self._rng, self._rng.choice(self._clients).vfs
+        name, other = rng.sample(NAMES, 2)
+        kind = rng.choice(["write", "write", "chmod", "unlink", "rename", "truncate"])
+        if kind == "write":
+            content = rng.randbytes(rng.choice([0, 10, 9000]))
+            await write_file(vfs, name.decode(), content)
+            self.files[name] = (content, self.files.get(name, (b"", 0o644))[1])
+        elif name not in self.files:
+            assert await vfs.lookup(ROOT_INODE, name) is None
+        elif kind == "unlink":
+            await vfs.unlink(ROOT_INODE, name)
+            del self.files[name]
+        elif kind == "rename":
+            await vfs.rename(ROOT_INODE, name, ROOT_INODE, other, 0)
+            self.files[other] = self.files.pop(name)
+        else:
+            await self._set_attributes(vfs, name, kind)
+
+    async def _set_attributes(self, vfs: Vfs, name: bytes, kind: str) -> None:
+        content, mode = self.files[name]
+        inode = (await find(vfs, name.decode())).inode
+        if kind == "chmod":
+            mode = self._rng.choice([0o600, 0o640, 0o644])
+            await vfs.setattr(SetAttr(inode=inode, mode=mode))
+        else:
+            size = self._rng.choice([0, 5, 9500])
+            await vfs.setattr(SetAttr(inode=inode, size=size))
+            content = content[:size].ljust(size, b"\0")
+        self.files[name] = (content, mode)
+
+    async def check(self) -> None:
+        """Every client sees the truth."""
+        for number, client in enumerate(self._clients):
+            assert sorted(await names(client.vfs, "")) == sorted(self.files), number
+            for name in NAMES:
+                attr = await client.vfs.lookup(ROOT_INODE, name)
+                assert (attr is not None) == (name in self.files), (number, name)
+                if attr is not None:
+                    content, mode = self.files[name]
+                    assert (attr.size, attr.mode & 0o777) == (len(content), mode), (number, name)
+                    assert await read_file(client.vfs, name.decode()) == content, (number, name)
+
+    async def make_noise(self, client: FileSystem) -> None:
+        """Questions whose answers are under way whenever something changes."""
+        while True:
+            with suppress(NoEntry):
+                name = self._rng.choice([*NAMES, b""]).decode()
+                await (read_file(client.vfs, name) if name else names(client.vfs, ""))
+            await trio.sleep(self._rng.choice([0.01, 0.1, 1.0, 3.0]))
+
+
+@pytest.mark.parametrize("seed", range(12))
+async def test_two_clients_see_every_completed_change(
+    autojump_clock: MockClock, seed: int, tolerate_log: ExpectLog
+) -> None:
+    """Late, lost and doubled messages, broken streams, a metad that is killed; and always some
+    answers that are overtaken."""
+    tolerate_log("lease ended|does not answer")
+    rng = random.Random(seed)
+    async with (
+        running_cluster(rng) as cluster,
+        gated(cluster, "a") as (one, gate),
+        gated(cluster, "b") as (other, other_gate),
+    ):
+        model = Model(rng, [one, other])
+        gate.latency = other_gate.latency = lambda: rng.choice([0.0, 0.01, 0.1])
+        cluster.set_faults(Faults(lost_request=0.02, lost_reply=0.02, duplicate=0.02, delay=0.1))
+        async with trio.open_nursery() as nursery:
+            for client in (one, one, other, other):
+                nursery.start_soon(model.make_noise, client)
+            for step in range(60):
+                if rng.random() < 0.3:
+                    rng.choice([gate, other_gate]).break_streams()
+                    await trio.sleep(rng.choice([0.0, 0.2, 0.4]))
+                if step in (20, 40):
+                    await cluster.kill_metad()
+                    await cluster.start_metad()
+                await model.change()
+                await model.check()
+            nursery.cancel_scope.cancel()
+        cluster.set_faults(Faults())
