@@ -27,7 +27,14 @@ from dfsmount.runtime import SessionFile, dead_sessions, default_directory
 from dfswire.client import Client
 from dfswire.cluster import Hello
 from dfswire.daemon import notify, setup_logging, software_version
-from dfswire.errors import DFSError, ProtocolError, Unavailable, UsageError
+from dfswire.errors import (
+    ClusterError,
+    DFSError,
+    FileError,
+    ProtocolError,
+    Unavailable,
+    UsageError,
+)
 from dfswire.messages import PROTOCOL_VERSION, Empty
 from dfswire.metadata import OpenSession, SessionGrant
 
@@ -110,7 +117,7 @@ async def mount(config: MountConfig) -> None:
             client, config, introduction, opened=opened, closed=record.clear
         ) as file_system:
             await _serve(config, file_system)
-    except Unavailable as problem:
+    except (Unavailable, FileError, ClusterError) as problem:
         raise UsageError(f"no session with metad at {config.metad}: {problem}") from problem
     finally:
         record.close()
