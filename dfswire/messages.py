@@ -158,13 +158,36 @@ class Invalidation(Message, frozen=True, kw_only=True):
     name: bytes = b""
 
 
+class Part(enum.IntFlag):
+    """The three things of an inode that leases cover, each on its own."""
+
+    ATTR = 1  # attributes and xattrs
+    DATA = 2  # extents, bytes
+    NAMES = 4  # of a directory: its names
+
+
+class Lease(Message, frozen=True, kw_only=True):
+    """The exclusive lease of one session on `parts` (of `Part`) of an inode.
+
+    While it lasts nobody else has these parts cached, so its holder may change them at home.
+    `number` changes with every grant on the inode: what is said of an older one is void.
+    """
+
+    inode: Inode
+    parts: int
+    number: Natural
+
+
 class Event(Message, frozen=True, kw_only=True):
     """What metad pushes to one session.  Numbers count up from 1 without gaps for one stream.
 
-    `drop_all` means: forget everything cached (metad restarted, or stopped remembering).
-    An event without content is a sign of life.
+    `drop_all` means: forget everything cached (metad restarted, or stopped remembering); exclusive
+    leases and what is dirty under them stay.  `recalls` are leases that somebody waits for, with
+    the parts that are wanted: store what is dirty, then say so with `lease.give_back`.  An
+    acknowledgement does not speak of recalls.  An event without content is a sign of life.
     """
 
     number: int
     invalidations: list[Invalidation] = []
     drop_all: bool = False
+    recalls: list[Lease] = []

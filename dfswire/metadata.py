@@ -18,6 +18,7 @@ from dfswire.messages import (
     DirEntry,
     Extent,
     Inode,
+    Lease,
     Message,
     Name,
     Natural,
@@ -61,11 +62,14 @@ class FollowEvents(Message, frozen=True, kw_only=True):
     """Open the event stream: everything cached before is forgotten, except what is said here.
 
     `open_inodes`: all inodes that this client has open, so that metad, even a restarted one, keeps
-    those of them whose last name is gone.
+    those of them whose last name is gone.  `leases`: the exclusive leases that it still uses
+    (there is something dirty, or an operation is under way); all others of it are given back.
+    A recall that is not obeyed yet is repeated on the new stream.
     """
 
     session: str
     open_inodes: list[int] = []
+    leases: list[Lease] = []
 
 
 class AckEvents(Message, frozen=True, kw_only=True):
@@ -73,6 +77,34 @@ class AckEvents(Message, frozen=True, kw_only=True):
 
     session: str
     number: Natural
+
+
+class LeaseRequest(Message, frozen=True, kw_only=True):
+    """An exclusive lease on `parts` of an inode, in addition to what is held of it.
+
+    Answered when no other session has these parts cached or leased any more.  Errors: ENOENT.
+    """
+
+    session: str
+    inode: Inode
+    parts: Annotated[int, msgspec.Meta(ge=1, le=7)]
+
+
+class LeaseReply(Message, frozen=True, kw_only=True):
+    """`lease` has all parts that are held now; `attr` is what metad knows at this moment."""
+
+    lease: Lease
+    attr: Attr
+
+
+class GiveBack(Message, frozen=True, kw_only=True):
+    """These parts are not held exclusively any more (they stay cached); nothing of them is dirty.
+
+    A lease whose number is not the present one is void: the message was late.
+    """
+
+    session: str
+    leases: list[Lease]
 
 
 class LookupRequest(Message, frozen=True, kw_only=True):

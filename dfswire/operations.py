@@ -21,6 +21,7 @@ from dfswire.messages import (
     Attr,
     Extent,
     Inode,
+    Lease,
     Message,
     Name,
     Natural,
@@ -47,7 +48,8 @@ class Create(Operation, frozen=True, kw_only=True, tag="create"):
 
     Not `exclusive` and the name exists as a regular file: that file is the result, unchanged.
     A directory with the setgid bit gives its group (and to a directory the bit) to what is made in
-    it. Errors: EEXIST, ENOENT (parent gone), ENOTDIR, ENAMETOOLONG.
+    it. `lease`: parts to be leased exclusively to this session if nobody else can have anything of
+    the inode; see OpResult.  Errors: EEXIST, ENOENT (parent gone), ENOTDIR, ENAMETOOLONG.
     """
 
     parent: Inode
@@ -58,6 +60,7 @@ class Create(Operation, frozen=True, kw_only=True, tag="create"):
     rdev: Natural = 0
     target: Annotated[bytes, msgspec.Meta(max_length=SYMLINK_MAX_BYTES)] = b""
     exclusive: bool = True
+    lease: Natural = 0
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -124,7 +127,7 @@ class Rename(Operation, frozen=True, kw_only=True, tag="rename"):
 class SetAttr(Operation, frozen=True, kw_only=True, tag="setattr"):
     """chmod, chown, truncate, utimens: what is None stays.  Errors: ENOENT, EISDIR, EINVAL, EFBIG.
 
-    Truncation trims extents and sets mtime; growing leaves a hole.
+    Truncation trims extents and sets mtime; growing leaves a hole.  `lease` as in Create.
     """
 
     inode: Inode
@@ -134,6 +137,7 @@ class SetAttr(Operation, frozen=True, kw_only=True, tag="setattr"):
     size: Size | None = None
     atime_ns: int | None = None
     mtime_ns: int | None = None
+    lease: Natural = 0
 
 
 class SetXattr(Operation, frozen=True, kw_only=True, tag="setxattr"):
@@ -158,6 +162,7 @@ class Commit(Operation, frozen=True, kw_only=True, tag="commit"):
     `chunks` are the newly stored chunks, each granted to this session before; `extents` are laid
     over the file in order, trimming what was there.  The size becomes the larger of the present one
     and `size`; mtime becomes `mtime_ns`.  A granted chunk that no extent uses is garbage at once.
+    `give_back`: parts of this session's exclusive lease on the inode that end with this.
     Errors: ENOENT (inode gone), UNKNOWN_CHUNK (not granted to this session, or expired), EINVAL.
     """
 
@@ -166,6 +171,7 @@ class Commit(Operation, frozen=True, kw_only=True, tag="commit"):
     size: Annotated[int, msgspec.Meta(ge=0, le=FILE_MAX_BYTES)]
     mtime_ns: int
     chunks: list[WrittenChunk] = []
+    give_back: Natural = 0
 
 
 class Release(Operation, frozen=True, kw_only=True, tag="release"):
@@ -191,10 +197,12 @@ class OpResult(Message, frozen=True, kw_only=True):
 
     `attrs` has the new attributes of every inode that it changed, the subject first (the created,
     linked, renamed or changed inode), then the parent(s), then a replaced inode with its nlink.
+    `lease`: the exclusive lease that was asked for with the operation, if it could be had at once.
     """
 
     attrs: list[Attr] = []
     fault: Fault | None = None
+    lease: Lease | None = None
 
 
 class Batch(Message, frozen=True, kw_only=True):
