@@ -1,6 +1,6 @@
 # What a person does with this clone.  Each target sets up what it needs (scripts/setup.sh).
 
-.PHONY: help demo demo-stop test lint format types bench lock clean
+.PHONY: help demo demo-stop test lint format types fsx fsx-public bench lock clean
 .DEFAULT_GOAL := help
 
 BIN := .venv/bin
@@ -35,6 +35,15 @@ format:          ## Put all files into the one style
 types:           ## mypy --strict
 	@scripts/setup.sh test
 	$(BIN)/mypy
+
+fsx:             ## Random operations: OPS=1000000 SEED=1 MOUNTS=1 MORE=--sparse
+	@scripts/setup.sh test
+	$(BIN)/python -m tests.fsx --live $(or $(MOUNTS),1) --ops $(or $(OPS),1000000) \
+		--seed $(or $(SEED),1) $(MORE)
+
+fsx-public:      ## The fsx of xfstests: SRC=clone of xfstests OPS=250000 SEED=1
+	@scripts/setup.sh test
+	$(BIN)/python -m tests.fsx.public $(SRC) --ops $(or $(OPS),250000) --seed $(or $(SEED),1)
 
 bench:           ## Run the benchmarks in bench/
 	@scripts/setup.sh test
