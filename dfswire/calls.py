@@ -102,6 +102,24 @@ _ALL = (
         stream=True,
     ),
     Call("session.ack", "metad", "POST", "/v1/session/ack", metadata.AckEvents, Empty, ("client",)),
+    Call(
+        "lease.take",
+        "metad",
+        "POST",
+        "/v1/lease/take",
+        metadata.LeaseRequest,
+        metadata.LeaseReply,
+        ("client",),
+    ),
+    Call(
+        "lease.give_back",
+        "metad",
+        "POST",
+        "/v1/lease/give_back",
+        metadata.GiveBack,
+        Empty,
+        ("client",),
+    ),
     # client -> metad: names and files
     Call(
         "meta.batch",

@@ -162,7 +162,8 @@ class Commit(Operation, frozen=True, kw_only=True, tag="commit"):
     `chunks` are the newly stored chunks, each granted to this session before; `extents` are laid
     over the file in order, trimming what was there.  The size becomes the larger of the present one
     and `size`; mtime becomes `mtime_ns`.  A granted chunk that no extent uses is garbage at once.
-    `give_back`: parts of this session's exclusive lease on the inode that end with this.
+    `give_back`: the parts of this lease of the session on the inode end with this, as by the call
+    `lease.give_back`.
     Errors: ENOENT (inode gone), UNKNOWN_CHUNK (not granted to this session, or expired), EINVAL.
     """
 
@@ -171,7 +172,7 @@ class Commit(Operation, frozen=True, kw_only=True, tag="commit"):
     size: Annotated[int, msgspec.Meta(ge=0, le=FILE_MAX_BYTES)]
     mtime_ns: int
     chunks: list[WrittenChunk] = []
-    give_back: Natural = 0
+    give_back: Lease | None = None
 
 
 class Release(Operation, frozen=True, kw_only=True, tag="release"):

@@ -8,6 +8,7 @@ delayed copy must not succeed after the client was told that it failed.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -47,12 +48,18 @@ class Executed:
     repeated: bool = False
 
 
-def execute(db: Database, batch: Batch, now_ns: int) -> Executed:
+def execute(
+    db: Database,
+    batch: Batch,
+    now_ns: int,
+    admit: Callable[[AnyOperation], None] = lambda op: None,
+) -> Executed:
     """Run a batch in the caller's transaction, unless that was done before.
 
     An operation that fails is undone alone and has its Fault in the reply.  Each has a nanosecond
-    of its own, from `now_ns` on, so that ctimes tell the order of results.  Raises SessionLost;
-    Stale for a late copy of a batch whose reply the client has.
+    of its own, from `now_ns` on, so that ctimes tell the order of results.  `admit` is called
+    before each; what it raises leaves this function, for the caller to undo everything.  Raises
+    SessionLost; Stale for a late copy of a batch whose reply the client has.
     """
     acknowledged = sessions.acknowledged(db, batch.session)
     stored = db.read_one(
@@ -64,10 +71,10 @@ def execute(db: Database, batch: Batch, now_ns: int) -> Executed:
     if batch.sequence <= acknowledged:
         raise Stale(f"batch {batch.sequence} was answered long ago")
     effects = Effects()
-    results = [
-        _result(db, op, batch.session, now_ns + index, effects)
-        for index, op in enumerate(batch.operations)
-    ]
+    results = []
+    for index, op in enumerate(batch.operations):
+        admit(op)
+        results.append(_result(db, op, batch.session, now_ns + index, effects))
     reply = BatchReply(results=results)
     db.change(
         "INSERT INTO applied VALUES (?, ?, ?)",

@@ -9,7 +9,7 @@ that have a fence time to reconnect and count as having everything cached and op
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import trio
 
@@ -18,6 +18,7 @@ from dfswire.messages import Empty
 from dfswire.metadata import AckEvents, FollowEvents, OpenSession, SessionGrant, SessionRequest
 from metad import chunkmap, sessions
 from metad.events import Follower
+from metad.recalls import Recalls
 from metad.sessions import StoredSession
 from metad.state import State
 
@@ -29,8 +30,11 @@ SESSION_ID_BYTES = 16
 class Clients:
     """All sessions.  `unused` is told of unlinked inodes that nobody has open any more."""
 
-    def __init__(self, state: State, unused: Callable[[Iterable[int]], None]) -> None:
+    def __init__(
+        self, state: State, recalls: Recalls, unused: Callable[[Iterable[int]], None]
+    ) -> None:
         self._state = state
+        self._recalls = recalls
         self._unused = unused
         self.on_end: list[Callable[[str], None]] = []
         self._known: dict[str, StoredSession] = {}
@@ -42,7 +46,7 @@ class Clients:
         for stored in sessions.list_sessions(self._state.db):
             self._add(stored, now, synced=False)
         orphans = chunkmap.orphans(self._state.db)
-        self._unused(inode for inode in orphans if self._state.leases.load_orphan(inode))
+        self._unused(inode for inode in orphans if self._state.orphans.load(inode))
 
     def _add(self, stored: StoredSession, now: float, *, synced: bool) -> None:
         self._known[stored.session] = stored
@@ -60,10 +64,11 @@ class Clients:
         """A request arrived that keeps the lease alive.  Raises SessionLost."""
         self._state.leases.renew(session, self._state.clock())
 
-    def hold(self, session: str, inodes: Iterable[int]) -> None:
-        """The session is about to be told of these inodes (no await before it is)."""
-        if session in self._state.leases and self._state.leases.hold(session, inodes):
-            self._state.streams.drop_all(session)
+    def hold(self, session: str, told: Mapping[int, int]) -> None:
+        """The session is about to be told of these parts of inodes (no await before it is)."""
+        leases = self._state.leases
+        if session in leases and (announcement := leases.hold(session, told)):
+            self._recalls.drop_all(session, announcement)
 
     def all(self) -> list[StoredSession]:
         """Every session that has not ended."""
@@ -109,9 +114,14 @@ class Clients:
 
     async def follow(self, request: FollowEvents) -> Follower:
         """(Re)open the event stream: an async iterator of `Event`."""
-        self.renew(request.session)
-        self._unused(self._state.leases.connect(request.session, request.open_inodes))
-        return self._state.streams.follow(request.session)
+        session, state = request.session, self._state
+        self.renew(session)
+        recalls = state.leases.connect(session, request.leases)
+        self._unused(state.orphans.reopened(session, request.open_inodes))
+        follower = state.streams.follow(session)
+        self._recalls.ask_again(recalls)
+        self._recalls.session_changed(session)
+        return follower
 
     async def acknowledge(self, request: AckEvents) -> Empty:
         self.renew(request.session)
@@ -122,14 +132,18 @@ class Clients:
 
     async def end(self, session: str) -> None:
         """Forget a session, in memory at once, then in the database.  Idempotent."""
-        if self._known.pop(session, None) is None:
-            return
-        self._unused(self._state.leases.end(session))
+        if self._known.pop(session, None) is not None:
+            self._end_in_memory(session)
+            await self._remove_rows()
+
+    def _end_in_memory(self, session: str) -> None:
+        self._state.leases.end(session)
+        self._unused(self._state.orphans.end(session))
         self._state.streams.end(session)
+        self._recalls.session_changed(session)
         for tell in self.on_end:
             tell(session)
         self._rows_to_remove.add(session)
-        await self._remove_rows()
 
     async def _remove_rows(self) -> None:
         state = self._state
@@ -143,17 +157,23 @@ class Clients:
             self._rows_to_remove.discard(session)
 
     async def run_once(self) -> None:
-        """End the sessions whose fence time has passed."""
+        """End the sessions whose fence time has passed: all at once, whatever the database does."""
         for session in self._state.leases.expired(self._state.clock()):
-            known = self._known[session]
+            known = self._known.pop(session)
             log.info("session %s of %s is fenced: not heard for long", session, known.host)
-            await self.end(session)
+            self._end_in_memory(session)
         await self._remove_rows()
 
     async def run_forever(self) -> None:
+        """Sessions end at their very fence time: others may wait for what they hold."""
+        leases, clock = self._state.leases, self._state.clock
         while True:
+            pause_s = self._state.config.maintenance_s
             try:
                 await self.run_once()
             except DFSError as problem:  # the database can't be written now; tried again
                 log.warning("rows of ended sessions can't be removed: %s", problem)
-            await trio.sleep(self._state.config.maintenance_s)
+            else:
+                now = clock()
+                pause_s = leases.next_expiry(now) - now
+            await trio.sleep(pause_s)

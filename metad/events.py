@@ -14,21 +14,29 @@ nothing of the present one.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import trio
 
 from dfswire.errors import SessionLost
-from dfswire.messages import Event, Invalidated, Invalidation
+from dfswire.messages import Event, Invalidated, Invalidation, Lease
 
 PENDING_MAX = 10_000  # a client that lags further is made to reconnect, which forgets everything
 
 
 class Delivery:
-    """One push, and the sessions that have not yet confirmed it."""
+    """One push, and the sessions that have not yet confirmed it.
 
-    def __init__(self, sessions: Collection[str] = ()) -> None:
+    `on_confirmed` is called for each of them, when it has.
+    """
+
+    def __init__(
+        self,
+        sessions: Collection[str] = (),
+        on_confirmed: Callable[[str], object] = lambda session: None,
+    ) -> None:
         self._missing = set(sessions)
+        self._on_confirmed = on_confirmed
         self._done = trio.Event()
         if not self._missing:
             self._done.set()
@@ -43,6 +51,7 @@ class Delivery:
 
     def confirmed(self, session: str) -> None:
         self._missing.discard(session)
+        self._on_confirmed(session)
         if not self._missing:
             self._done.set()
 
@@ -59,6 +68,7 @@ class Follower:
         self._changed = trio.Event()
         self._changed.set()
         self._pending: dict[tuple[int, bytes], int] = {}
+        self._recalls: dict[tuple[int, int], Lease] = {}
         self._drop_all = False
         self._closed = False
         self.number = number  # of the last event that was sent
@@ -92,6 +102,12 @@ class Follower:
         self._changed.set()
         return len(self._pending) <= PENDING_MAX
 
+    def recall(self, leases: Sequence[Lease]) -> None:
+        """Ask for these in the next event; what is said last of a lease has all that is wanted."""
+        for lease in leases:
+            self._recalls[(lease.inode, lease.number)] = lease
+        self._changed.set()
+
     def close(self) -> None:
         """End the iteration; whoever waits for the next event wakes up."""
         self._closed = True
@@ -105,8 +121,13 @@ class Follower:
             for (inode, name), what in self._pending.items()
             if not self._drop_all or what & Invalidated.GONE  # a question, not only news
         ]
-        event = Event(number=self.number, invalidations=invalidations, drop_all=self._drop_all)
-        self._pending, self._drop_all = {}, False
+        event = Event(
+            number=self.number,
+            invalidations=invalidations,
+            drop_all=self._drop_all,
+            recalls=list(self._recalls.values()),
+        )
+        self._pending, self._recalls, self._drop_all = {}, {}, False
         return event
 
 
@@ -171,16 +192,31 @@ class EventStreams:
         stream = self._streams.get(session)
         return stream.ticks if stream is not None else 0
 
-    def push(self, plan: Mapping[str, Sequence[Invalidation]]) -> Delivery:
+    def push(
+        self,
+        plan: Mapping[str, Sequence[Invalidation]],
+        on_confirmed: Callable[[str], object] = lambda session: None,
+    ) -> Delivery:
         """Tell each session of the plan; returns at once."""
-        delivery = Delivery([session for session in plan if session in self._streams])
+        delivery = Delivery([session for session in plan if session in self._streams], on_confirmed)
         for session, invalidations in plan.items():
             self._push(session, invalidations, False, delivery)
         return delivery
 
-    def drop_all(self, session: str) -> None:
+    def drop_all(
+        self, session: str, on_confirmed: Callable[[str], object] = lambda session: None
+    ) -> None:
         """Tell the session to forget everything that it has cached."""
-        self._push(session, (), True, Delivery([session]))
+        self._push(session, (), True, Delivery([session], on_confirmed))
+
+    def recall(self, session: str, leases: Sequence[Lease]) -> None:
+        """Ask for leases.  Nobody waits for the event: what counts is that they are given back.
+
+        Without a connection nothing is queued: whoever opens the stream is asked again.
+        """
+        stream = self._streams.get(session)
+        if stream is not None and stream.follower is not None:
+            stream.follower.recall(leases)
 
     def wait_for_reopening(self, sessions: Collection[str]) -> Delivery:
         """Done when each of these sessions has opened its stream, or is gone."""

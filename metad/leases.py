@@ -1,8 +1,10 @@
-"""Who may have what in its cache: sessions, what each holds, and who has unlinked files open.
+"""Who has what: sessions, what each may have in its caches, and what it holds exclusively.
 
 Pure: `now` is an argument (monotonic seconds), and functions return what must be done instead of
-doing it.  service.py asks, events.py delivers.  The promise: whoever may have something cached (or
-open) is named, at worst too often; a session is forgotten only when its fence time has passed.
+doing it.  clients.py and recalls.py ask, events.py delivers.  The promise: whoever may have
+something cached is named, at worst too often, until it has confirmed that it forgot; a lease is
+granted only when nobody else has or may have the parts, and ends only when its holder says so or
+can't do anything any more; a session is forgotten only when its fence time has passed.
 
 Each session remembers the inodes that it was told about, and an invalidation asks every session.
 Sessions are tens or hundreds and inodes are millions, so an index by inode would cost more memory
@@ -11,44 +13,82 @@ than it saves time.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dfswire.errors import SessionLost
-from dfswire.messages import Invalidated, Invalidation
+from dfswire.messages import Invalidated, Invalidation, Lease, Part
+from metad.exclusive import Exclusives, Recalls
+from metad.turns import Turn, Turns
 
-_FORGOTTEN_WHOLE = Invalidated.DATA | Invalidated.GONE
+# Plain numbers: arithmetic with enum.Flag costs a microsecond.
+ATTR, DATA, NAMES = int(Part.ATTR), int(Part.DATA), int(Part.NAMES)
+_ALL_NAMES, _GONE = int(Invalidated.ALL_NAMES), int(Invalidated.GONE)
+_NAME = int(Invalidated.NAME)
+_NOTHING = (0, 0)
 
 
 @dataclass
 class Session:
     """What metad knows of one client.
 
-    `held` has every inode that the session was told about; the value says whether it may have
-    something of it cached (False: told to forget it, though it may still have it open).
+    `held` has every inode that the session was told about, with the parts of which it may have
+    something cached (0: told to forget them, though it may still have the inode open).  `telling`:
+    parts that it was told to forget, and by which announcement, until it has confirmed that.
     """
 
     session: str
     expires_s: float  # the fence time
-    synced: bool = True  # False: may have anything cached and open (metad was restarted)
+    synced: bool = True  # False: may have anything cached, leased and open (metad was restarted)
     open_known: bool = True  # False: may have anything open (`held` overflowed)
-    held: dict[int, bool] = field(default_factory=dict)
+    dropping: int = 0  # the announcement that tells it to drop everything, until it has confirmed
+    held: dict[int, int] = field(default_factory=dict)
+    telling: dict[int, tuple[int, int]] = field(default_factory=dict)  # in order of announcement
 
-    def may_cache(self, inode: int) -> bool:
-        return not self.synced or self.held.get(inode, False)
+    def may_cache(self, inode: int, parts: int) -> bool:
+        if not self.synced or self.dropping:
+            return True
+        return bool((self.held.get(inode, 0) | self.telling.get(inode, _NOTHING)[0]) & parts)
 
     def may_have_open(self, inode: int) -> bool:
         return not self.synced or not self.open_known or inode in self.held
 
 
-class Leases:
-    """All sessions, and the orphans (unlinked inodes) that some of them may have open."""
+@dataclass(frozen=True)
+class Announcement:
+    """What each session must be told.  A session that has forgotten it all `confirmed(number)`."""
 
-    def __init__(self, fence_s: float, held_inodes_max: int = 1_000_000) -> None:
+    number: int
+    tell: dict[str, list[Invalidation]]
+
+
+@dataclass(frozen=True)
+class Blocked:
+    """Something can't go on yet.  Send the recalls and the announcement; then wait for a change."""
+
+    recalls: Recalls = field(default_factory=dict)
+    announcement: Announcement | None = None
+
+
+def _parts_of(what: int) -> int:
+    """Which parts an invalidation (of Invalidated) is about."""
+    return what & (ATTR | DATA | NAMES) | (NAMES if what & _ALL_NAMES else 0)
+
+
+class Leases:
+    """All sessions, and what they have."""
+
+    def __init__(
+        self, fence_s: float, held_inodes_max: int = 1_000_000, first_lease: int = 0
+    ) -> None:
+        """`first_lease`: larger than the number of any lease that an earlier metad granted."""
         self._fence_s = fence_s
         self._held_max = held_inodes_max
         self._sessions: dict[str, Session] = {}
-        self._orphans: dict[int, set[str]] = {}
+        self._unsynced: set[str] = set()
+        self._announcements = 0
+        self._exclusives = Exclusives(first_lease)
+        self._turns = Turns()
 
     # sessions
 
@@ -62,8 +102,7 @@ class Leases:
         """A new session, or with `synced` False one that metad finds in its database at start."""
         self._sessions[session] = Session(session, now + self._fence_s, synced)
         if not synced:
-            for openers in self._orphans.values():
-                openers.add(session)
+            self._unsynced.add(session)
 
     def check(self, session: str, now: float) -> Session:
         """The session, without renewing it.  Raises SessionLost when unknown or past its fence."""
@@ -80,122 +119,237 @@ class Leases:
         """Sessions whose fence time has passed; nothing of theirs is accepted any more."""
         return [each.session for each in self if now >= each.expires_s]
 
+    def next_expiry(self, now: float) -> float:
+        """No session's fence time passes before this."""
+        return min((each.expires_s for each in self), default=now + self._fence_s)
+
     def unsynced(self) -> list[str]:
         """Sessions that have not opened their event stream since metad started."""
         return [each.session for each in self if not each.synced]
 
-    def connect(self, session: str, open_inodes: Collection[int]) -> list[int]:
-        """The session (re)opened its event stream: it forgot everything but `open_inodes`.
+    def connect(self, session: str, used: Sequence[Lease] = ()) -> Recalls:
+        """The session (re)opened its event stream: it has forgotten everything it had cached.
 
-        What it was told about stays in `held` as possibly open, because a reply may be on its way
-        to it; returns the orphans that nobody has open now.
+        `used` are the leases that it still uses.  After a restart they are taken as granted; else
+        it keeps what it was granted and is asked again for what was recalled, and for what it does
+        not use.  What it was told about stays in `held` as possibly open, because a reply may be on
+        its way to it.
         """
         found = self._sessions[session]
-        found.held = dict.fromkeys(found.held, False)
-        found.held.update(dict.fromkeys(open_inodes, False))
-        found.synced = found.open_known = True
-        opened = frozenset(open_inodes)
-        for inode in opened & self._orphans.keys():
-            self._orphans[inode].add(session)
-        return self._release_many(session, [i for i in self._orphans if i not in opened])
+        if found.synced:
+            unknown = [lease for lease in used if not self._exclusives.parts(session, lease.inode)]
+        else:
+            unknown = [lease for lease in used if not self._exclusives.adopt(session, lease)]
+        found.held = dict.fromkeys(found.held, 0)
+        found.telling.clear()
+        found.synced, found.open_known, found.dropping = True, True, 0
+        self._unsynced.discard(session)
+        asked = self._exclusives.reopened(session, used) + unknown
+        return {session: asked} if asked else {}
 
     def end(self, session: str) -> list[int]:
-        """Forget a session; returns the orphans that nobody has open now.  Idempotent."""
+        """Forget a session; returns the inodes of which it had a lease.  Idempotent."""
         self._sessions.pop(session, None)
-        return self._release_many(session, list(self._orphans))
+        self._unsynced.discard(session)
+        return self._exclusives.end(session)
 
-    # what is held
+    # what is shared
 
-    def hold(self, session: str, inodes: Iterable[int]) -> bool:
-        """The session is about to be told of these inodes.
+    def hold(self, session: str, told: Mapping[int, int]) -> int:
+        """The session is about to be told of these parts of inodes.
 
-        Returns True when that was more than is remembered per session: then it must be told to
-        drop everything (what it was told in this very call stays registered).
+        Returns 0, or when that was more than is remembered per session the number of an
+        announcement: the session must be told to drop everything, and has not `confirmed` that
+        before.  (What it was told in this very call stays registered.)
         """
         found = self._sessions[session]
-        fresh = dict.fromkeys(inodes, True)
-        found.held.update(fresh)
-        if len(found.held) <= self._held_max:
-            return False
-        found.held = fresh
+        held = found.held
+        for inode, parts in told.items():
+            held[inode] = held.get(inode, 0) | parts
+        if len(held) <= self._held_max:
+            return 0
+        found.held = dict(told)
         found.open_known = False
-        return True
+        self._announcements += 1
+        found.dropping = self._announcements
+        return found.dropping
 
-    def invalidate(
-        self, invalidations: Iterable[Invalidation], by_session: str
-    ) -> dict[str, list[Invalidation]]:
+    def invalidate(self, invalidations: Iterable[Invalidation], by_session: str) -> Announcement:
         """Who must be told what, because `by_session` changed something.
 
-        After DATA or GONE a session has nothing of a file cached, and is not told again until it
-        asks again.  (ATTR alone may concern a directory whose names stay cached.)
+        A session is not told again of a part before it asks again, except while it has not yet
+        confirmed: then it is, so that whoever waits for this announcement waits for that one too.
+        (NAME is one name of many; the others stay cached.)
         """
-        plan: dict[str, list[Invalidation]] = {}
+        self._announcements += 1
+        tell: dict[str, list[Invalidation]] = {}
         for invalidation in invalidations:
-            for each in self:
+            for each in self._sessions.values():
                 if each.session != by_session and self._concerns(invalidation, each):
-                    plan.setdefault(each.session, []).append(invalidation)
-        return plan
+                    tell.setdefault(each.session, []).append(invalidation)
+        return Announcement(self._announcements, tell)
 
-    @staticmethod
-    def _concerns(invalidation: Invalidation, each: Session) -> bool:
-        inode = invalidation.inode
-        if invalidation.what & Invalidated.GONE:
-            concerned = each.may_have_open(inode)
-        else:
-            concerned = each.may_cache(inode)
-        if concerned and invalidation.what & _FORGOTTEN_WHOLE and inode in each.held:
-            each.held[inode] = False
-        return concerned
-
-    # orphans
-
-    def orphan(self, inode: int, by_session: str, *, held: bool) -> bool:
-        """`inode` lost its last name through `by_session`, which has it open if `held`.
-
-        Returns True when nobody can have it open: purge it now.
-        """
-        openers = {
-            each.session
-            for each in self
-            if each.session != by_session and each.may_have_open(inode)
-        }
-        if held:
-            openers.add(by_session)
-        if openers:
-            self._orphans[inode] = openers
-        else:
-            self._forget(by_session, inode)
-        return not openers
-
-    def load_orphan(self, inode: int) -> bool:
-        """An orphan found in the database at start: every unsynced session may have it open.
-
-        Returns True when there is no such session: purge it now.
-        """
-        openers = set(self.unsynced())
-        if openers:
-            self._orphans[inode] = openers
-        return not openers
-
-    def release(self, session: str, inode: int) -> bool:
-        """The session has the orphan neither open nor cached.  True when nobody has it open: purge
-        it now."""
-        if inode not in self._orphans:
+    def _concerns(self, invalidation: Invalidation, each: Session) -> bool:
+        inode, what = invalidation.inode, invalidation.what
+        parts = _parts_of(what)
+        if not each.may_cache(inode, parts) and not (what & _GONE and each.may_have_open(inode)):
             return False
-        self._forget(session, inode)
-        return bool(self._release_many(session, [inode]))
+        gone = parts if what & _ALL_NAMES else parts & ~NAMES
+        held = each.held.get(inode)
+        if held is None or not each.synced:
+            gone = 0
+        else:
+            each.held[inode] = held & ~gone
+            gone &= held
+        earlier = each.telling.pop(inode, _NOTHING)[0]
+        if gone | earlier:
+            each.telling[inode] = (gone | earlier, self._announcements)
+        return True
 
-    def _forget(self, session: str, inode: int) -> None:
-        """So that deleted files do not fill up what is remembered."""
+    def confirmed(self, session: str, number: int) -> tuple[list[int], bool]:
+        """The session has forgotten all that it was told up to this announcement.
+
+        Returns the inodes of which it has forgotten something, and whether it dropped everything.
+        """
+        found = self._sessions.get(session)
+        if found is None:
+            return [], False
+        dropped = 0 < found.dropping <= number
+        if dropped:
+            found.dropping = 0
+        done = []
+        for inode, (_, told) in found.telling.items():
+            if told > number:
+                break
+            done.append(inode)
+        for inode in done:
+            del found.telling[inode]
+        return done, dropped
+
+    def forget(self, session: str, inode: int) -> None:
+        """The session has nothing of the inode, so that deleted files do not fill up memory."""
         if session in self._sessions:
             self._sessions[session].held.pop(inode, None)
+            self._exclusives.drop(session, inode)
 
-    def _release_many(self, session: str, inodes: Iterable[int]) -> list[int]:
-        unused = []
-        for inode in inodes:
-            openers = self._orphans[inode]
-            openers.discard(session)
-            if not openers:
-                del self._orphans[inode]
-                unused.append(inode)
-        return unused
+    # what is exclusive
+
+    def is_alone(self, session: str) -> bool:
+        """Can nothing that this session asks or changes contradict anybody's lease?"""
+        return (
+            self._exclusives.only_of(session)
+            and not self._turns
+            and (not self._unsynced or self._unsynced == {session})
+        )
+
+    def obstacles(
+        self, session: str, wanted: Mapping[int, int], turn: Turn | None = None
+    ) -> Blocked | None:
+        """May the session be told of (or change) these parts now?
+
+        None: yes, if it is done in this very step.  Otherwise somebody has a lease on them, or may
+        have one, or has waited longer for one.
+        """
+        if self.is_alone(session):
+            return None
+        recalls = self._exclusives.recall(session, wanted)
+        if recalls or self._exclusives.contradicts(session, wanted):
+            return Blocked(recalls)
+        if wanted and self._unsynced - {session}:
+            return Blocked()
+        for inode, parts in wanted.items():
+            if parts & ~self._exclusives.parts(session, inode) and self._turns.is_behind(
+                session, inode, parts, turn, exclusive=False
+            ):
+                return Blocked()
+        return None
+
+    def take(
+        self,
+        session: str,
+        inode: int,
+        parts: int,
+        turn: Turn | None,
+        is_changing: Callable[[str, int], bool],
+    ) -> Lease | Blocked:
+        """An exclusive lease, or why it can't be granted yet.
+
+        `is_changing(session, inode)`: was a change by another session executed and not announced?
+        Whatever is read in the same step in which this grants is the newest there is.
+        """
+        wanted = {inode: parts}
+        if self._unsynced or self._turns.is_behind(session, inode, parts, turn, exclusive=True):
+            return Blocked()
+        recalls = self._exclusives.recall(session, wanted)
+        announcement = self._tell_sharers(session, inode, parts)
+        if recalls or announcement or not self._is_free(session, inode, parts, is_changing):
+            return Blocked(recalls, announcement)
+        return self._exclusives.grant(session, inode, parts)
+
+    def take_if_free(
+        self, session: str, inode: int, parts: int, is_changing: Callable[[str, int], bool]
+    ) -> Lease | None:
+        """The lease, if it can be had without asking anybody.
+
+        And only if the session's own knowledge of the parts is still true: it was told of them
+        before, and nobody has changed them since.
+        """
+        found = self._sessions.get(session)
+        if found is None or self._unsynced or parts & ~found.held.get(inode, 0):
+            return None
+        if self._turns.is_behind(session, inode, parts, None, exclusive=True):
+            return None
+        for each in self._sessions.values():
+            if each is not found and each.may_cache(inode, parts):
+                return None
+        if not self._is_free(session, inode, parts, is_changing):
+            return None
+        return self._exclusives.grant(session, inode, parts)
+
+    def _tell_sharers(self, session: str, inode: int, parts: int) -> Announcement | None:
+        """Those who share the parts must forget them."""
+        for each in self._sessions.values():
+            if each.session != session and each.held.get(inode, 0) & parts:
+                what = parts & (ATTR | DATA) | (_ALL_NAMES if parts & NAMES else 0)
+                return self.invalidate([Invalidation(inode=inode, what=what)], session)
+        return None
+
+    def _is_free(
+        self, session: str, inode: int, parts: int, is_changing: Callable[[str, int], bool]
+    ) -> bool:
+        """Nobody else has the parts leased or was told to forget them and has not done so yet.
+
+        The session itself neither: an old invalidation must not arrive when the lease is there.
+        """
+        if self._exclusives.contradicts(session, {inode: parts}) or is_changing(session, inode):
+            return False
+        return not any(
+            each.dropping or each.telling.get(inode, _NOTHING)[0] & parts
+            for each in self._sessions.values()
+        )
+
+    def give_back(self, session: str, lease: Lease) -> bool:
+        """These parts are only shared from now on.  False: that lease ended before."""
+        ended = self._exclusives.give_back(session, lease)
+        if ended and session in self._sessions:
+            held = self._sessions[session].held
+            held[lease.inode] = held.get(lease.inode, 0) | ended
+        return bool(ended)
+
+    def is_current(self, session: str, lease: Lease) -> bool:
+        """Is it still that session's, and not asked for by anybody?"""
+        return self._exclusives.current(session, lease)
+
+    # those who wait
+
+    def enter(self, session: str, wanted: Mapping[int, int], *, exclusive: bool = False) -> Turn:
+        """A turn for an operation that must wait; `leave` it in any case."""
+        return self._turns.enter(session, wanted, exclusive=exclusive)
+
+    def want(self, turn: Turn, wanted: Mapping[int, int]) -> None:
+        """What it waits for has changed; its place stays."""
+        self._turns.want(turn, wanted)
+
+    def leave(self, turn: Turn) -> None:
+        """It is done, or has given up."""
+        self._turns.leave(turn)

@@ -9,7 +9,7 @@ never earlier than that.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
 import trio
 
@@ -19,9 +19,13 @@ from metad import batches, namespace
 from metad.batches import Executed
 from metad.clients import Clients
 from metad.events import Delivery
+from metad.leases import ATTR, DATA, NAMES, Blocked
+from metad.recalls import Recalls
 from metad.state import State
+from metad.touched import touched
+from metad.turns import Turn
 
-_INODE_FIELDS = ("inode", "parent", "new_parent")
+_DIRECTORY_FIELDS = ("parent", "new_parent")
 
 
 class _Execution:
@@ -32,7 +36,22 @@ class _Execution:
         self.executed: Executed | None = None  # not yet committed
         self.delivery: Delivery | None = None  # its effects are announced
         self.committed = False
-        self.settled = trio.Event()  # committed or failed
+        self.settled = trio.Event()  # committed, failed or given up
+
+    @property
+    def changed(self) -> set[int]:
+        """The inodes of which it has made or changed something."""
+        if self.executed is None:
+            return set()
+        return self.executed.effects.inodes.union(_inodes(self.executed.reply))
+
+
+class _Leased(Exception):
+    """An operation must wait: what it is about is leased to somebody, or somebody is before it."""
+
+    def __init__(self, blocked: Blocked) -> None:
+        super().__init__()
+        self.blocked = blocked
 
 
 class Mutations:
@@ -46,16 +65,24 @@ class Mutations:
         self,
         state: State,
         clients: Clients,
+        recalls: Recalls,
         unused: Callable[[Iterable[int]], None],
         stored: Callable[[Iterable[bytes]], None],
     ) -> None:
         self._state = state
         self._clients = clients
+        self._recalls = recalls
         self._unused = unused
         self._stored = stored
         clients.on_end.append(self.forget_session)
         self._unannounced: deque[_Execution] = deque()  # in the order of execution
         self._under_way: dict[str, dict[int, _Execution]] = {}  # session -> sequence
+
+    def is_changing(self, session: str, inode: int) -> bool:
+        """Was a change of the inode by another session executed that nobody was told of yet?"""
+        return any(
+            each.batch.session != session and inode in each.changed for each in self._unannounced
+        )
 
     async def execute(self, batch: Batch) -> BatchReply:
         """Execute (or repeat the answer of) a batch.  Raises SessionLost, Stale, NoSpace."""
@@ -68,10 +95,12 @@ class Mutations:
         for answered in [each for each in under_way if each <= batch.acknowledged]:
             del under_way[answered]
         under_way[batch.sequence] = execution = _Execution(batch)
-        # Not cancellable: what is committed must be announced, whether or not anybody still waits
-        # for the answer.  It takes as long as a commit to disk.
-        with trio.CancelScope(shield=True):
-            await self._commit(execution)
+        try:
+            await self._settle(execution)
+        finally:
+            if not execution.committed:
+                self._forget(batch)
+            execution.settled.set()
         return await self._answer(execution, repeated=False)
 
     def forget_session(self, session: str) -> None:
@@ -81,25 +110,50 @@ class Mutations:
     def _forget(self, batch: Batch) -> None:
         self._under_way.get(batch.session, {}).pop(batch.sequence, None)
 
-    async def _commit(self, execution: _Execution) -> None:
+    async def _settle(self, execution: _Execution) -> None:
+        """Commit, once nothing that the batch touches is leased to another session."""
+        batch = execution.batch
+        with self._recalls.waiting(batch.session) as wait:
+            while not execution.committed:
+                wanted: dict[int, int] = {}
+                try:
+                    # Not cancellable: what is committed must be announced, whether or not anybody
+                    # still waits for the answer.  It takes as long as a commit to disk.
+                    with trio.CancelScope(shield=True):
+                        await self._commit(execution, wait.turn, wanted)
+                except _Leased as problem:
+                    await wait.until_changed(problem.blocked, wanted)
+                    self._clients.check(batch.session)
+
+    async def _commit(
+        self, execution: _Execution, turn: Turn | None, wanted: dict[int, int]
+    ) -> None:
+        """Raises _Leased, with nothing done; `wanted` has the parts that it was about."""
         batch, state = execution.batch, self._state
-        self._clients.hold(batch.session, _named(batch.operations))
+
+        def admit(op: AnyOperation) -> None:
+            parts = touched(state.db, op)
+            blocked = state.leases.obstacles(batch.session, parts, turn)
+            if blocked is not None:
+                wanted.update(parts)
+                raise _Leased(blocked)
 
         def work() -> None:
-            execution.executed = batches.execute(state.db, batch, state.now_ns())
+            # The loop runs nothing else meanwhile, so no lease is granted before this is over; and
+            # none on what it changed before that is announced (see is_changing).
+            check = _admit_all if state.leases.is_alone(batch.session) else admit
+            execution.executed = batches.execute(state.db, batch, state.now_ns(), check)
             self._unannounced.append(execution)
 
         try:
             await state.db.write(work)
             execution.committed = True
         finally:
-            if not execution.committed:
-                self._forget(batch)
-                if execution in self._unannounced:
-                    self._unannounced.remove(execution)
-            else:
+            if execution.committed:
                 self._announce_up_to(execution)
-            execution.settled.set()
+            elif execution in self._unannounced:
+                self._unannounced.remove(execution)
+                self._recalls.changed(execution.changed)
 
     def _announce_up_to(self, execution: _Execution) -> None:
         """Announce what was executed before this one too: its task has not woken up yet.
@@ -112,23 +166,34 @@ class Mutations:
     def _announce(self, execution: _Execution) -> None:
         assert execution.executed is not None
         session, effects = execution.batch.session, execution.executed.effects
-        leases = self._state.leases
-        self._clients.hold(session, _told(execution.executed.reply))
+        leases, orphans = self._state.leases, self._state.orphans
+        self._clients.hold(session, _told(execution.batch, execution.executed.reply))
         self._stored(_stored_chunks(execution.batch.operations))
         unused = []
         for inode in effects.orphaned:
             held = inode in effects.held and session in leases
-            if leases.orphan(inode, session, held=held):
+            if orphans.add(inode, session, held=held):
                 unused.append(inode)
-        plan = leases.invalidate(effects.invalidations, session)
-        unused += [inode for inode in effects.released if leases.release(session, inode)]
+        announcement = leases.invalidate(effects.invalidations, session)
+        unused += [inode for inode in effects.released if orphans.release(session, inode)]
         self._unused(unused)
         if execution.executed.repeated:
             # Executed by an earlier metad, which may not have told anybody.
             others = [each for each in leases.unsynced() if each != session]
             execution.delivery = self._state.streams.wait_for_reopening(others)
         else:
-            execution.delivery = self._state.streams.push(plan)
+            execution.delivery = self._recalls.announce(announcement)
+            self._end_leases(execution)
+        if self._recalls:
+            self._recalls.changed(execution.changed)
+
+    def _end_leases(self, execution: _Execution) -> None:
+        """Leases that were given back together with the last change under them."""
+        assert execution.executed is not None
+        session, results = execution.batch.session, execution.executed.reply.results
+        for op, result in zip(execution.batch.operations, results, strict=True):
+            if isinstance(op, Commit) and op.give_back is not None and result.fault is None:
+                self._recalls.given_back(session, op.give_back)
 
     async def _answer(self, execution: _Execution, *, repeated: bool) -> BatchReply:
         assert execution.executed is not None and execution.delivery is not None
@@ -136,14 +201,43 @@ class Mutations:
         self._forget(execution.batch)
         reply = execution.executed.reply
         if repeated or execution.executed.repeated:
-            self._clients.check(execution.batch.session)
-            return self._up_to_date(reply, execution.batch.session)
-        return reply
+            reply = await self._up_to_date(execution.batch, reply)
+        return self._with_leases(execution.batch, reply)
 
-    def _up_to_date(self, reply: BatchReply, session: str) -> BatchReply:
+    async def _up_to_date(self, batch: Batch, reply: BatchReply) -> BatchReply:
         """A stored reply, with attributes as they are now: others may have changed them since."""
-        self._clients.hold(session, _told(reply))
-        return BatchReply(results=[self._refreshed(result) for result in reply.results])
+        with self._recalls.waiting(batch.session) as wait:
+            while True:
+                self._clients.check(batch.session)
+                told = _told(batch, reply)
+                blocked = self._state.leases.obstacles(batch.session, told, wait.turn)
+                if blocked is None:
+                    self._clients.hold(batch.session, told)
+                    return BatchReply(results=[self._refreshed(each) for each in reply.results])
+                await wait.until_changed(blocked, told)
+
+    def _with_leases(self, batch: Batch, reply: BatchReply) -> BatchReply:
+        """The leases that were asked for, as far as they can be had at this moment.
+
+        They are granted now, when the reply goes out, not while it waited for others to forget.
+        """
+        if not any(getattr(op, "lease", 0) for op in batch.operations):
+            return reply
+        return BatchReply(
+            results=[
+                self._with_lease(batch.session, getattr(op, "lease", 0), result)
+                for op, result in zip(batch.operations, reply.results, strict=True)
+            ]
+        )
+
+    def _with_lease(self, session: str, parts: int, result: OpResult) -> OpResult:
+        if not parts or result.fault is not None:
+            return result
+        inode = result.attrs[0].inode
+        lease = self._state.leases.take_if_free(session, inode, parts, self.is_changing)
+        if lease is not None:
+            self._recalls.changed([inode])
+        return OpResult(attrs=result.attrs, lease=lease)
 
     def _refreshed(self, result: OpResult) -> OpResult:
         attrs = []
@@ -155,16 +249,25 @@ class Mutations:
         return OpResult(attrs=attrs, fault=result.fault)
 
 
-def _named(operations: Iterable[AnyOperation]) -> Iterator[int]:
-    for operation in operations:
-        for name in _INODE_FIELDS:
-            inode = getattr(operation, name, None)
+def _admit_all(op: AnyOperation) -> None:
+    """Nobody has a lease that an operation could contradict."""
+
+
+def _inodes(reply: BatchReply) -> Iterable[int]:
+    return (attr.inode for result in reply.results for attr in result.attrs)
+
+
+def _told(batch: Batch, reply: BatchReply) -> dict[int, int]:
+    """What the client may keep of the operations that it sent: names, attributes, its own data."""
+    told = {}
+    for op in batch.operations:
+        for name in _DIRECTORY_FIELDS:
+            inode = getattr(op, name, None)
             if inode is not None:
-                yield inode
-
-
-def _told(reply: BatchReply) -> list[int]:
-    return [attr.inode for result in reply.results for attr in result.attrs]
+                told[inode] = ATTR | NAMES
+    for inode in _inodes(reply):
+        told[inode] = told.get(inode, 0) | ATTR | DATA
+    return told
 
 
 def _stored_chunks(operations: Iterable[AnyOperation]) -> list[bytes]:

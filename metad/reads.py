@@ -1,16 +1,19 @@
 """Questions of clients: names, attributes, directories, extents; and the grants of new chunks.
 
-Every handler registers the session as a holder and reads in one step, without an await between, so
-a change that commits later is announced to it and one that committed earlier is in the answer.
+Every handler reads and registers the session as a holder in one step, without an await between, so
+a change that commits later is announced to it and one that committed earlier is in the answer.  In
+the same step it makes sure that no other session holds exclusively what the answer tells of.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
+from typing import TypeVar
 
 import trio
 
-from dfswire.messages import CHUNK_ID_BYTES, Attr, ChunkGrant, ChunkLocation, Replica
+from dfswire.messages import CHUNK_ID_BYTES, ChunkGrant, ChunkLocation, Replica
 from dfswire.metadata import (
     AttrReply,
     GrantReply,
@@ -29,8 +32,14 @@ from dfswire.metadata import (
 )
 from metad import chunkmap, namespace, xattrs
 from metad.clients import Clients
+from metad.leases import ATTR, DATA, NAMES
 from metad.placement import capacity_bytes, choose_for_grant, spare_bytes
+from metad.recalls import Recalls
 from metad.state import State
+
+Reply = TypeVar("Reply")
+Told = dict[int, int]
+"""Inode -> the parts of it that an answer tells of."""
 
 INODES_FREE = 1 << 40  # there is no limit but the disk of the database; df -i wants a number
 INODES_COUNTED_EVERY_S = 30.0  # counting reads the whole table
@@ -39,52 +48,76 @@ INODES_COUNTED_EVERY_S = 30.0  # counting reads the whole table
 class Reads:
     """Handlers of the meta.* calls that change no file."""
 
-    def __init__(self, state: State, clients: Clients) -> None:
+    def __init__(self, state: State, clients: Clients, recalls: Recalls) -> None:
         self._state = state
         self._clients = clients
+        self._recalls = recalls
         self._inodes = 0
         self._inodes_counted_s: float | None = None
 
     async def lookup(self, request: LookupRequest) -> LookupReply:
-        self._hold(request.session, request.parent)
-        attr = namespace.lookup(self._state.db, request.parent, request.name)
-        if attr is not None:
-            self._clients.hold(request.session, [attr.inode])
-        return LookupReply(attr=attr)
+        def look() -> tuple[LookupReply, Told]:
+            attr = namespace.lookup(self._state.db, request.parent, request.name)
+            told = {request.parent: NAMES}
+            if attr is not None:
+                told[attr.inode] = told.get(attr.inode, 0) | ATTR
+            return LookupReply(attr=attr), told
+
+        return await self._tell(request.session, look)
 
     async def getattr_(self, request: InodeRequest) -> AttrReply:
-        return AttrReply(attr=self._attr(request))
+        def look() -> tuple[AttrReply, Told]:
+            attr = namespace.getattr_(self._state.db, request.inode)
+            return AttrReply(attr=attr), {request.inode: ATTR}
+
+        return await self._tell(request.session, look)
 
     async def readlink(self, request: InodeRequest) -> ReadlinkReply:
-        self._hold(request.session, request.inode)
-        return ReadlinkReply(target=namespace.readlink(self._state.db, request.inode))
+        def look() -> tuple[ReadlinkReply, Told]:
+            target = namespace.readlink(self._state.db, request.inode)
+            return ReadlinkReply(target=target), {request.inode: ATTR}
+
+        return await self._tell(request.session, look)
 
     async def xattrs(self, request: InodeRequest) -> XattrsReply:
-        self._hold(request.session, request.inode)
-        return XattrsReply(xattrs=xattrs.xattrs(self._state.db, request.inode))
+        def look() -> tuple[XattrsReply, Told]:
+            found = xattrs.xattrs(self._state.db, request.inode)
+            return XattrsReply(xattrs=found), {request.inode: ATTR}
+
+        return await self._tell(request.session, look)
 
     async def readdir(self, request: ReaddirRequest) -> ReaddirReply:
-        self._hold(request.session, request.inode)
-        entries, end, parent = namespace.readdir(
-            self._state.db, request.inode, request.cookie, request.limit
-        )
-        told = [parent.inode, *(entry.attr.inode for entry in entries)]
-        self._clients.hold(request.session, told)
-        return ReaddirReply(entries=entries, end=end, parent=parent)
+        def look() -> tuple[ReaddirReply, Told]:
+            entries, end, parent = namespace.readdir(
+                self._state.db, request.inode, request.cookie, request.limit
+            )
+            told = dict.fromkeys((entry.attr.inode for entry in entries), ATTR)
+            told[parent.inode] = ATTR
+            told[request.inode] = told.get(request.inode, 0) | NAMES
+            return ReaddirReply(entries=entries, end=end, parent=parent), told
+
+        return await self._tell(request.session, look)
 
     async def layout(self, request: LayoutRequest) -> LayoutReply:
         state = self._state
-        with state.db.snapshot():
-            attr = self._attr(request)
-            extents, located = chunkmap.layout(
-                state.db, request.inode, request.offset, request.length
-            )
-        now = state.clock()
-        chunks = [
-            ChunkLocation(chunk=chunk, length=length, replicas=state.servers.replicas(disks, now))
-            for chunk, (length, disks) in located.items()
-        ]
-        return LayoutReply(attr=attr, extents=extents, chunks=chunks)
+
+        def look() -> tuple[LayoutReply, Told]:
+            with state.db.snapshot():
+                attr = namespace.getattr_(state.db, request.inode)
+                extents, located = chunkmap.layout(
+                    state.db, request.inode, request.offset, request.length
+                )
+            now = state.clock()
+            chunks = [
+                ChunkLocation(
+                    chunk=chunk, length=length, replicas=state.servers.replicas(disks, now)
+                )
+                for chunk, (length, disks) in located.items()
+            ]
+            reply = LayoutReply(attr=attr, extents=extents, chunks=chunks)
+            return reply, {request.inode: ATTR | DATA}
+
+        return await self._tell(request.session, look)
 
     async def grant(self, request: GrantRequest) -> GrantReply:
         """New chunks for this client.  Raises NoSpace."""
@@ -124,13 +157,20 @@ class Reads:
             inodes_free=INODES_FREE,
         )
 
-    def _hold(self, session: str, inode: int) -> None:
-        self._clients.check(session)
-        self._clients.hold(session, [inode])
+    async def _tell(self, session: str, look: Callable[[], tuple[Reply, Told]]) -> Reply:
+        """What `look` finds, once no other session has what it tells of exclusively.
 
-    def _attr(self, request: InodeRequest | LayoutRequest) -> Attr:
-        self._hold(request.session, request.inode)
-        return namespace.getattr_(self._state.db, request.inode)
+        Looking, deciding and registering the session as a holder are one step.
+        """
+        with self._recalls.waiting(session) as wait:
+            while True:
+                self._clients.check(session)
+                reply, told = look()
+                blocked = self._state.leases.obstacles(session, told, wait.turn)
+                if blocked is None:
+                    self._clients.hold(session, told)
+                    return reply
+                await wait.until_changed(blocked, told)
 
     async def _count_inodes(self) -> int:
         now = self._state.clock()

@@ -23,11 +23,14 @@ from metad.clients import Clients
 from metad.config import MetadConfig
 from metad.database import Database, setting
 from metad.events import EventStreams
+from metad.leasecalls import LeaseCalls
 from metad.leases import Leases
 from metad.mutations import Mutations
 from metad.orders import OrderQueue
+from metad.orphans import Orphans
 from metad.policies import Policy
 from metad.reads import Reads
+from metad.recalls import Recalls
 from metad.reclaim import Reclaimer, ReclaimLimits
 from metad.repair import Repairer, RepairLimits
 from metad.reports import Reports
@@ -59,12 +62,14 @@ class Service:
             interval_s=config.maintenance_s,
             clock=state.clock,
         )
-        self.clients = Clients(state, self.reclaimer.purge_soon)
+        recalls = Recalls(state)
+        self.clients = Clients(state, recalls, self.reclaimer.purge_soon)
         self.reports = Reports(state, self.clients, self.repairer, self.reclaimer)
-        self.reads = Reads(state, self.clients)
+        self.reads = Reads(state, self.clients, recalls)
         self.mutations = Mutations(
-            state, self.clients, self.reclaimer.purge_soon, self.reports.stored
+            state, self.clients, recalls, self.reclaimer.purge_soon, self.reports.stored
         )
+        self.leases = LeaseCalls(state, self.clients, recalls, self.mutations.is_changing)
 
     @property
     def handlers(self) -> Mapping[str, Handler]:
@@ -77,6 +82,8 @@ class Service:
             "session.close": clients.close,
             "session.events": clients.follow,
             "session.ack": clients.acknowledge,
+            "lease.take": self.leases.take,
+            "lease.give_back": self.leases.give_back,
             "meta.batch": self.mutations.execute,
             "meta.lookup": reads.lookup,
             "meta.getattr": reads.getattr_,
@@ -141,6 +148,9 @@ def create_service(
     servers = Servers(cluster_id, orders, suspect_s=config.suspect_s, down_s=config.down_s)
     for registration in machines.load_servers(db):
         servers.load(registration, clock())
+    file_clock = FileClock(now_ns, rows.last_ctime_ns(db))
+    # Numbers of leases begin with the time, so they are larger than those of an earlier metad.
+    leases = Leases(config.fence_s, config.held_inodes_max, file_clock())
     state = State(
         db=db,
         config=config,
@@ -148,10 +158,11 @@ def create_service(
         cluster_id=cluster_id,
         software=software_version(),
         clock=clock,
-        now_ns=FileClock(now_ns, rows.last_ctime_ns(db)),
+        now_ns=file_clock,
         wall_ns=now_ns,
         rng=rng,
-        leases=Leases(config.fence_s, config.held_inodes_max),
+        leases=leases,
+        orphans=Orphans(leases),
         streams=EventStreams(config.sign_of_life_s),
         servers=servers,
     )

@@ -15,6 +15,7 @@ from metad.config import MetadConfig
 from metad.database import Database
 from metad.events import EventStreams
 from metad.leases import Leases
+from metad.orphans import Orphans
 from metad.policies import Policy
 from metad.servers import Servers
 
@@ -54,5 +55,6 @@ class State:
     wall_ns: Callable[[], int]
     rng: random.Random  # ids too: the system's source unless a simulation wants to repeat itself
     leases: Leases
+    orphans: Orphans
     streams: EventStreams
     servers: Servers

@@ -52,14 +52,17 @@ LAYERS = {
     "metad": """
         __main__
         service
-        mutations reads reports status
+        mutations reads leasecalls reports status
         clients repair reclaim batches fsck
+        recalls touched
         namespace chunkmap rename xattrs invariants state
         extents
         machines policies sessions replicas rows
         database group_commit
         schema servers
-        leases placement orders events effects recent config
+        orphans
+        leases
+        exclusive turns placement orders events effects recent config
     """,
     "chunkd": """
         __main__
@@ -101,8 +104,8 @@ PURE = words(
     """
     dfswire.messages dfswire.operations dfswire.metadata dfswire.cluster dfswire.chunks
     dfswire.calls dfswire.codec dfswire.errors
-    metad.leases metad.servers metad.placement metad.orders
-    metad.effects chunkd.chunkfile chunkd.diskhealth
+    metad.leases metad.exclusive metad.turns metad.orphans
+    metad.servers metad.placement metad.orders metad.effects chunkd.chunkfile chunkd.diskhealth
     dfsmount.extents dfsmount.attrcache dfsmount.readahead metad.recent
     """
 )

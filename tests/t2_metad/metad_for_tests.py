@@ -17,12 +17,24 @@ from dfswire.client import Client
 from dfswire.cluster import HeartbeatReply, Order, OrderResult, ReplicaReport
 from dfswire.dispatch import Dispatcher
 from dfswire.errors import Unavailable
-from dfswire.messages import ROOT_INODE, Attr, Event, Extent, Invalidation, WrittenChunk
+from dfswire.messages import (
+    ROOT_INODE,
+    Attr,
+    Event,
+    Extent,
+    Invalidation,
+    Lease,
+    Part,
+    WrittenChunk,
+)
 from dfswire.metadata import (
     AckEvents,
     FollowEvents,
+    GiveBack,
     GrantRequest,
     InodeRequest,
+    LeaseReply,
+    LeaseRequest,
     LookupRequest,
     OpenSession,
 )
@@ -42,6 +54,7 @@ from tests.t2_metad.machines_for_tests import disk, heartbeat, register
 
 ADDRESS = "metad:9400"
 PATIENCE_S = 120.0
+FILE = int(Part.ATTR | Part.DATA)
 
 
 class Metad:
@@ -88,7 +101,10 @@ class Metad:
 
 
 class FakeClient:
-    """A session; `follow` collects events, and acknowledges them unless `silent`."""
+    """A session; `follow` collects events, and acknowledges them unless `silent`.
+
+    Leases are given back when a test says so.
+    """
 
     def __init__(self, metad: Metad, nursery: trio.Nursery, host: str = "host") -> None:
         self.metad = metad
@@ -97,6 +113,7 @@ class FakeClient:
         self.sequence = 0
         self.silent = False
         self.events: list[Event] = []
+        self.recalled: list[Lease] = []
         self._nursery = nursery
         self._stream = trio.CancelScope()
 
@@ -108,13 +125,15 @@ class FakeClient:
             await self.follow()
         return self
 
-    async def follow(self, open_inodes: Sequence[int] = ()) -> None:
+    async def follow(self, open_inodes: Sequence[int] = (), leases: Sequence[Lease] = ()) -> None:
         """Open the stream; returns when the first event has come."""
         self._stream = trio.CancelScope()
-        await self._nursery.start(self._follow, list(open_inodes))
+        request = FollowEvents(
+            session=self.session, open_inodes=list(open_inodes), leases=list(leases)
+        )
+        await self._nursery.start(self._follow, request)
 
-    async def _follow(self, open_inodes: list[int], *, task_status: trio.TaskStatus[None]) -> None:
-        request = FollowEvents(session=self.session, open_inodes=open_inodes)
+    async def _follow(self, request: FollowEvents, *, task_status: trio.TaskStatus[None]) -> None:
         with self._stream:
             try:
                 async with self.metad.client.stream("session.events", ADDRESS, request) as events:
@@ -126,6 +145,7 @@ class FakeClient:
                 return  # metad crashed; the test follows again if it likes
 
     async def _obey(self, event: Event) -> None:
+        self.recalled += event.recalls
         if event.invalidations or event.drop_all:
             self.events.append(event)
             if not self.silent:
@@ -180,6 +200,15 @@ class FakeClient:
         request = InodeRequest(session=self.session, inode=inode)
         attr: Attr = (await self.metad.call("meta.getattr", request)).attr
         return attr
+
+    async def take(self, inode: int, parts: int = FILE) -> LeaseReply:
+        request = LeaseRequest(session=self.session, inode=inode, parts=parts)
+        reply: LeaseReply = await self.metad.call("lease.take", request)
+        return reply
+
+    async def give_back(self, *leases: Lease) -> None:
+        request = GiveBack(session=self.session, leases=list(leases))
+        await self.metad.call("lease.give_back", request)
 
     async def store(self, inode: int, length: int = 1000) -> WrittenChunk:
         """A chunk, stored everywhere it was granted to, becomes the file's contents."""

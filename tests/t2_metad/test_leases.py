@@ -1,42 +1,85 @@
-"""Leases: whoever may have something cached or open is named, until it said otherwise or is fenced.
+"""Leases: whoever may have something cached is named, until it said otherwise or is fenced; and
+nobody has anything exclusively beside others.
 
-The last test drives random histories against clients that are modelled as badly as is allowed.
+test_leases_explored.py tries every order of what can happen, in a small world.
 """
 
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from dfswire.errors import SessionLost
-from dfswire.messages import Invalidated, Invalidation
-from metad.leases import Leases
+from dfswire.messages import Invalidated, Invalidation, Lease
+from metad.leases import NAMES, Blocked, Leases
+from metad.orphans import Orphans
 
 FENCE_S = 30.0
-ATTR, DATA, NAME, GONE = (
-    Invalidated.ATTR,
-    Invalidated.DATA,
-    Invalidated.NAME,
-    Invalidated.GONE,
+ATTR, DATA, NAME, ALL_NAMES, GONE = (
+    int(Invalidated.ATTR),
+    int(Invalidated.DATA),
+    int(Invalidated.NAME),
+    int(Invalidated.ALL_NAMES),
+    int(Invalidated.GONE),
 )
+FILE = ATTR | DATA
 
 
 def change(inode: int, what: int, name: bytes = b"") -> Invalidation:
     return Invalidation(inode=inode, what=what, name=name)
 
 
+def quiet(session: str, inode: int) -> bool:
+    """Nothing is executed and not announced."""
+    return False
+
+
+class Names:
+    """Leases with the sessions a, b and c, and what is asked of them most."""
+
+    def __init__(self, *sessions: str, synced: bool = True, held_inodes_max: int = 100) -> None:
+        self.leases = Leases(FENCE_S, held_inodes_max, first_lease=100)
+        self.orphans = Orphans(self.leases)
+        for session in sessions:
+            self.leases.open(session, 0.0, synced=synced)
+
+    def hold(self, session: str, *inodes: int, parts: int = FILE) -> int:
+        return self.leases.hold(session, dict.fromkeys(inodes, parts))
+
+    def tell(self, by_session: str, *changes: Invalidation) -> dict[str, list[Invalidation]]:
+        return self.leases.invalidate(changes, by_session).tell
+
+    def confirm(self, session: str) -> None:
+        """Everything that it was told until now."""
+        self.leases.confirmed(session, 1 << 60)
+
+    def take(self, session: str, inode: int, parts: int = FILE) -> Lease | Blocked:
+        return self.leases.take(session, inode, parts, None, quiet)
+
+    def lease(self, session: str, inode: int, parts: int = FILE) -> Lease:
+        granted = self.take(session, inode, parts)
+        assert isinstance(granted, Lease)
+        return granted
+
+    def may_tell(self, session: str, inode: int, parts: int = ATTR) -> bool:
+        return self.leases.obstacles(session, {inode: parts}) is None
+
+    def asked(self, session: str, inode: int, parts: int = ATTR) -> dict[str, list[Lease]]:
+        """Who is recalled when this session looks."""
+        blocked = self.leases.obstacles(session, {inode: parts})
+        return blocked.recalls if blocked is not None else {}
+
+
 @pytest.fixture
-def leases() -> Leases:
-    made = Leases(FENCE_S)
-    made.open("a", 0.0)
-    made.open("b", 0.0)
-    return made
+def world() -> Names:
+    return Names("a", "b", "c")
 
 
-def test_a_session_lives_from_renewal_to_renewal(leases: Leases) -> None:
+def test_a_session_lives_from_renewal_to_renewal(world: Names) -> None:
+    leases = world.leases
     leases.renew("a", 20.0)
-    assert leases.expired(30.0) == ["b"]
+    assert leases.next_expiry(20.0) == 30.0
+    assert leases.expired(29.9) == []
+    assert leases.expired(30.0) == ["b", "c"]
     leases.check("a", 49.9)
     with pytest.raises(SessionLost):
         leases.check("a", 50.0)
@@ -44,183 +87,355 @@ def test_a_session_lives_from_renewal_to_renewal(leases: Leases) -> None:
         leases.renew("a", 50.0)
     with pytest.raises(SessionLost):
         leases.check("unknown", 0.0)
-    leases.end("b")
+    for session in "abc":
+        leases.end(session)
+        leases.end(session)
     assert "b" not in leases and leases.expired(30.0) == []
+    assert leases.next_expiry(30.0) == 60.0, "nobody can expire earlier"
 
 
-def test_only_other_holders_are_told(leases: Leases) -> None:
-    leases.hold("a", [1, 5])
-    leases.hold("b", [5])
-    told = leases.invalidate([change(5, ATTR), change(1, NAME, b"x")], "a")
-    assert told == {"b": [change(5, ATTR)]}
-    told = leases.invalidate([change(5, ATTR), change(1, NAME, b"x")], "b")
-    assert told == {"a": [change(5, ATTR), change(1, NAME, b"x")]}
+# what is shared
 
 
-def test_after_data_a_holder_is_not_told_again_until_it_asks_again(leases: Leases) -> None:
-    leases.hold("a", [5])
-    assert leases.invalidate([change(5, ATTR | DATA)], "b")
-    assert not leases.invalidate([change(5, ATTR | DATA)], "b")
-    leases.hold("a", [5])
-    assert leases.invalidate([change(5, ATTR)], "b")
+def test_only_other_holders_are_told(world: Names) -> None:
+    world.hold("a", 1, parts=NAMES)
+    world.hold("a", 5)
+    world.hold("b", 5)
+    changes = change(5, ATTR), change(1, NAME, b"x")
+    assert world.tell("a", *changes) == {"b": [change(5, ATTR)]}
+    assert world.tell("b", *changes) == {"a": [*changes]}
 
 
-def test_a_directory_stays_held_because_its_other_names_stay_cached(leases: Leases) -> None:
-    leases.hold("a", [1])
-    for name in (b"x", b"y"):
-        assert leases.invalidate([change(1, ATTR), change(1, NAME, name)], "b")
+def test_each_part_is_held_for_itself(world: Names) -> None:
+    world.hold("a", 1, parts=NAMES)
+    assert not world.tell("b", change(1, ATTR))
+    world.hold("a", 1, parts=ATTR)
+    assert world.tell("b", change(1, ATTR))
+    world.confirm("a")
+    assert not world.tell("b", change(1, ATTR)), "it was told, and has not asked since"
+    assert world.tell("b", change(1, NAME, b"x")), "its names stay"
+    assert world.tell("b", change(1, NAME, b"y"))
+    assert world.tell("b", change(1, ALL_NAMES))
+    world.confirm("a")
+    assert not world.tell("b", change(1, NAME, b"z"))
 
 
-def test_who_was_told_to_forget_the_data_may_still_have_the_file_open(leases: Leases) -> None:
-    leases.hold("a", [5])
-    leases.invalidate([change(5, DATA)], "b")
-    assert not leases.orphan(5, "b", held=False)
-    assert leases.invalidate([change(5, GONE)], "b") == {"a": [change(5, GONE)]}
-    assert leases.release("a", 5)
+def test_who_has_not_confirmed_is_told_again(world: Names) -> None:
+    world.hold("a", 5)
+    first = world.leases.invalidate([change(5, FILE)], "b")
+    second = world.leases.invalidate([change(5, FILE)], "c")
+    assert list(second.tell) == ["a"], "c must not be done before a has forgotten what b changed"
+    assert world.leases.confirmed("a", first.number) == ([], False)
+    assert list(world.tell("c", change(5, ATTR))) == ["a"]
+    world.confirm("a")
+    assert not world.tell("c", change(5, FILE))
+    world.hold("a", 5)
+    assert world.tell("c", change(5, FILE)), "it asked again"
 
 
-def test_an_orphan_lives_until_the_last_release(leases: Leases) -> None:
-    leases.hold("a", [5])
-    assert not leases.orphan(5, "b", held=True)
-    assert not leases.release("a", 5)
-    assert not leases.release("a", 5)
-    assert leases.release("b", 5)
-    assert not leases.release("b", 5), "only once"
-
-
-def test_an_orphan_that_nobody_may_have_open_goes_at_once(leases: Leases) -> None:
-    leases.hold("b", [5])
-    assert leases.orphan(5, "b", held=False)
-
-
-def test_the_end_of_a_session_releases_its_orphans(leases: Leases) -> None:
-    leases.orphan(5, "a", held=True)
-    leases.orphan(6, "a", held=True)
-    leases.orphan(7, "b", held=True)
-    assert leases.end("a") == [5, 6]
-    assert leases.end("a") == []
-
-
-def test_reopening_the_stream_says_what_is_open(leases: Leases) -> None:
-    leases.hold("a", [5, 6, 7])
-    leases.orphan(5, "b", held=False)
-    leases.orphan(6, "b", held=False)
-    assert leases.connect("a", [6]) == [5]
-    assert not leases.invalidate([change(7, ATTR)], "b"), "it has forgotten"
-    assert leases.invalidate([change(7, GONE)], "b"), "but may have opened it meanwhile"
-    assert leases.release("a", 6)
-
-
-def test_an_unsynced_session_counts_as_having_everything() -> None:
-    leases = Leases(FENCE_S)
-    leases.open("old", 0.0, synced=False)
-    assert not leases.load_orphan(5)
-    leases.open("new", 0.0)
-    assert leases.unsynced() == ["old"]
-    assert set(leases.invalidate([change(9, ATTR)], "new")) == {"old"}
-    assert not leases.orphan(6, "new", held=False)
-    assert sorted(leases.connect("old", [])) == [5, 6]
-    assert not leases.invalidate([change(9, ATTR)], "new")
-    assert leases.load_orphan(8), "nobody is left who might have it"
+def test_an_unlinked_file_that_is_open_keeps_its_data(world: Names) -> None:
+    world.hold("a", 5)
+    world.tell("b", change(5, ATTR | GONE))
+    world.confirm("a")
+    assert world.tell("b", change(5, FILE)), "it still has the pages"
 
 
 def test_a_session_that_holds_too_much_drops_everything_but_what_it_asks_now() -> None:
-    leases = Leases(FENCE_S, held_inodes_max=3)
-    leases.open("a", 0.0)
-    leases.open("b", 0.0)
-    assert not leases.hold("a", [1, 2, 3])
-    assert leases.hold("a", [4])
-    assert not leases.invalidate([change(1, ATTR)], "b")
-    assert leases.invalidate([change(4, ATTR)], "b")
-    assert leases.invalidate([change(1, GONE)], "b"), "it may have it open all the same"
+    world = Names("a", "b", held_inodes_max=3)
+    assert not world.hold("a", 1, 2, 3)
+    dropping = world.hold("a", 4)
+    assert dropping
+    assert world.tell("b", change(1, ATTR)), "it has not dropped anything yet"
+    assert world.leases.confirmed("a", dropping - 1) == ([], False)
+    assert world.leases.confirmed("a", dropping) == ([], True)
+    assert not world.tell("b", change(1, ATTR))
+    assert world.tell("b", change(4, ATTR))
+    assert world.tell("b", change(1, GONE)), "it may have it open all the same"
 
 
-INODES = st.integers(1, 3)
-STEPS = st.lists(
-    st.one_of(
-        st.tuples(st.just("read"), st.sampled_from("abc"), INODES),
-        st.tuples(st.just("open"), st.sampled_from("abc"), INODES),
-        st.tuples(st.just("close"), st.sampled_from("abc"), INODES),
-        st.tuples(st.just("change"), st.sampled_from("abc"), INODES),
-        st.tuples(st.just("unlink"), st.sampled_from("abc"), INODES),
-        st.tuples(st.just("reconnect"), st.sampled_from("abc"), INODES),
-    ),
-    max_size=25,
-)
+def test_reopening_the_stream_forgets_what_was_cached(world: Names) -> None:
+    world.hold("a", 5, 6)
+    world.tell("b", change(6, FILE))
+    world.leases.connect("a")
+    assert not world.tell("b", change(5, FILE), change(6, FILE))
+    assert world.tell("b", change(5, GONE)), "but it may have been opened meanwhile"
 
 
-class World:
-    """Clients that cache all they read, and keep files open as long as they like."""
-
-    def __init__(self) -> None:
-        self.leases = Leases(FENCE_S, held_inodes_max=2)
-        self.cached: dict[str, dict[int, int]] = {name: {} for name in "abc"}
-        self.opened: dict[str, set[int]] = {name: set() for name in "abc"}
-        self.version = dict.fromkeys((1, 2, 3), 0)
-        self.unlinked: set[int] = set()
-        self.purged: set[int] = set()
-        for name in "abc":
-            self.leases.open(name, 0.0)
-
-    def read(self, who: str, inode: int) -> None:
-        if inode in self.purged:
-            return
-        if self.leases.hold(who, [inode]):
-            self.cached[who].clear()
-        self.cached[who][inode] = self.version[inode]
-
-    def open(self, who: str, inode: int) -> None:
-        if inode not in self.unlinked:
-            self.read(who, inode)
-            self.opened[who].add(inode)
-
-    def close(self, who: str, inode: int) -> None:
-        self.opened[who].discard(inode)
-        if inode in self.unlinked:
-            self.cached[who].pop(inode, None)
-            if self.leases.release(who, inode):
-                self.purged.add(inode)
-
-    def change(self, who: str, inode: int) -> None:
-        if inode in self.purged:
-            return
-        self.version[inode] += 1
-        if self.leases.hold(who, [inode]):
-            self.cached[who].clear()
-        self.cached[who][inode] = self.version[inode]
-        self.tell(who, change(inode, ATTR | DATA))
-
-    def unlink(self, who: str, inode: int) -> None:
-        if inode in self.unlinked:
-            return
-        self.unlinked.add(inode)
-        if self.leases.orphan(inode, who, held=inode in self.opened[who]):
-            self.purged.add(inode)
-        self.tell(who, change(inode, ATTR | GONE))
-
-    def tell(self, who: str, invalidation: Invalidation) -> None:
-        for told in self.leases.invalidate([invalidation], who):
-            self.cached[told].pop(invalidation.inode, None)
-            if invalidation.what & GONE and invalidation.inode not in self.opened[told]:
-                self.close(told, invalidation.inode)
-
-    def reconnect(self, who: str, _: int) -> None:
-        self.cached[who].clear()
-        self.purged.update(self.leases.connect(who, list(self.opened[who])))
+def test_a_confirmation_of_a_session_that_ended_is_void(world: Names) -> None:
+    world.leases.end("a")
+    assert world.leases.confirmed("a", 1) == ([], False)
+    assert world.leases.confirmed("unknown", 1) == ([], False)
 
 
-@given(STEPS)
-def test_no_client_has_anything_stale_or_loses_an_open_file(
-    steps: list[tuple[str, str, int]],
-) -> None:
-    world = World()
-    for what, who, inode in steps:
-        getattr(world, what)(who, inode)
-        for cached in world.cached.values():
-            for held, version in cached.items():
-                assert version == world.version[held]
-        assert not world.purged & set().union(*world.opened.values())
-    for who in "abc":
-        for inode in (1, 2, 3):
-            world.close(who, inode)
-    assert world.purged == world.unlinked, "nothing is kept for ever"
+# what is exclusive
+
+
+def test_who_is_alone_gets_a_lease_and_its_number_is_new_each_time(world: Names) -> None:
+    first = world.lease("a", 5)
+    assert first == Lease(inode=5, parts=FILE, number=101)
+    assert world.lease("a", 5).number != first.number
+    assert world.lease("a", 5, NAMES).parts == FILE | NAMES
+
+
+def test_sharers_forget_and_confirm_before_a_lease_is_granted(world: Names) -> None:
+    world.hold("a", 5)
+    world.hold("b", 5, parts=NAMES)
+    blocked = world.take("c", 5)
+    assert isinstance(blocked, Blocked) and blocked.announcement is not None
+    assert blocked.announcement.tell == {"a": [change(5, FILE)]}
+    again = world.take("c", 5)
+    assert isinstance(again, Blocked) and again.announcement is None, "told once"
+    world.confirm("a")
+    world.lease("c", 5)
+
+
+def test_names_are_forgotten_as_a_whole(world: Names) -> None:
+    world.hold("a", 1, parts=NAMES)
+    blocked = world.take("b", 1, NAMES)
+    assert isinstance(blocked, Blocked) and blocked.announcement is not None
+    assert blocked.announcement.tell == {"a": [change(1, ALL_NAMES)]}
+    world.confirm("a")
+    world.lease("b", 1, NAMES)
+
+
+def test_an_old_invalidation_does_not_arrive_after_the_lease(world: Names) -> None:
+    world.hold("a", 5)
+    world.tell("b", change(5, ATTR))
+    assert isinstance(world.take("a", 5), Blocked)
+    world.confirm("a")
+    world.lease("a", 5)
+
+
+def test_a_lease_is_recalled_once_for_each_part_that_others_want(world: Names) -> None:
+    lease = world.lease("a", 5)
+    assert world.may_tell("a", 5)
+    assert world.may_tell("b", 6), "another inode"
+    assert world.may_tell("b", 5, NAMES), "another part"
+    assert world.asked("b", 5, ATTR) == {"a": [Lease(inode=5, parts=ATTR, number=lease.number)]}
+    assert world.asked("c", 5, ATTR) == {} and not world.may_tell("c", 5)
+    assert world.asked("c", 5, FILE) == {"a": [lease]}
+    assert not world.leases.is_current("a", lease)
+    assert world.leases.give_back("a", Lease(inode=5, parts=ATTR, number=lease.number))
+    assert world.may_tell("b", 5, ATTR) and not world.may_tell("b", 5, DATA)
+    assert world.leases.give_back("a", lease)
+    assert world.may_tell("b", 5, DATA)
+
+
+def test_different_sessions_may_hold_different_parts(world: Names) -> None:
+    world.lease("a", 5, ATTR)
+    world.lease("b", 5, DATA)
+    asked = world.asked("c", 5, FILE)
+    assert sorted(asked) == ["a", "b"]
+
+
+def test_what_was_given_back_is_still_shared(world: Names) -> None:
+    lease = world.lease("a", 5)
+    world.leases.give_back("a", lease)
+    assert isinstance(world.take("b", 5), Blocked), "it has pages and attributes in its caches"
+
+
+def test_a_late_message_about_an_older_lease_is_void(world: Names) -> None:
+    old = world.lease("a", 5)
+    new = world.lease("a", 5)
+    assert not world.leases.give_back("a", old)
+    assert not world.leases.give_back("b", new), "somebody else's"
+    assert not world.leases.give_back("a", Lease(inode=6, parts=FILE, number=new.number))
+    assert not world.may_tell("b", 5)
+    assert world.leases.give_back("a", new)
+    assert not world.leases.give_back("a", new), "only once"
+
+
+def test_no_lease_while_a_change_is_not_announced(world: Names) -> None:
+    assert isinstance(world.leases.take("a", 5, FILE, None, lambda s, i: True), Blocked)
+
+
+def test_the_end_of_a_session_frees_what_it_had(world: Names) -> None:
+    world.lease("a", 5)
+    assert not world.may_tell("b", 5)
+    assert world.leases.end("a") == [5]
+    assert world.may_tell("b", 5)
+    world.lease("b", 5)
+
+
+def test_a_deleted_file_is_leased_to_nobody(world: Names) -> None:
+    world.lease("a", 5)
+    world.leases.forget("a", 5)
+    assert world.leases.is_alone("b")
+
+
+def test_free_leases_come_with_the_answer(world: Names) -> None:
+    def free(session: str, inode: int) -> Lease | None:
+        return world.leases.take_if_free(session, inode, FILE, quiet)
+
+    assert free("a", 5) is None, "it was told nothing of it"
+    world.hold("a", 5)
+    assert world.leases.take_if_free("a", 5, FILE, lambda s, i: True) is None
+    assert free("a", 5)
+    world.hold("b", 6)
+    world.hold("a", 6)
+    assert free("a", 6) is None, "b shares it"
+    world.tell("a", change(6, FILE))
+    assert free("a", 6) is None, "b has not confirmed yet"
+    world.confirm("b")
+    assert free("a", 6)
+    world.hold("a", 7)
+    world.tell("b", change(7, FILE))
+    world.confirm("a")
+    assert free("a", 7) is None, "what it knows is old"
+    assert world.leases.take_if_free("gone", 5, FILE, quiet) is None
+
+
+# whose turn it is
+
+
+def test_those_who_wait_go_on_in_their_order(world: Names) -> None:
+    lease = world.lease("a", 5)
+    assert world.asked("b", 5)
+    taker = world.leases.enter("b", {5: FILE}, exclusive=True)
+    reader = world.leases.enter("c", {5: ATTR})
+    late = world.leases.enter("a", {5: FILE}, exclusive=True)
+    world.leases.give_back("a", lease)
+    assert world.leases.obstacles("c", {5: ATTR}, reader), "b came first"
+    assert isinstance(world.leases.take("a", 5, FILE, late, quiet), Blocked)
+    assert world.leases.take_if_free("a", 5, FILE, quiet) is None
+    blocked = world.leases.take("b", 5, FILE, taker, quiet)
+    assert isinstance(blocked, Blocked) and blocked.announcement is not None
+    world.confirm("a")
+    assert isinstance(world.leases.take("b", 5, FILE, taker, quiet), Lease)
+    world.leases.leave(taker)
+    world.leases.leave(taker)
+    assert world.leases.obstacles("c", {5: ATTR}, reader)
+    world.leases.end("b")
+    assert world.leases.obstacles("c", {5: ATTR}, reader) is None
+    assert isinstance(world.leases.take("a", 5, FILE, late, quiet), Blocked), "c is before it"
+
+
+def test_a_holder_waits_behind_nobody(world: Names) -> None:
+    """What it does to give back must not wait for those who wait for that."""
+    world.lease("a", 5)
+    world.leases.enter("b", {5: FILE}, exclusive=True)
+    assert world.leases.obstacles("a", {5: FILE}) is None
+    assert world.leases.obstacles("c", {5: FILE})
+    assert world.leases.obstacles("b", {6: FILE}) is None
+
+
+def test_those_who_only_look_do_not_wait_for_each_other(world: Names) -> None:
+    world.leases.enter("b", {5: ATTR})
+    assert world.leases.obstacles("c", {5: ATTR}) is None
+
+
+def test_a_turn_keeps_its_place_when_a_name_means_another_inode(world: Names) -> None:
+    early = world.leases.enter("a", {5: FILE}, exclusive=True)
+    late = world.leases.enter("b", {6: FILE}, exclusive=True)
+    world.leases.want(early, {6: FILE})
+    assert isinstance(world.leases.take("b", 6, FILE, late, quiet), Blocked)
+    world.leases.want(early, {7: FILE})
+    assert isinstance(world.leases.take("b", 6, FILE, late, quiet), Lease)
+
+
+# streams that are opened again, and restarts
+
+
+def test_on_a_new_stream_the_session_is_asked_again(world: Names) -> None:
+    asked, used, unused = world.lease("a", 5), world.lease("a", 6), world.lease("a", 7)
+    world.asked("b", 5, ATTR)
+    unknown = Lease(inode=8, parts=FILE, number=1)
+    recalls = world.leases.connect("a", [asked, used, unknown])
+    assert recalls == {
+        "a": [Lease(inode=5, parts=ATTR, number=asked.number), unused, unknown],
+    }
+    assert not world.may_tell("b", 6) and not world.may_tell("b", 7), "nothing was dropped"
+    assert world.may_tell("b", 8)
+    assert world.leases.connect("b") == {}
+
+
+def test_an_unsynced_session_counts_as_having_everything() -> None:
+    world = Names("old", synced=False)
+    leases = world.leases
+    assert not world.orphans.load(5)
+    leases.open("new", 0.0)
+    assert leases.unsynced() == ["old"]
+    assert set(world.tell("new", change(9, ATTR))) == {"old"}
+    assert not world.may_tell("new", 9), "it may have it exclusively"
+    assert leases.obstacles("new", {}) is None, "there is nothing to contradict"
+    assert world.may_tell("old", 9), "its own"
+    assert isinstance(world.take("new", 9), Blocked)
+    assert isinstance(world.take("old", 9), Blocked), "it can't be recalled without a stream"
+    world.hold("new", 9)
+    assert leases.take_if_free("new", 9, FILE, quiet) is None
+    assert not world.orphans.add(6, "new", held=False)
+    leases.connect("old")
+    assert sorted(world.orphans.reopened("old", [])) == [5, 6]
+    assert not world.tell("new", change(8, ATTR))
+    assert world.may_tell("new", 9)
+    assert world.orphans.load(8), "nobody is left who might have it"
+
+
+def test_leases_of_an_earlier_metad_are_adopted() -> None:
+    world = Names("a", "b", synced=False)
+    lease = Lease(inode=5, parts=FILE, number=50)
+    assert world.leases.connect("a", [lease]) == {}
+    world.leases.connect("b")
+    assert world.asked("b", 5, FILE) == {"a": [lease]}
+    assert world.leases.give_back("a", lease)
+    world.confirm("a")
+
+
+def test_of_two_who_claim_a_lease_the_later_grant_is_right() -> None:
+    """The other gave it back, and did not hear that metad had heard."""
+    for first, second in (("a", "b"), ("b", "a")):
+        world = Names("a", "b", "c", synced=False)
+        claims = {
+            "a": Lease(inode=5, parts=FILE, number=150),
+            "b": Lease(inode=5, parts=FILE, number=151),
+        }
+        recalls = [world.leases.connect(each, [claims[each]]) for each in (first, second)]
+        world.leases.connect("c")
+        assert recalls == [{}, {"a": [claims["a"]]} if second == "a" else {}]
+        assert world.asked("c", 5, FILE) == {"b": [claims["b"]]}
+        assert not world.leases.give_back("a", claims["a"])
+        assert world.leases.give_back("b", claims["b"])
+        assert world.lease("c", 6).number > 151
+
+
+# orphans
+
+
+def test_an_orphan_lives_until_the_last_release(world: Names) -> None:
+    world.hold("a", 5)
+    assert not world.orphans.add(5, "b", held=True)
+    assert not world.orphans.release("a", 5)
+    assert not world.orphans.release("a", 5)
+    assert world.orphans.release("b", 5)
+    assert not world.orphans.release("b", 5), "only once"
+
+
+def test_an_orphan_that_nobody_may_have_open_goes_at_once(world: Names) -> None:
+    world.hold("b", 5)
+    assert world.orphans.add(5, "b", held=False)
+
+
+def test_who_was_told_to_forget_the_data_may_still_have_the_file_open(world: Names) -> None:
+    world.hold("a", 5)
+    world.tell("b", change(5, DATA))
+    world.confirm("a")
+    assert not world.orphans.add(5, "b", held=False)
+    assert world.tell("b", change(5, GONE)) == {"a": [change(5, GONE)]}
+    assert world.orphans.release("a", 5)
+
+
+def test_the_end_of_a_session_releases_its_orphans(world: Names) -> None:
+    world.orphans.add(5, "a", held=True)
+    world.orphans.add(6, "a", held=True)
+    world.orphans.add(7, "b", held=True)
+    assert world.orphans.end("a") == [5, 6]
+    assert world.orphans.end("a") == []
+
+
+def test_reopening_the_stream_says_what_is_open(world: Names) -> None:
+    world.hold("a", 5, 6)
+    world.orphans.add(5, "b", held=False)
+    world.orphans.add(6, "b", held=False)
+    world.leases.connect("a")
+    assert world.orphans.reopened("a", [6]) == [5]
+    assert world.orphans.release("a", 6)

@@ -1,0 +1,65 @@
+"""Which parts of which inodes an operation looks at, changes, or tells its caller of.
+
+mutations.py compares this with the exclusive leases of others before the operation is executed, in
+the same transaction; inodes that are only named by a directory are looked up for that.  It promises
+to leave nothing out: whatever attributes an operation returns and whatever it notes in its effects
+is among these parts.
+"""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from dfswire.operations import (
+    AnyOperation,
+    Commit,
+    Create,
+    Link,
+    Release,
+    RemoveXattr,
+    Rename,
+    RmDir,
+    SetAttr,
+    SetXattr,
+    Unlink,
+)
+from metad.database import Database
+from metad.leases import ATTR, DATA, NAMES
+
+
+def touched(db: Database, op: AnyOperation) -> dict[int, int]:
+    """Inode -> parts."""
+    match op:
+        case Create():
+            return _names(db, (op.parent, b"" if op.exclusive else op.name))
+        case Link():
+            return {op.inode: ATTR} | _names(db, (op.parent, b""))
+        case Unlink() | RmDir():
+            return _names(db, (op.parent, op.name))
+        case Rename():
+            return _names(db, (op.parent, op.name), (op.new_parent, op.new_name))
+        case SetAttr():
+            return {op.inode: ATTR if op.size is None else ATTR | DATA}
+        case SetXattr() | RemoveXattr():
+            return {op.inode: ATTR}
+        case Commit():
+            return {op.inode: ATTR | DATA}
+        case Release():
+            return {}
+    assert_never(op)
+
+
+def _names(db: Database, *places: tuple[int, bytes]) -> dict[int, int]:
+    """Directories whose names are looked at or changed, and what is there now under these names.
+
+    Of that the names too: whether it is an empty directory decides if it can be replaced.
+    """
+    parts: dict[int, int] = {}
+    for parent, name in places:
+        parts[parent] = ATTR | NAMES
+        found = db.read_one(
+            "SELECT inode FROM dentry WHERE parent = ? AND name = ?", (parent, name)
+        )
+        if found is not None:
+            parts[found[0]] = ATTR | NAMES
+    return parts
