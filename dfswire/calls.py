@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from dfswire import chunks, cluster, metadata, operations
+from dfswire import chunks, cluster, locks, metadata, operations
 from dfswire.messages import Empty, Event
 
 MESSAGE_HEADER = "DFS-Message"
@@ -209,6 +209,34 @@ _ALL = (
         "/v1/meta/bad_replica",
         metadata.BadReplica,
         Empty,
+        ("client",),
+    ),
+    # client -> metad: locks
+    Call(
+        "lock.set",
+        "metad",
+        "POST",
+        "/v1/lock/set",
+        locks.SetLock,
+        locks.LockAnswer,
+        ("client",),
+    ),
+    Call(
+        "lock.cancel",
+        "metad",
+        "POST",
+        "/v1/lock/cancel",
+        locks.CancelLock,
+        locks.LockAnswer,
+        ("client",),
+    ),
+    Call(
+        "lock.get",
+        "metad",
+        "POST",
+        "/v1/lock/get",
+        locks.GetLock,
+        locks.GetLockReply,
         ("client",),
     ),
     # chunkd -> metad

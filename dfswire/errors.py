@@ -5,6 +5,7 @@
     │   ├── NoEntry  Exists  NotDirectory  IsDirectory  NotEmpty  NotPermitted  AccessDenied
     │   ├── NameTooLong  TooManyLinks  FileTooBig  Invalid  NoAttribute  CrossDevice  BadHandle
     │   ├── NoSpace  Stale  InputOutput  NotSupported  ReadOnly
+    │   ├── WouldBlock  Deadlock  NoLocks
     ├── ClusterError              the answer of a daemon about the cluster itself
     │   ├── UnknownChunk          this disk does not have it; or not granted to you
     │   ├── CorruptChunk          bytes that do not match their checksum
@@ -114,6 +115,18 @@ class NotSupported(FileError):
 
 class ReadOnly(FileError):
     code, errno = "read_only", errno.EROFS
+
+
+class WouldBlock(FileError):
+    code, errno = "would_block", errno.EAGAIN
+
+
+class Deadlock(FileError):
+    code, errno = "deadlock", errno.EDEADLK
+
+
+class NoLocks(FileError):
+    code, errno = "no_locks", errno.ENOLCK
 
 
 class ClusterError(DFSError):

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import msgspec
 
+from dfswire.locks import HeldLocks
 from dfswire.messages import (
     Attr,
     ChunkGrant,
@@ -64,12 +65,14 @@ class FollowEvents(Message, frozen=True, kw_only=True):
     `open_inodes`: all inodes that this client has open, so that metad, even a restarted one, keeps
     those of them whose last name is gone.  `leases`: the exclusive leases that it still uses
     (there is something dirty, or an operation is under way); all others of it are given back.
-    A recall that is not obeyed yet is repeated on the new stream.
+    A recall that is not obeyed yet is repeated on the new stream.  `locks` are for a metad that was
+    restarted and does not know this session's locks; any other knows better.
     """
 
     session: str
     open_inodes: list[int] = []
     leases: list[Lease] = []
+    locks: HeldLocks = HeldLocks()
 
 
 class AckEvents(Message, frozen=True, kw_only=True):

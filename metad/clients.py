@@ -37,6 +37,8 @@ class Clients:
         self._recalls = recalls
         self._unused = unused
         self.on_end: list[Callable[[str], None]] = []
+        self.on_gone: list[Callable[[str], None]] = []  # nothing of it can be committed any more
+        self.on_follow: list[Callable[[FollowEvents], None]] = []
         self._known: dict[str, StoredSession] = {}
         self._rows_to_remove: set[str] = set()
 
@@ -69,6 +71,11 @@ class Clients:
         leases = self._state.leases
         if session in leases and (announcement := leases.hold(session, told)):
             self._recalls.drop_all(session, announcement)
+
+    def host(self, session: str) -> str:
+        """Where its client runs; "" when it has ended."""
+        known = self._known.get(session)
+        return known.host if known is not None else ""
 
     def all(self) -> list[StoredSession]:
         """Every session that has not ended."""
@@ -119,6 +126,8 @@ class Clients:
         recalls = state.leases.connect(session, request.leases)
         self._unused(state.orphans.reopened(session, request.open_inodes))
         follower = state.streams.follow(session)
+        for tell in self.on_follow:
+            tell(request)
         self._recalls.ask_again(recalls)
         self._recalls.session_changed(session)
         return follower
@@ -155,6 +164,8 @@ class Clients:
 
             await state.db.write(remove)
             self._rows_to_remove.discard(session)
+            for tell in self.on_gone:
+                tell(session)
 
     async def run_once(self) -> None:
         """End the sessions whose fence time has passed: all at once, whatever the database does."""

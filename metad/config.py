@@ -30,6 +30,7 @@ class MetadConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     renew_s: float = 5.0  # how often clients renew: three may be lost before the lease ends
     sign_of_life_s: float = 5.0  # an idle event stream says something this often
     held_inodes_max: int = 1_000_000  # remembered per session (about 100 bytes each)
+    session_locks_max: int = 65_536  # byte ranges locked by one session; it may wait for as many
 
     heartbeat_s: float = 1.0  # how often chunkds report
     suspect_s: float = 3.0  # no new chunks go to a server that is silent for so long
@@ -70,6 +71,7 @@ _POSITIVE = (
     "renew_s",
     "sign_of_life_s",
     "held_inodes_max",
+    "session_locks_max",
     "heartbeat_s",
     "transfers_per_disk",
     "order_timeout_s",

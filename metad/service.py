@@ -25,6 +25,7 @@ from metad.database import Database, setting
 from metad.events import EventStreams
 from metad.leasecalls import LeaseCalls
 from metad.leases import Leases
+from metad.locking import Locking
 from metad.mutations import Mutations
 from metad.orders import OrderQueue
 from metad.orphans import Orphans
@@ -65,6 +66,8 @@ class Service:
         recalls = Recalls(state)
         self.clients = Clients(state, recalls, self.reclaimer.purge_soon)
         self.reports = Reports(state, self.clients, self.repairer, self.reclaimer)
+        self.clients.restore()
+        self.locking = Locking(state, self.clients)
         self.reads = Reads(state, self.clients, recalls)
         self.mutations = Mutations(
             state, self.clients, recalls, self.reclaimer.purge_soon, self.reports.stored
@@ -94,6 +97,9 @@ class Service:
             "meta.statfs": reads.statfs,
             "meta.grant": reads.grant,
             "meta.bad_replica": reports.bad_replica,
+            "lock.set": self.locking.set,
+            "lock.cancel": self.locking.cancel,
+            "lock.get": self.locking.get,
             "server.register": reports.register,
             "server.heartbeat": reports.heartbeat,
             "server.inventory": reports.inventory,
@@ -166,9 +172,7 @@ def create_service(
         streams=EventStreams(config.sign_of_life_s),
         servers=servers,
     )
-    service = Service(state)
-    service.clients.restore()
-    return service
+    return Service(state)
 
 
 def _without_body(answer: Callable[[Any], Awaitable[Any]]) -> Handler:

@@ -46,13 +46,14 @@ LAYERS = {
         sockets
         bodies
         calls codec daemon heads
-        chunks cluster metadata operations
+        lockranges
+        chunks cluster locks metadata operations
         messages errors
     """,
     "metad": """
         __main__
         service
-        mutations reads leasecalls reports status
+        mutations reads leasecalls reports status locking
         clients repair reclaim batches fsck
         recalls touched
         namespace chunkmap rename xattrs invariants state
@@ -60,6 +61,10 @@ LAYERS = {
         machines policies sessions replicas rows
         database group_commit
         schema servers
+        lockledger
+        locks
+        waits
+        lockspace
         orphans
         leases
         exclusive turns placement orders events effects recent config
@@ -103,8 +108,9 @@ LAYERS = {
 PURE = words(
     """
     dfswire.messages dfswire.operations dfswire.metadata dfswire.cluster dfswire.chunks
-    dfswire.calls dfswire.codec dfswire.errors
+    dfswire.calls dfswire.codec dfswire.errors dfswire.locks dfswire.lockranges
     metad.leases metad.exclusive metad.turns metad.orphans
+    metad.locks metad.waits metad.lockspace metad.lockledger
     metad.servers metad.placement metad.orders metad.effects chunkd.chunkfile chunkd.diskhealth
     dfsmount.extents dfsmount.attrcache dfsmount.readahead metad.recent
     """

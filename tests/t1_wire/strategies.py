@@ -47,6 +47,8 @@ def _of(info: Any) -> st.SearchStrategy[Any]:
             return st.booleans()
         case msgspec.inspect.NoneType():
             return st.none()
+        case msgspec.inspect.EnumType():
+            return st.sampled_from(info.cls)
         case msgspec.inspect.LiteralType():
             return st.sampled_from(info.values)
     raise AssertionError(f"no strategy for {info}")

@@ -17,6 +17,7 @@ from dfswire.client import Client
 from dfswire.cluster import HeartbeatReply, Order, OrderResult, ReplicaReport
 from dfswire.dispatch import Dispatcher
 from dfswire.errors import Unavailable
+from dfswire.locks import HeldLocks
 from dfswire.messages import (
     ROOT_INODE,
     Attr,
@@ -125,11 +126,19 @@ class FakeClient:
             await self.follow()
         return self
 
-    async def follow(self, open_inodes: Sequence[int] = (), leases: Sequence[Lease] = ()) -> None:
+    async def follow(
+        self,
+        open_inodes: Sequence[int] = (),
+        leases: Sequence[Lease] = (),
+        locks: HeldLocks | None = None,
+    ) -> None:
         """Open the stream; returns when the first event has come."""
         self._stream = trio.CancelScope()
         request = FollowEvents(
-            session=self.session, open_inodes=list(open_inodes), leases=list(leases)
+            session=self.session,
+            open_inodes=list(open_inodes),
+            leases=list(leases),
+            locks=locks or HeldLocks(),
         )
         await self._nursery.start(self._follow, request)
 

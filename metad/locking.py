@@ -1,0 +1,93 @@
+"""The handlers of the lock.* calls: who may ask, how long a call waits, and who is woken.
+
+Locks live in memory.  After a restart every session that metad finds in its database may hold any
+lock, so nothing is granted (and no question answered) until each of them has opened its stream,
+which says what it holds, or is fenced.  Unlocking does not wait for that.
+
+The locks of a session that ends are free when its row is gone from the database: a commit of it
+that was under way has been made by then, or is refused.
+"""
+
+from __future__ import annotations
+
+import trio
+
+from dfswire.errors import Unavailable
+from dfswire.locks import (
+    CancelLock,
+    GetLock,
+    GetLockReply,
+    LockAnswer,
+    LockOutcome,
+    LockType,
+    SetLock,
+)
+from dfswire.metadata import FollowEvents
+from metad.clients import Clients
+from metad.events import Delivery
+from metad.lockledger import Ledger, request_of
+from metad.locks import LockTable
+from metad.lockspace import Request
+from metad.state import State
+
+WAIT_S = 3.0  # then "still waiting": well within the 5 s after which clients give up a call
+
+
+class Locking:
+    """See the module's text.  Made after `clients.restore`."""
+
+    def __init__(self, state: State, clients: Clients) -> None:
+        self.table = LockTable(state.config.session_locks_max, self._wake)
+        self._clients = clients
+        self._ledger = Ledger(self.table)
+        self._waiting: dict[Request, trio.Event] = {}
+        self._restored: Delivery = state.streams.wait_for_reopening(state.leases.unsynced())
+        clients.on_follow.append(self._followed)
+        clients.on_gone.append(self._ledger.end)
+
+    async def set(self, message: SetLock) -> LockAnswer:
+        """Lock or unlock; WAITING when it takes longer.  Raises SessionLost, Stale."""
+        self._clients.check(message.session)
+        self._ledger.check(message.session)
+        request: Request | None = None
+        with trio.move_on_after(WAIT_S):
+            if message.lock.range.type != LockType.UNLOCK:
+                await self._restored.wait()
+            request = self._ledger.set(message)
+            await self._settled(request)
+        self._clients.check(message.session)
+        if request is None:
+            return LockAnswer(outcome=LockOutcome.WAITING)
+        return _answer(request)
+
+    async def cancel(self, message: CancelLock) -> LockAnswer:
+        self._clients.check(message.session)
+        return _answer(self._ledger.cancel(message.session, message.number))
+
+    async def get(self, message: GetLock) -> GetLockReply:
+        """Raises Unavailable while not all locks are known."""
+        with trio.move_on_after(WAIT_S):
+            await self._restored.wait()
+        if not self._restored.done:
+            raise Unavailable("not all clients have told yet what they have locked")
+        self._clients.check(message.session)
+        found = self.table.blocker(request_of(message.session, message.lock))
+        if found is None:
+            return GetLockReply()
+        owner, held = found
+        return GetLockReply(range=held, host=self._clients.host(owner.session))
+
+    def _followed(self, request: FollowEvents) -> None:
+        self._ledger.connect(request.session, request.locks)
+
+    async def _settled(self, request: Request) -> None:
+        if request.outcome == LockOutcome.WAITING:
+            await self._waiting.setdefault(request, trio.Event()).wait()
+
+    def _wake(self, request: Request) -> None:
+        if (event := self._waiting.pop(request, None)) is not None:
+            event.set()
+
+
+def _answer(request: Request) -> LockAnswer:
+    return LockAnswer(outcome=request.outcome, stamp=request.stamp)
