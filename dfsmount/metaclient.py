@@ -1,9 +1,10 @@
 """This client's conversation with metad: mutations, questions, and the retries of both.
 
 Mutations gather into batches by themselves: while some are under way, those that come in wait and
-then travel together in one request.  Every batch carries `(session, sequence)` and is repeated
-until it is answered, so it executes exactly once however often metad or the network fails.
-Questions are repeated likewise.  While metad is away everything waits (a "hard" mount), or, with
+then travel together in one request.  One that must wait for another client's lease is answered so,
+and sent again alone.  Every batch carries `(session, sequence)` and is repeated until it is
+answered, so it executes exactly once however often metad or the network fails.  Questions are
+repeated likewise.  While metad is away everything waits (a "hard" mount), or, with
 `soft_timeout_s`, fails with Unavailable after that time.  The vfs, the reader and the writer are
 its users.
 """
@@ -23,7 +24,7 @@ import trio
 from dfsmount.session import Session
 from dfswire import metadata
 from dfswire.client import Client
-from dfswire.errors import DFSError, SessionLost, Unavailable, from_code
+from dfswire.errors import DFSError, Leased, SessionLost, Unavailable, from_code
 from dfswire.messages import (
     INLINE_MAX_BYTES,
     MESSAGE_MAX_BYTES,
@@ -60,6 +61,7 @@ class _Pending:
     operation: AnyOperation
     done: trio.Event = field(default_factory=trio.Event)
     outcome: OpResult | DFSError | None = None
+    session: str = ""  # under which it was sent
     leads: bool = False  # woken up to carry the next batch, its own operation included
 
 
@@ -91,7 +93,20 @@ class MetaClient:
             await pending.done.wait()
             if pending.leads:
                 await self._lead()
+        if isinstance(pending.outcome, OpResult) and _must_wait(pending.outcome):
+            return _result_of(await self._send_alone(pending))
         return _result_of(pending.outcome)
+
+    async def _send_alone(self, pending: _Pending) -> OpResult:
+        """Another client has a lease on what the operation is about: it waits for that.
+
+        Not in a batch with others, and not counted among those under way: what that other client
+        waits for, perhaps, is a commit of ours.
+        """
+        if await self._session.current() != pending.session:
+            raise SessionLost("the session ended before the operation was executed")
+        _session, reply = await self._send([pending.operation], no_wait=False)
+        return reply.results[0]
 
     async def _lead(self) -> None:
         """Carry what waits in one batch, then wake the next leader."""
@@ -101,14 +116,16 @@ class MetaClient:
                 pending.leads, pending.done = False, trio.Event()
         self._batches_in_flight += 1
         outcomes: Sequence[OpResult | DFSError] = [Unavailable("the client is ending")] * len(batch)
+        session = ""
         try:
-            outcomes = (await self._send([pending.operation for pending in batch])).results
+            session, reply = await self._send([pending.operation for pending in batch])
+            outcomes = reply.results
         except DFSError as problem:
             outcomes = [problem] * len(batch)
         finally:
             self._batches_in_flight -= 1
             for pending, outcome in zip(batch, outcomes, strict=True):
-                pending.outcome = outcome
+                pending.outcome, pending.session = outcome, session
                 pending.done.set()
             if self._waiting:
                 self._waiting[0].leads = True
@@ -125,7 +142,10 @@ class MetaClient:
             batch.append(self._waiting.popleft())
         return batch
 
-    async def _send(self, operations: list[AnyOperation]) -> BatchReply:
+    async def _send(
+        self, operations: list[AnyOperation], *, no_wait: bool = True
+    ) -> tuple[str, BatchReply]:
+        """Execute a batch; under which session, and the results."""
         session, sequence = await self._session.begin()
         try:
             batch = Batch(
@@ -133,11 +153,12 @@ class MetaClient:
                 sequence=sequence,
                 operations=operations,
                 acknowledged=self._session.acknowledged,
+                no_wait=no_wait,
             )
             reply: BatchReply = await self._persist("meta.batch", batch)
         finally:
             self._session.finish(session, sequence)
-        return reply
+        return session, reply
 
     # Questions
 
@@ -249,6 +270,10 @@ def _most_bytes(operation: AnyOperation) -> int:
         case SetXattr():
             return OPERATION_BYTES + len(operation.value)
     return OPERATION_BYTES + SYMLINK_MAX_BYTES
+
+
+def _must_wait(outcome: OpResult) -> bool:
+    return outcome.fault is not None and outcome.fault.code == Leased.code
 
 
 def _result_of(outcome: OpResult | DFSError) -> OpResult:

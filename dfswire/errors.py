@@ -10,6 +10,7 @@
     │   ├── UnknownChunk          this disk does not have it; or not granted to you
     │   ├── CorruptChunk          bytes that do not match their checksum
     │   ├── SessionLost           the session is unknown, expired or closed: open a new one
+    │   ├── Leased                another client has it exclusively and was asked; nothing happened
     │   ├── WrongCluster          a server or directory that belongs to another cluster
     │   ├── AlreadyRunning        the same identity twice
     │   └── DiskFailed            this disk can't be trusted any more
@@ -143,6 +144,10 @@ class CorruptChunk(ClusterError):
 
 class SessionLost(ClusterError):
     code, errno = "session_lost", errno.ESTALE
+
+
+class Leased(ClusterError):
+    code, errno = "leased", errno.EAGAIN
 
 
 class WrongCluster(ClusterError):

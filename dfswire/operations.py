@@ -211,6 +211,8 @@ class Batch(Message, frozen=True, kw_only=True):
 
     `acknowledged`: the client has the replies of this and of all lower sequences, so metad may
     forget them; a copy of such a batch that arrives late is refused.
+    `no_wait`: operations about something that another session has leased fail with `leased` and are
+    not executed; the holder is asked to give it back.  Without it the whole batch waits for that.
     """
 
     session: str
@@ -219,6 +221,7 @@ class Batch(Message, frozen=True, kw_only=True):
         list[AnyOperation], msgspec.Meta(min_length=1, max_length=BATCH_MAX_OPERATIONS)
     ]
     acknowledged: Natural = 0
+    no_wait: bool = False
 
 
 class BatchReply(Message, frozen=True, kw_only=True):

@@ -52,14 +52,15 @@ def execute(
     db: Database,
     batch: Batch,
     now_ns: int,
-    admit: Callable[[AnyOperation], None] = lambda op: None,
+    admit: Callable[[AnyOperation], DFSError | None] = lambda op: None,
 ) -> Executed:
     """Run a batch in the caller's transaction, unless that was done before.
 
     An operation that fails is undone alone and has its Fault in the reply.  Each has a nanosecond
     of its own, from `now_ns` on, so that ctimes tell the order of results.  `admit` is called
-    before each; what it raises leaves this function, for the caller to undo everything.  Raises
-    SessionLost; Stale for a late copy of a batch whose reply the client has.
+    before each, and returns why it must not be executed; what it raises leaves this function, for
+    the caller to undo everything.  Raises SessionLost; Stale for a late copy of a batch whose reply
+    the client has.
     """
     acknowledged = sessions.acknowledged(db, batch.session)
     stored = db.read_one(
@@ -73,8 +74,10 @@ def execute(
     effects = Effects()
     results = []
     for index, op in enumerate(batch.operations):
-        admit(op)
-        results.append(_result(db, op, batch.session, now_ns + index, effects))
+        if refusal := admit(op):
+            results.append(OpResult(fault=codec.fault_of(refusal)))
+        else:
+            results.append(_result(db, op, batch.session, now_ns + index, effects))
     reply = BatchReply(results=results)
     db.change(
         "INSERT INTO applied VALUES (?, ?, ?)",

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 
 import trio
 
-from dfswire.errors import NoEntry
+from dfswire.errors import Leased, NoEntry
 from dfswire.operations import AnyOperation, Batch, BatchReply, Commit, OpResult
 from metad import batches, namespace
 from metad.batches import Executed
@@ -46,7 +46,7 @@ class _Execution:
         return self.executed.effects.inodes.union(_inodes(self.executed.reply))
 
 
-class _Leased(Exception):
+class _MustWait(Exception):
     """An operation must wait: what it is about is leased to somebody, or somebody is before it."""
 
     def __init__(self, blocked: Blocked) -> None:
@@ -121,22 +121,26 @@ class Mutations:
                     # still waits for the answer.  It takes as long as a commit to disk.
                     with trio.CancelScope(shield=True):
                         await self._commit(execution, wait.turn, wanted)
-                except _Leased as problem:
+                except _MustWait as problem:
                     await wait.until_changed(problem.blocked, wanted)
                     self._clients.check(batch.session)
 
     async def _commit(
         self, execution: _Execution, turn: Turn | None, wanted: dict[int, int]
     ) -> None:
-        """Raises _Leased, with nothing done; `wanted` has the parts that it was about."""
+        """Raises _MustWait, with nothing done; `wanted` has the parts that it was about."""
         batch, state = execution.batch, self._state
 
-        def admit(op: AnyOperation) -> None:
+        def admit(op: AnyOperation) -> Leased | None:
             parts = touched(state.db, op)
             blocked = state.leases.obstacles(batch.session, parts, turn)
-            if blocked is not None:
-                wanted.update(parts)
-                raise _Leased(blocked)
+            if blocked is None:
+                return None
+            if batch.no_wait:
+                self._recalls.send(blocked)
+                return Leased("another client has it exclusively")
+            wanted.update(parts)
+            raise _MustWait(blocked)
 
         def work() -> None:
             # The loop runs nothing else meanwhile, so no lease is granted before this is over; and

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
@@ -139,3 +140,65 @@ async def test_those_who_wait_go_on_when_the_leaders_are_cancelled(
             leaders.cancel_scope.cancel()
         metad.gate.set()
     assert len(metad.executed) == BATCHES_IN_FLIGHT_MAX + 1
+
+
+def leased(batch: Batch) -> BatchReply:
+    """Whatever does not want to wait is refused."""
+    fault = Fault(code="leased") if batch.no_wait else None
+    return BatchReply(results=[OpResult(fault=fault) for _ in batch.operations])
+
+
+async def test_what_must_wait_for_a_lease_waits_alone(autojump_clock: MockClock) -> None:
+    metad, _, meta = await client()
+    metad.answers["meta.batch"] = leased
+    async with trio.open_nursery() as nursery:
+        for inode in range(1, 101):
+            nursery.start_soon(meta.submit, Release(inode=inode))
+    waited = [batch for batch in metad.batches if not batch.no_wait]
+    assert sorted(len(batch.operations) for batch in waited) == [1] * 100
+    await meta.submit(Release(inode=101))
+    assert metad.batches[-1].acknowledged == metad.batches[-1].sequence - 1
+
+
+async def test_those_who_wait_for_a_lease_hold_up_nobody(autojump_clock: MockClock) -> None:
+    """What the other client waits for, perhaps, is among the others."""
+    metad, _, meta = await client()
+
+    def answer(batch: Batch) -> BatchReply:
+        if not batch.no_wait:
+            metad.gate = trio.Event()
+        return leased(batch)
+
+    metad.answers["meta.batch"] = answer
+    async with trio.open_nursery() as nursery:
+        for inode in range(2 * BATCHES_IN_FLIGHT_MAX):
+            nursery.start_soon(meta.submit, Release(inode=inode + 1))
+        await trio.testing.wait_all_tasks_blocked()
+        assert sum(not batch.no_wait for batch in metad.batches) >= BATCHES_IN_FLIGHT_MAX
+        nursery.start_soon(meta.submit, Release(inode=50))
+        await trio.testing.wait_all_tasks_blocked()
+        assert metad.batches[-1].operations == [Release(inode=50)]
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_session_that_ends_meanwhile_ends_the_wait(
+    autojump_clock: MockClock, expect_log: Callable[[str], None]
+) -> None:
+    expect_log("ended this client's session")
+    metad, session, meta = await client()
+
+    def refuse(batch: Batch) -> BatchReply:
+        session.lost(batch.session)
+        return leased(batch)
+
+    metad.answers["meta.batch"] = refuse
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(fails_with_session_lost, meta)
+        await trio.testing.wait_all_tasks_blocked()
+        await session.open()
+    assert len(metad.batches) == 1, "under another session it would be another operation"
+
+
+async def fails_with_session_lost(meta: MetaClient) -> None:
+    with pytest.raises(SessionLost):
+        await meta.submit(Release(inode=5))

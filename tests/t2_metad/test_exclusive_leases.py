@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+import msgspec
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
@@ -126,3 +127,21 @@ async def test_a_dead_holder_is_fenced_at_the_very_time(
     mock_clock.jump(0.11)
     await wait_all_tasks_blocked()
     assert reading.done and trio.current_time() - died_s < 30.1
+
+
+async def test_a_batch_that_does_not_want_to_wait_does_what_it_can(clients: Clients) -> None:
+    """Else two clients might wait for each other: what one must commit to give its lease back may
+    travel with what waits for the lease of the other."""
+    a, b = clients.a, clients.b
+    mine, other = await a.make(b"f"), await a.make(b"g")
+    of_a, of_b = (await a.take(mine)).lease, (await b.take(other)).lease
+    for client, own, wanted, lease in ((a, mine, other, of_a), (b, other, mine, of_b)):
+        commit = Commit(inode=own, extents=[], size=7, mtime_ns=1, give_back=lease)
+        batch = client.batch(commit, SetAttr(inode=wanted, mode=0o600))
+        done, refused = await client.send(msgspec.structs.replace(batch, no_wait=True))
+        assert done.fault is None
+        code = refused.fault.code if refused.fault is not None else ""
+        assert code == ("leased" if client is a else ""), "a has given back when b asks"
+        assert await client.send(batch) == [done, refused], "that was the answer"
+    assert [each.inode for each in b.recalled] == [other]
+    assert [each.inode for each in a.recalled] == []
