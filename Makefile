@@ -1,6 +1,6 @@
 # What a person does with this clone.  Each target sets up what it needs (scripts/setup.sh).
 
-.PHONY: help demo demo-stop test lint format types fsx fsx-public bench lock clean
+.PHONY: help demo demo-stop test nightly lint format types fsx fsx-public bench lock clean
 .DEFAULT_GOAL := help
 
 BIN := .venv/bin
@@ -21,6 +21,10 @@ test:            ## All checks and tests, as CI runs them
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/pytest
+
+nightly:         ## The tests whose sizes can be large, at those sizes: hours, and 60 GB of disk
+	@scripts/setup.sh test
+	DFS_TEST_SIZE=nightly $(BIN)/pytest tests/t6_apps
 
 lint:            ## ruff: mistakes and style
 	@scripts/setup.sh test

@@ -48,17 +48,21 @@ fi
 
 # --- system packages -------------------------------------------------------------------------
 
-install_packages() {
+cannot_install() {
+    # Why packages can't be installed here, in words; nothing when they can.
     if ! command -v apt-get >/dev/null; then
-        fail "please install (this is not a Debian-like system, names may differ): $*"
+        echo "please install (this is not a Debian-like system, names may differ): $*"
+    elif [ "$(id -u)" != 0 ] &&
+        ! { command -v sudo >/dev/null && { sudo -n true 2>/dev/null || [ -t 0 ]; }; }; then
+        echo "not root, and no sudo without a password; please run as root: apt-get install $*"
     fi
-    if [ "$(id -u)" = 0 ]; then
-        as_root=
-    elif command -v sudo >/dev/null && { sudo -n true 2>/dev/null || [ -t 0 ]; }; then
-        as_root=sudo
-    else
-        fail "not root, and no sudo without a password; please run as root: apt-get install $*"
-    fi
+}
+
+install_packages() {
+    reason=$(cannot_install "$@")
+    [ -z "$reason" ] || fail "$reason"
+    as_root=
+    [ "$(id -u)" = 0 ] || as_root=sudo
     echo "setup: installing $*"
     # The package lists are locked while another clone does the same.
     tries=10
@@ -120,6 +124,40 @@ has_module ensurepip || missing="$missing python$version-venv"
 has_headers || fail "$python has no header files (Python.h), and python$version-dev is not for it"
 has_module ensurepip || fail "$python cannot make virtual environments (module ensurepip)"
 pkg-config --exists fuse3 || fail "pkg-config does not find fuse3 (libfuse3-dev)"
+
+# --- applications that the tests run on the mount ---------------------------------------------
+
+has_command() {
+    # PostgreSQL's server programs are not on PATH in Debian.
+    command -v "$1" >/dev/null || ls /usr/lib/postgresql/*/bin/"$1" >/dev/null 2>&1
+}
+
+if [ "$kind" = test ]; then
+    missing=
+    has_command git || missing="$missing git"
+    has_command sqlite3 || missing="$missing sqlite3"
+    has_command initdb || missing="$missing postgresql"
+    has_command rsync || missing="$missing rsync"
+    has_command make || missing="$missing make"
+    has_command zip && has_command unzip || missing="$missing zip unzip"
+    has_command logrotate || missing="$missing logrotate"
+    has_command setfacl || missing="$missing acl"
+    has_command lsattr || missing="$missing e2fsprogs"
+    has_command setpriv || missing="$missing util-linux"
+    if [ -n "$missing" ]; then
+        # Everything else can be tested without them, so their absence ends the set-up of CI only.
+        reason=$(cannot_install $missing)
+        if [ -z "$reason" ]; then
+            # shellcheck disable=SC2086  # a list of names
+            install_packages $missing
+        elif [ -n "${CI:-}" ]; then
+            fail "$reason"
+        else
+            echo "setup: $reason" >&2
+            echo "setup: going on; tests of applications that are missing are skipped" >&2
+        fi
+    fi
+fi
 
 # --- the virtual environment -----------------------------------------------------------------
 

@@ -77,17 +77,23 @@ def mount_b(cluster: LiveCluster) -> LiveMount:
     return cluster.mount("b")
 
 
+@pytest.fixture
+def limit_s() -> float:
+    """How long a test may take."""
+    return TEST_LIMIT_S
+
+
 @pytest.fixture(autouse=True)
-def guard(cluster: LiveCluster) -> Iterator[None]:
+def guard(cluster: LiveCluster, limit_s: float) -> Iterator[None]:
     """Around each test: a time limit, living daemons, consistent metadata."""
     watchdog = Watchdog(cluster)
-    with watchdog.watch(TEST_LIMIT_S):
+    with watchdog.watch(limit_s):
         yield
         report = check_metadata(cluster.metad)
     if watchdog.barked:
         for mount in cluster.mounts:
             mount.restart()
-        pytest.fail(f"hung for {TEST_LIMIT_S:g} s; the mounts were killed", pytrace=False)
+        pytest.fail(f"hung for {limit_s:g} s; the mounts were killed", pytrace=False)
     cluster.check_alive()
     for mount in cluster.mounts:
         assert mount.is_running, f"the mount on {mount.point} ended\n{cluster.last_words()}"
