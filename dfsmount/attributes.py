@@ -12,6 +12,7 @@ import msgspec
 
 from dfsmount.attrcache import AttrCache
 from dfsmount.coherence import Coherence
+from dfsmount.durability import Durability
 from dfsmount.layouts import Layouts
 from dfsmount.metaclient import MetaClient
 from dfsmount.mutations import Mutations
@@ -20,7 +21,7 @@ from dfsmount.session import Session
 from dfswire.errors import DFSError, FileTooBig, NoAttribute, NotSupported
 from dfswire.messages import FILE_MAX_BYTES, Attr
 from dfswire.metadata import StatfsReply
-from dfswire.operations import AnyOperation, RemoveXattr, SetAttr, SetXattr
+from dfswire.operations import AnyOperation, RemoveXattr, SetAttr, SetFlags, SetXattr
 
 
 @dataclass
@@ -34,6 +35,7 @@ class Parts:
     layouts: Layouts
     files: OpenFiles
     coherence: Coherence
+    durability: Durability
 
 
 class Attributes:
@@ -47,6 +49,7 @@ class Attributes:
         self._layouts = parts.layouts
         self._files = parts.files
         self._coherence = parts.coherence
+        self._durability = parts.durability
 
     def attr_timeout_s(self, inode: int) -> float:
         """How long the attributes just answered may be kept; 0 when they may not."""
@@ -90,6 +93,19 @@ class Attributes:
 
     async def listxattr(self, inode: int) -> list[bytes]:
         return list(await self._xattrs(inode))
+
+    async def get_flags(self, inode: int) -> int:
+        """FS_IOC_GETFLAGS."""
+        return (await self.getattr(inode)).flags
+
+    async def set_flags(self, inode: int, flags: int) -> None:
+        """FS_IOC_SETFLAGS.  What was written before must not be refused after it."""
+        operation = SetFlags(inode=inode, flags=flags)
+        writer = self._files.any_writer(inode)
+        if writer is not None:
+            await writer.in_order(lambda: self._mutations.submit(operation))
+        else:
+            await self._submit(operation)
 
     async def statfs(self) -> StatfsReply:
         return await self._meta.statfs()

@@ -123,7 +123,7 @@ def _assemble(
             await coherence.drop_all()
 
     nursery.start_soon(settle)
-    parts = Parts(meta, mutations, session, attrs, data.layouts, files, coherence)
+    parts = Parts(meta, mutations, session, attrs, data.layouts, files, coherence, data.durability)
     return FileSystem(Vfs(parts, now_ns), files, coherence, session, data)
 
 

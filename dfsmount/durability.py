@@ -3,23 +3,27 @@
 Chunks of background uploads are in the memory of their servers, which sync them within seconds.
 fsync waits for that here: every such chunk of the inode must be durable on min(R, 2) servers.  When
 too few servers can say so, it asks metad where the chunk is now, asks those servers, and waits for
-repair rather than give up at once; metad is told of replicas that can't be made durable.  Records
-outlive writers, for fsync may come through another descriptor later; a background pass forgets them
-when the servers have synced.
+repair rather than give up at once; metad is told of replicas that can't be made durable.  Of a
+range that was copied within metad only the place is noted: the copy takes no time, and fsync asks
+which chunks are there.  Records outlive writers, for fsync may come through another descriptor
+later; a background pass forgets them when the servers have synced.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import trio
 
 from dfsmount.chunkclient import ChunkClient, Stored
 from dfsmount.ports import Metadata
-from dfswire.errors import DFSError, InputOutput, NoEntry
-from dfswire.messages import Replica
+from dfswire.errors import DFSError, InputOutput, NoData, NoEntry
+from dfswire.messages import ChunkLocation, Replica
+from dfswire.metadata import SEEK_DATA, LayoutReply
 
 WAIT_MAX_S = (
     90.0  # a server is down after 10 s, repair starts 30 s later and copies this chunk soon
@@ -27,6 +31,7 @@ WAIT_MAX_S = (
 PAUSE_S = 1.0
 PASS_EVERY_S = 10.0  # servers sync every 5 s
 ASK_AGAIN_AFTER_S = 60.0
+WINDOW_BYTES = 64 << 20  # of a copied range, asked about at once
 
 
 @dataclass(eq=False)
@@ -42,6 +47,14 @@ class _Unsynced:
     refused: set[str] = field(default_factory=set)  # disks that lost it: not asked again
 
 
+class _Copied(NamedTuple):
+    """[offset, end) of a file became that of another one."""
+
+    offset: int
+    end: int
+    since_s: float
+
+
 class Durability:
     """All unsynced chunks of this client.  `needed` is min(R, 2)."""
 
@@ -50,26 +63,32 @@ class Durability:
         self._chunks = chunks
         self._needed = needed
         self._unsynced: defaultdict[int, dict[bytes, _Unsynced]] = defaultdict(dict)
+        self._copied: defaultdict[int, list[_Copied]] = defaultdict(list)
         self._noted = trio.Event()
 
     def note(self, inode: int, stored: Stored, offset: int, end: int) -> None:
         """A chunk was committed to [offset, end) of an inode without having been synced."""
-        self._unsynced[inode][stored.location.chunk] = _Unsynced(
-            chunk=stored.location.chunk,
-            offset=offset,
-            end=end,
-            replicas=list(stored.location.replicas),
-            since_s=trio.current_time(),
-        )
+        self._note(inode, stored.location, offset, end)
+        self._noted.set()
+
+    def note_copied(self, inode: int, offset: int, end: int) -> None:
+        """[offset, end) of an inode shares chunks of another file, whoever wrote them, and whether
+        or not they were ever synced."""
+        copied = self._copied[inode]
+        if copied and copied[-1].end == offset:
+            offset = copied.pop().offset
+        copied.append(_Copied(offset, end, trio.current_time()))
         self._noted.set()
 
     def count(self) -> int:
-        """How many chunks are not known to be durable."""
-        return sum(len(entries) for entries in self._unsynced.values())
+        """How many chunks (and copied ranges) are not known to be durable."""
+        noted = (*self._unsynced.values(), *self._copied.values())
+        return sum(len(entries) for entries in noted)
 
     async def settle(self, inode: int) -> None:
         """Return when everything noted for the inode is durable.  Raises InputOutput."""
         give_up_at = trio.current_time() + WAIT_MAX_S
+        await self._find_copied(inode)
         wanted = list(self._unsynced.get(inode, {}).values())
         for entry in wanted:
             entry.refused.clear()  # since then there may be another copy
@@ -88,7 +107,7 @@ class Durability:
     async def run(self) -> None:
         """Forget, in the background, what the servers have synced.  Ends by cancellation."""
         while True:
-            if not self._unsynced:
+            if not (self._unsynced or self._copied):
                 self._noted = trio.Event()
                 await self._noted.wait()
             await trio.sleep(PASS_EVERY_S)
@@ -96,6 +115,12 @@ class Durability:
 
     async def _pass(self) -> None:
         ripe_before = trio.current_time() - PASS_EVERY_S
+        try:
+            for inode, copied in list(self._copied.items()):
+                if copied[-1].since_s <= ripe_before:
+                    await self._find_copied(inode)
+        except DFSError:
+            return  # metad is away; the next pass asks it
         await self._sync(
             {
                 inode: [entry for entry in entries.values() if entry.since_s <= ripe_before]
@@ -109,6 +134,54 @@ class Durability:
                 await self._ask_again(inode, stale)
             except DFSError:
                 return  # metad is away; the next pass asks it
+
+    async def _find_copied(self, inode: int) -> None:
+        """Note every chunk in the copied ranges of an inode.
+
+        A range is remembered until that is done, for another fsync may come meanwhile; one that
+        was noted or prolonged meanwhile stays.
+        """
+        for copied in list(self._copied.get(inode, ())):
+            with suppress(NoEntry):
+                await self._find_chunks(inode, copied)
+            left = [each for each in self._copied.get(inode, ()) if each is not copied]
+            if left:
+                self._copied[inode] = left
+            else:
+                self._copied.pop(inode, None)
+
+    async def _find_chunks(self, inode: int, copied: _Copied) -> None:
+        start = copied.offset
+        while start < copied.end:
+            try:
+                start = await self._metadata.seek(inode, start, SEEK_DATA)
+            except NoData:
+                return
+            end = min(start + WINDOW_BYTES, copied.end)
+            if start < end:
+                self._note_all(inode, await self._metadata.layout(inode, start, end - start))
+            start = end
+
+    def _note_all(self, inode: int, reply: LayoutReply) -> None:
+        locations = {each.chunk: each for each in reply.chunks}
+        for extent in reply.extents:
+            if extent.chunk:
+                end = extent.offset + extent.length
+                self._note(inode, locations[extent.chunk], extent.offset, end)
+
+    def _note(self, inode: int, location: ChunkLocation, offset: int, end: int) -> None:
+        """The chunk is in [offset, end) of an inode, perhaps in other places of it too."""
+        known = self._unsynced[inode].get(location.chunk)
+        if known is not None:
+            known.offset, known.end = min(known.offset, offset), max(known.end, end)
+            return
+        self._unsynced[inode][location.chunk] = _Unsynced(
+            chunk=location.chunk,
+            offset=offset,
+            end=end,
+            replicas=list(location.replicas),
+            since_s=trio.current_time(),
+        )
 
     def _is_open(self, inode: int, entry: _Unsynced) -> bool:
         return self._unsynced.get(inode, {}).get(entry.chunk) is entry

@@ -52,9 +52,9 @@ class Knowledge:
         for source in sources:
             self.lay(*source)
 
-    def forget_from(self, offset: int) -> None:
-        self._sources.cut(offset, FILE_MAX_BYTES)
-        self._known.cut(offset, FILE_MAX_BYTES)
+    def forget(self, offset: int, end: int) -> None:
+        self._sources.cut(offset, end)
+        self._known.cut(offset, end)
 
 
 class Layouts:
@@ -119,9 +119,13 @@ class Layouts:
 
     def truncate(self, inode: int, size: int) -> None:
         """The file was given this size; what lies behind it is asked for again when needed."""
+        self.cut(inode, size, FILE_MAX_BYTES)
+
+    def cut(self, inode: int, offset: int, end: int) -> None:
+        """metad has changed this range; it is asked for again when needed."""
         if (knowledge := self._inodes.get(inode)) is not None:
             knowledge.version += 1
-            knowledge.forget_from(size)
+            knowledge.forget(offset, end)
 
     def invalidate(self, inode: int) -> None:
         """Forget everything about an inode; answers on their way will not be kept."""

@@ -200,6 +200,13 @@ class MetaClient:
         )
         return reply
 
+    async def seek(self, inode: int, offset: int, whence: int) -> int:
+        """Raises NoData when there is none before the end."""
+        reply: metadata.SeekReply = await self._ask(
+            "meta.seek", metadata.SeekRequest, inode=inode, offset=offset, whence=whence
+        )
+        return reply.offset
+
     async def statfs(self) -> metadata.StatfsReply:
         reply: metadata.StatfsReply = await self._ask("meta.statfs", metadata.StatfsRequest)
         return reply

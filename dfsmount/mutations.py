@@ -67,6 +67,9 @@ class Mutations:
     async def layout(self, inode: int, offset: int, length: int) -> LayoutReply:
         return await self._meta.layout(inode, offset, length)
 
+    async def seek(self, inode: int, offset: int, whence: int) -> int:
+        return await self._meta.seek(inode, offset, whence)
+
     async def grant(self, count: int, avoid: list[str]) -> list[ChunkGrant]:
         return await self._meta.grant(count, avoid)
 

@@ -29,6 +29,10 @@ class Metadata(Protocol):
         """Which extents cover this range.  Raises NoEntry, SessionLost, Unavailable."""
         ...
 
+    async def seek(self, inode: int, offset: int, whence: int) -> int:
+        """Where data or a hole begins from `offset` on.  Raises NoData, and as `layout` does."""
+        ...
+
     async def grant(self, count: int, avoid: list[str]) -> list[ChunkGrant]:
         """New chunks to write, not on the servers `avoid`.  Raises NoSpace, Unavailable."""
         ...

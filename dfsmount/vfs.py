@@ -1,7 +1,7 @@
 """The file system as this client sees it.
 
-Described in three layers, this one and the two below (names.py, attributes.py), and nowhere else;
-the kernel adapter (fuse.py), the simulation and later the gateway are thin users.  Names and
+Described in four layers, this one and those below (ranges.py, names.py, attributes.py) and nowhere
+else; the kernel adapter (fuse.py), the simulation and later the gateway are thin users.  Names and
 attributes come from what is held under the lease, else from metad; data goes through open files.
 Everything raises errors of the tree in dfswire/errors.py.
 
@@ -17,14 +17,15 @@ import time
 from collections.abc import Callable
 
 from dfsmount.attributes import Parts, check_size
-from dfsmount.names import Names, check_name
+from dfsmount.names import check_name
 from dfsmount.openfiles import Octets
+from dfsmount.ranges import SHARED_LEAST_BYTES, Ranges
 from dfswire.messages import Attr
 from dfswire.operations import Create, SetAttr
 
 
-class Vfs(Names):
-    """All operations of a file system: those of `Attributes`, of `Names`, and of open files."""
+class Vfs(Ranges):
+    """All operations of a file system: those of the layers below, and of open files."""
 
     def __init__(self, parts: Parts, now_ns: Callable[[], int] = time.time_ns) -> None:
         super().__init__(parts)
@@ -94,6 +95,16 @@ class Vfs(Names):
         if end != offset or file.handles > 1:
             await self._coherence.pages_written(file.inode)
         return written
+
+    async def copy_range(
+        self, handle_in: int, offset_in: int, handle_out: int, offset_out: int, length: int
+    ) -> int:
+        """copy_file_range(2): how many bytes, 0 at the end of the source."""
+        copied = await self._share(handle_in, offset_in, handle_out, offset_out, length)
+        if copied is None:
+            data = bytes(await self.read(handle_in, offset_in, min(length, SHARED_LEAST_BYTES)))
+            copied = await self.write(handle_out, offset_out, data) if data else 0
+        return copied
 
     async def flush(self, handle: int) -> None:
         """close(2) of one descriptor: other clients see the data from here on."""

@@ -292,6 +292,16 @@ class Writer:
             self._size = size
         return result
 
+    async def in_order(self, submit: Callable[[], Awaitable[OpResult]]) -> OpResult:
+        """Run a change of this file that metad makes: after all that was written before, and
+        between this inode's commits.  Raises what `submit` raises."""
+        if self.has_dirty:
+            await self.flush(durable=False)
+        async with self._committing:
+            result = await submit()
+            self._learn(result, 0)
+        return result
+
     def fail(self, reason: str) -> None:
         """What is not committed can't be any more (the session is lost); every handle hears it."""
         self._lose(self._packs(), InputOutput(reason))

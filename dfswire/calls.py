@@ -185,6 +185,15 @@ _ALL = (
         ("client",),
     ),
     Call(
+        "meta.seek",
+        "metad",
+        "POST",
+        "/v1/meta/seek",
+        metadata.SeekRequest,
+        metadata.SeekReply,
+        ("client",),
+    ),
+    Call(
         "meta.statfs",
         "metad",
         "POST",

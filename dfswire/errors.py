@@ -4,7 +4,7 @@
     ├── FileError                 the answer of a file system: has an errno, is never retried
     │   ├── NoEntry  Exists  NotDirectory  IsDirectory  NotEmpty  NotPermitted  AccessDenied
     │   ├── NameTooLong  TooManyLinks  FileTooBig  Invalid  NoAttribute  CrossDevice  BadHandle
-    │   ├── NoSpace  Stale  InputOutput  NotSupported  ReadOnly
+    │   ├── NoSpace  Stale  InputOutput  NotSupported  ReadOnly  NoData
     │   ├── WouldBlock  Deadlock  NoLocks
     ├── ClusterError              the answer of a daemon about the cluster itself
     │   ├── UnknownChunk          this disk does not have it; or not granted to you
@@ -128,6 +128,12 @@ class Deadlock(FileError):
 
 class NoLocks(FileError):
     code, errno = "no_locks", errno.ENOLCK
+
+
+class NoData(FileError):
+    """SEEK_DATA or SEEK_HOLE found none."""
+
+    code, errno = "no_data", errno.ENXIO
 
 
 class ClusterError(DFSError):

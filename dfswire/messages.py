@@ -53,7 +53,8 @@ def check_name(name: bytes) -> None:
 class Attr(Message, frozen=True, kw_only=True):
     """What stat(2) tells of one inode.  Times are nanoseconds since the epoch.
 
-    `allocated_bytes` counts bytes covered by extents (holes are not), for st_blocks.
+    `allocated_bytes` counts bytes covered by extents (holes are not), for st_blocks.  `flags` are
+    those of FS_IOC_GETFLAGS, see operations.SetFlags.
     """
 
     inode: Inode
@@ -68,6 +69,7 @@ class Attr(Message, frozen=True, kw_only=True):
     rdev: int = 0
     generation: int = 0
     allocated_bytes: int = 0
+    flags: int = 0
 
 
 class DirEntry(Message, frozen=True, kw_only=True):

@@ -28,6 +28,8 @@ from dfswire.messages import (
 )
 
 READDIR_MAX_ENTRIES = 4096
+SEEK_DATA = 3  # the kernel's values, linux/fs.h
+SEEK_HOLE = 4
 GRANTS_MAX = 256
 
 
@@ -182,6 +184,19 @@ class LayoutReply(Message, frozen=True, kw_only=True):
     attr: Attr
     extents: list[Extent]
     chunks: list[ChunkLocation]
+
+
+class SeekRequest(Message, frozen=True, kw_only=True):
+    """Where from `offset` on is data (or a hole)?  Errors: ENXIO: not before the end; EINVAL."""
+
+    session: str
+    inode: Inode
+    offset: Natural
+    whence: int  # SEEK_DATA or SEEK_HOLE
+
+
+class SeekReply(Message, frozen=True, kw_only=True):
+    offset: Size
 
 
 class StatfsRequest(Message, frozen=True, kw_only=True):

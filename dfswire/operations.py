@@ -34,6 +34,15 @@ RENAME_NOREPLACE = 1  # the kernel's values, linux/fs.h
 RENAME_EXCHANGE = 2
 XATTR_CREATE = 1  # linux/xattr.h
 XATTR_REPLACE = 2
+FALLOC_KEEP_SIZE = 1  # linux/falloc.h
+FALLOC_PUNCH_HOLE = 2
+FALLOC_ZERO_RANGE = 16
+FS_IMMUTABLE = 0x10  # linux/fs.h
+FS_APPEND = 0x20
+FS_NODUMP = 0x40
+FS_NOATIME = 0x80
+FS_DIRSYNC = 0x10000
+FS_KEPT = FS_IMMUTABLE | FS_APPEND | FS_NODUMP | FS_NOATIME | FS_DIRSYNC
 BATCH_MAX_OPERATIONS = 1000
 
 Id32 = Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)]
@@ -64,6 +73,20 @@ class Create(Operation, frozen=True, kw_only=True, tag="create"):
 
     def __post_init__(self) -> None:
         check_name(self.name)
+
+
+class CreateUnnamed(Operation, frozen=True, kw_only=True, tag="create_unnamed"):
+    """A regular file without a name (O_TMPFILE), held by this session until `Release`.
+
+    While held, a Link may give it its first name, if `linkable`.  It inherits from `parent` as with
+    Create.  Errors: ENOENT (parent gone), ENOTDIR, EPERM.
+    """
+
+    parent: Inode
+    mode: int
+    uid: Id32
+    gid: Id32
+    linkable: bool = True
 
 
 class Link(Operation, frozen=True, kw_only=True, tag="link"):
@@ -140,6 +163,28 @@ class SetAttr(Operation, frozen=True, kw_only=True, tag="setattr"):
     lease: Natural = 0
 
 
+class SetFlags(Operation, frozen=True, kw_only=True, tag="setflags"):
+    """All inode flags (chattr).  FS_IMMUTABLE and FS_APPEND are enforced, on every mutation, as
+    ext4 does (EPERM); others of FS_KEPT are kept.  Errors: ENOENT, EOPNOTSUPP (any other flag, and
+    what is neither a regular file nor a directory).
+    """
+
+    inode: Inode
+    flags: Natural
+
+
+class Access(Operation, frozen=True, kw_only=True, tag="access"):
+    """The inode was read: its atime, without a new ctime.
+
+    Nothing happens when its ctime is not `ctime_ns` (any more): something newer is known of it, or
+    when it is gone.  Others are told of the new atime; the result has no attributes.
+    """
+
+    inode: Inode
+    atime_ns: int
+    ctime_ns: int
+
+
 class SetXattr(Operation, frozen=True, kw_only=True, tag="setxattr"):
     """Errors: ENOENT, EEXIST (XATTR_CREATE), ENODATA (XATTR_REPLACE)."""
 
@@ -175,6 +220,35 @@ class Commit(Operation, frozen=True, kw_only=True, tag="commit"):
     give_back: Lease | None = None
 
 
+class Fallocate(Operation, frozen=True, kw_only=True, tag="fallocate"):
+    """fallocate(2), with the kernel's bits in `mode`; mtime and ctime change in every mode.
+
+    0 extends the size to the end of the range and KEEP_SIZE does nothing, but both fail when there
+    is clearly less room; PUNCH_HOLE (only with KEEP_SIZE) and ZERO_RANGE leave a hole.  Errors:
+    ENOENT, EISDIR, EINVAL, EPERM, EFBIG, ENOSPC, EOPNOTSUPP (any other mode).
+    """
+
+    inode: Inode
+    mode: Natural
+    offset: Natural
+    length: Annotated[int, msgspec.Meta(ge=1)]
+
+
+class CopyRange(Operation, frozen=True, kw_only=True, tag="copy_range"):
+    """Bytes of `source` become bytes of `inode` too: chunks are shared, nothing is transferred.
+
+    Ends at the end of the source, or earlier: OpResult.length says how many bytes were copied; 0
+    changes nothing.  Errors: ENOENT, EISDIR, EINVAL (not regular; overlapping ranges of one file),
+    EPERM, EFBIG.
+    """
+
+    source: Inode
+    source_offset: Natural
+    inode: Inode
+    offset: Natural
+    length: Natural
+
+
 class Release(Operation, frozen=True, kw_only=True, tag="release"):
     """This session does not have the unlinked `inode` open (any more).  Never fails."""
 
@@ -182,7 +256,21 @@ class Release(Operation, frozen=True, kw_only=True, tag="release"):
 
 
 AnyOperation = (
-    Create | Link | Unlink | RmDir | Rename | SetAttr | SetXattr | RemoveXattr | Commit | Release
+    Create
+    | CreateUnnamed
+    | Link
+    | Unlink
+    | RmDir
+    | Rename
+    | SetAttr
+    | SetFlags
+    | Access
+    | SetXattr
+    | RemoveXattr
+    | Commit
+    | Fallocate
+    | CopyRange
+    | Release
 )
 
 
@@ -199,9 +287,11 @@ class OpResult(Message, frozen=True, kw_only=True):
     `attrs` has the new attributes of every inode that it changed, the subject first (the created,
     linked, renamed or changed inode), then the parent(s), then a replaced inode with its nlink.
     `lease`: the exclusive lease that was asked for with the operation, if it could be had at once.
+    `length`: of CopyRange.
     """
 
     attrs: list[Attr] = []
+    length: Natural = 0
     fault: Fault | None = None
     lease: Lease | None = None
 

@@ -14,13 +14,17 @@ from functools import partial
 
 from dfswire import codec
 from dfswire.errors import DFSError, Stale
-from dfswire.messages import Attr
+from dfswire.messages import FILE_MAX_BYTES, Attr
 from dfswire.operations import (
+    Access,
     AnyOperation,
     Batch,
     BatchReply,
     Commit,
+    CopyRange,
     Create,
+    CreateUnnamed,
+    Fallocate,
     Link,
     OpResult,
     Release,
@@ -28,10 +32,11 @@ from dfswire.operations import (
     Rename,
     RmDir,
     SetAttr,
+    SetFlags,
     SetXattr,
     Unlink,
 )
-from metad import chunkmap, namespace, sessions, xattrs
+from metad import chunkmap, namespace, ranges, sessions, xattrs
 from metad.database import Database
 from metad.effects import Effects
 from metad.rename import rename
@@ -53,14 +58,15 @@ def execute(
     batch: Batch,
     now_ns: int,
     admit: Callable[[AnyOperation], DFSError | None] = lambda op: None,
+    free_bytes: Callable[[], int] = lambda: FILE_MAX_BYTES,
 ) -> Executed:
     """Run a batch in the caller's transaction, unless that was done before.
 
     An operation that fails is undone alone and has its Fault in the reply.  Each has a nanosecond
     of its own, from `now_ns` on, so that ctimes tell the order of results.  `admit` is called
     before each, and returns why it must not be executed; what it raises leaves this function, for
-    the caller to undo everything.  Raises SessionLost; Stale for a late copy of a batch whose reply
-    the client has.
+    the caller to undo everything.  `free_bytes` is asked before room is promised.  Raises
+    SessionLost; Stale for a late copy of a batch whose reply the client has.
     """
     acknowledged = sessions.acknowledged(db, batch.session)
     stored = db.read_one(
@@ -77,7 +83,7 @@ def execute(
         if refusal := admit(op):
             results.append(OpResult(fault=codec.fault_of(refusal)))
         else:
-            results.append(_result(db, op, batch.session, now_ns + index, effects))
+            results.append(_result(db, op, batch.session, now_ns + index, effects, free_bytes))
     reply = BatchReply(results=results)
     db.change(
         "INSERT INTO applied VALUES (?, ?, ?)",
@@ -89,24 +95,38 @@ def execute(
 
 
 def _result(
-    db: Database, op: AnyOperation, session: str, now_ns: int, effects: Effects
+    db: Database,
+    op: AnyOperation,
+    session: str,
+    now_ns: int,
+    effects: Effects,
+    free_bytes: Callable[[], int],
 ) -> OpResult:
     own = Effects()
+    length = 0
     try:
         with db.savepoint():
-            attrs = _apply(db, op, session, now_ns, own)
+            if isinstance(op, CopyRange):
+                attrs, length = ranges.copy_range(db, op, now_ns, own)
+            elif isinstance(op, Fallocate):
+                attrs = ranges.fallocate(db, op, free_bytes(), now_ns, own)
+            else:
+                attrs = _apply(db, op, session, now_ns, own)
     except DFSError as problem:
         return OpResult(fault=codec.fault_of(problem))
     effects.merge(own)
-    return OpResult(attrs=attrs)
+    return OpResult(attrs=attrs, length=length)
 
 
 def _apply(
     db: Database, op: AnyOperation, session: str, now_ns: int, effects: Effects
 ) -> list[Attr]:
+    run: Callable[[int, Effects], list[Attr]]
     match op:
         case Create():
             run = partial(namespace.create, db, op)
+        case CreateUnnamed():
+            run = partial(namespace.create_unnamed, db, op)
         case Link():
             run = partial(namespace.link, db, op)
         case Unlink():
@@ -117,6 +137,10 @@ def _apply(
             run = partial(rename, db, op)
         case SetAttr():
             run = partial(namespace.setattr_, db, op)
+        case SetFlags():
+            run = partial(namespace.set_flags, db, op)
+        case Access():
+            run = partial(namespace.access, db, op)
         case SetXattr():
             run = partial(xattrs.setxattr, db, op)
         case RemoveXattr():

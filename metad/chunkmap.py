@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dfswire.errors import Invalid, IsDirectory, NoEntry, UnknownChunk
 from dfswire.messages import FILE_MAX_BYTES, INLINE_MAX_BYTES, Attr, Extent, WrittenChunk
 from dfswire.operations import Commit
-from metad import extents, replicas, rows, sessions
+from metad import extents, protection, replicas, rows, sessions
 from metad.database import Database
 from metad.effects import Effects
 
@@ -69,6 +69,7 @@ def commit(db: Database, op: Commit, session: str, now_ns: int, effects: Effects
     attr = rows.need(db, op.inode)
     size = max(attr.size, op.size)
     _check(attr, op, size)
+    protection.check_append(attr, min((each.offset for each in op.extents), default=size))
     lengths = {written.chunk: written.length for written in op.chunks}
     for extent in op.extents:
         if extent.chunk:

@@ -21,10 +21,12 @@ _GONE = int(Invalidated.GONE)
 @dataclass
 class Effects:
     """`orphaned`: inodes whose last name went; `held`: those of them that the client said it has
-    open; `released`: inodes that the client does not have open (any more)."""
+    open; `adopted`: inodes that got their first name; `released`: inodes that the client does not
+    have open (any more)."""
 
     orphaned: list[int] = field(default_factory=list)
     held: set[int] = field(default_factory=set)
+    adopted: list[int] = field(default_factory=list)
     released: list[int] = field(default_factory=list)
     _changed: dict[tuple[int, bytes], int] = field(default_factory=dict)
 
@@ -66,6 +68,7 @@ class Effects:
         """Add what a later operation of the same batch did."""
         self.orphaned += other.orphaned
         self.held |= other.held
+        self.adopted += other.adopted
         self.released += other.released
         for (inode, name), what in other._changed.items():
             self._note(inode, name, what)

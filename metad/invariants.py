@@ -11,6 +11,7 @@ import stat
 from collections.abc import Callable, Iterable
 
 from dfswire.messages import ROOT_INODE
+from dfswire.operations import FS_KEPT
 from metad.database import Database
 
 Violations = Iterable[tuple[str, str]]
@@ -119,6 +120,16 @@ def check_size(db: Database) -> Violations:
         f"FROM inode WHERE size < 0 OR CASE WHEN {_IS_REGULAR} THEN length(target) > 0 "
         f"WHEN {_IS_SYMLINK} THEN size <> length(target) OR size = 0 "
         "ELSE size <> 0 OR length(target) > 0 END",
+    )
+
+
+def check_flags(db: Database) -> Violations:
+    """Flags are those that are kept, on files and directories only."""
+    return _violations(
+        db,
+        "SELECT 'inode ' || inode, 'flags are ' || flags FROM inode WHERE flags & ~?1 "
+        f"OR (flags AND NOT {_IS_REGULAR} AND NOT {_IS_DIRECTORY})",
+        (FS_KEPT,),
     )
 
 
@@ -282,6 +293,7 @@ CHECKS: tuple[Check, ...] = (
     check_reachable,
     check_orphan,
     check_size,
+    check_flags,
     check_xattr,
     check_extent_inode,
     check_extent_overlap,

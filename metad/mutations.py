@@ -20,6 +20,7 @@ from metad.batches import Executed
 from metad.clients import Clients
 from metad.events import Delivery
 from metad.leases import ATTR, DATA, NAMES, Blocked
+from metad.reads import room
 from metad.recalls import Recalls
 from metad.state import State
 from metad.touched import touched
@@ -146,7 +147,9 @@ class Mutations:
             # The loop runs nothing else meanwhile, so no lease is granted before this is over; and
             # none on what it changed before that is announced (see is_changing).
             check = _admit_all if state.leases.is_alone(batch.session) else admit
-            execution.executed = batches.execute(state.db, batch, state.now_ns(), check)
+            execution.executed = batches.execute(
+                state.db, batch, state.now_ns(), check, lambda: room(state)[1]
+            )
             self._unannounced.append(execution)
 
         try:
@@ -178,6 +181,8 @@ class Mutations:
             held = inode in effects.held and session in leases
             if orphans.add(inode, session, held=held):
                 unused.append(inode)
+        for inode in effects.adopted:
+            orphans.adopt(inode)
         announcement = leases.invalidate(effects.invalidations, session)
         unused += [inode for inode in effects.released if orphans.release(session, inode)]
         self._unused(unused)
@@ -250,7 +255,7 @@ class Mutations:
                 attrs.append(namespace.getattr_(self._state.db, attr.inode))
             except NoEntry:
                 attrs.append(attr)  # gone since: the last that is known of it
-        return OpResult(attrs=attrs, fault=result.fault)
+        return OpResult(attrs=attrs, fault=result.fault, length=result.length)
 
 
 def _admit_all(op: AnyOperation) -> None:

@@ -26,8 +26,18 @@ from dfswire.errors import (
     TooManyLinks,
 )
 from dfswire.messages import FILE_MAX_BYTES, NAME_MAX_BYTES, Attr, DirEntry
-from dfswire.operations import Create, Link, Rename, RmDir, SetAttr, Unlink
-from metad import rows
+from dfswire.operations import (
+    Access,
+    Create,
+    CreateUnnamed,
+    Link,
+    Rename,
+    RmDir,
+    SetAttr,
+    SetFlags,
+    Unlink,
+)
+from metad import protection, rows
 from metad.database import Database
 from metad.effects import Effects
 from metad.extents import truncate_extents
@@ -48,6 +58,7 @@ _INSERT = (
     "atime_ns, mtime_ns, ctime_ns, parent, target) "
     f"VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0, ?8, ?8, ?8, ?9, ?10) RETURNING {rows.ATTR}"
 )
+_ACCESS = "UPDATE inode SET atime_ns = ?1 WHERE inode = ?2 AND ctime_ns = ?3 AND atime_ns < ?1"
 # Without INDEXED BY the planner prefers the index on (parent, name) and sorts the directory.
 _READDIR = (
     f"SELECT {rows.ATTR_OF_I}, d.name, d.cookie FROM dentry d INDEXED BY dentry_parent "
@@ -117,8 +128,46 @@ def create(db: Database, op: Create, now_ns: int, effects: Effects) -> list[Attr
             raise Exists(f"{op.name!r} exists")
         return [existing, parent]
     check_length(op.name)
+    protection.check_new_name(parent)
+    _check_kind(op)
+    directory = stat.S_ISDIR(op.mode)
+    created = _insert(
+        db,
+        parent,
+        op,
+        now_ns,
+        rdev=op.rdev,
+        nlink=2 if directory else 1,
+        target=op.target,
+    )
+    add_dentry(db, op.parent, op.name, created.inode)
+    effects.name(op.parent, op.name)
+    return [created, rows.touch(db, op.parent, now_ns, int(directory))]
+
+
+def create_unnamed(db: Database, op: CreateUnnamed, now_ns: int, effects: Effects) -> list[Attr]:
+    """Make a file without a name, an orphan from birth; see operations.CreateUnnamed."""
+    parent = rows.need_directory(db, op.parent)
+    protection.check_new_name(parent)
+    if not stat.S_ISREG(op.mode) or op.mode >> 16:
+        raise Invalid(f"cannot create mode {op.mode:o} without a name")
+    created = _insert(db, parent, op, now_ns, nlink=0)
+    db.change("INSERT INTO orphan VALUES (?, ?, ?)", (created.inode, now_ns, op.linkable))
+    effects.orphan(created.inode, held=True)
+    return [created]
+
+
+def _insert(
+    db: Database,
+    parent: Attr,
+    op: Create | CreateUnnamed,
+    now_ns: int,
+    *,
+    nlink: int,
+    rdev: int = 0,
+    target: bytes = b"",
+) -> Attr:
     mode, gid = _inherited(parent, op)
-    directory = stat.S_ISDIR(mode)
     (row,) = db.read(
         _INSERT,
         (
@@ -126,29 +175,28 @@ def create(db: Database, op: Create, now_ns: int, effects: Effects) -> list[Attr
             mode,
             op.uid,
             gid,
-            op.rdev,
-            2 if directory else 1,
-            len(op.target),
+            rdev,
+            nlink,
+            len(target),
             now_ns,
-            op.parent if directory else 0,
-            op.target,
+            op.parent if stat.S_ISDIR(mode) else 0,
+            target,
         ),
     )
-    created = rows.attr_of(row)
-    add_dentry(db, op.parent, op.name, created.inode)
-    effects.name(op.parent, op.name)
-    return [created, rows.touch(db, op.parent, now_ns, int(directory))]
+    return rows.attr_of(row)
 
 
-def _inherited(parent: Attr, op: Create) -> tuple[int, int]:
-    """Mode and group of what is made: a setgid directory hands its group down.
-
-    Raises Invalid for a mode, target or device that do not fit together.
-    """
+def _check_kind(op: Create) -> None:
+    """Raise Invalid for a mode, target or device that do not fit together."""
     kind = stat.S_IFMT(op.mode)
     if kind not in _TYPES or op.mode >> 16 or bool(op.target) != (kind == stat.S_IFLNK):
         raise Invalid(f"cannot create mode {op.mode:o}, target {op.target!r}")
     rows.check_int64(rdev=op.rdev)
+
+
+def _inherited(parent: Attr, op: Create | CreateUnnamed) -> tuple[int, int]:
+    """Mode and group of what is made: a setgid directory hands its group down."""
+    kind = stat.S_IFMT(op.mode)
     if not parent.mode & stat.S_ISGID:
         return op.mode, op.gid
     return (op.mode | stat.S_ISGID if kind == stat.S_IFDIR else op.mode), parent.gid
@@ -157,25 +205,35 @@ def _inherited(parent: Attr, op: Create) -> tuple[int, int]:
 def link(db: Database, op: Link, now_ns: int, effects: Effects) -> list[Attr]:
     """Give an inode another name; see operations.Link."""
     attr = rows.need(db, op.inode)
-    _parent, existing = rows.find_alive(db, op.parent, op.name)
+    parent, existing = rows.find_alive(db, op.parent, op.name)
     if rows.is_directory(attr):
         raise NotPermitted(f"inode {op.inode} is a directory")
     if attr.nlink == 0:
-        raise NoEntry(f"inode {op.inode} has no name any more")
+        _adopt(db, op.inode, effects)
     if attr.nlink >= LINKS_MAX:
         raise TooManyLinks(f"inode {op.inode} has {attr.nlink} names")
     if existing is not None:
         raise Exists(f"{op.name!r} exists")
     check_length(op.name)
+    protection.check_new_name(parent)
+    protection.check_change(attr)
     add_dentry(db, op.parent, op.name, op.inode)
     effects.name(op.parent, op.name)
     effects.attr(op.inode)
     return [rows.relink(db, op.inode, now_ns, 1), rows.touch(db, op.parent, now_ns)]
 
 
+def _adopt(db: Database, inode: int, effects: Effects) -> None:
+    """A file that was made without a name gets its first one.  Raises NoEntry for any other."""
+    if not db.change("DELETE FROM orphan WHERE inode = ? AND linkable = 1", (inode,)):
+        raise NoEntry(f"inode {inode} has no name any more")
+    effects.adopted.append(inode)
+
+
 def unlink(db: Database, op: Unlink, now_ns: int, effects: Effects) -> list[Attr]:
     """Remove a name that is not a directory's; see operations.Unlink."""
-    attr = _need_name(db, op.parent, op.name)
+    parent, attr = _need_name(db, op.parent, op.name)
+    protection.check_old_name(parent, attr)
     if rows.is_directory(attr):
         raise IsDirectory(f"{op.name!r} is a directory")
     remove_dentry(db, op.parent, op.name)
@@ -188,7 +246,8 @@ def unlink(db: Database, op: Unlink, now_ns: int, effects: Effects) -> list[Attr
 
 def rmdir(db: Database, op: RmDir, now_ns: int, effects: Effects) -> list[Attr]:
     """Remove an empty directory; see operations.RmDir."""
-    attr = _need_name(db, op.parent, op.name)
+    parent, attr = _need_name(db, op.parent, op.name)
+    protection.check_old_name(parent, attr)
     if not rows.is_directory(attr):
         raise NotDirectory(f"{op.name!r} is not a directory")
     check_empty(db, attr.inode)
@@ -208,6 +267,7 @@ def setattr_(db: Database, op: SetAttr, now_ns: int, effects: Effects) -> list[A
     capabilities, which only the kernel knows, so it sends the mode.
     """
     attr = rows.need(db, op.inode)
+    protection.check_change(attr)
     rows.check_int64(atime_ns=op.atime_ns, mtime_ns=op.mtime_ns)
     columns: dict[str, Any] = {"ctime_ns": now_ns}
     if op.mode is not None:
@@ -224,6 +284,24 @@ def setattr_(db: Database, op: SetAttr, now_ns: int, effects: Effects) -> list[A
             columns[column] = value
     effects.attr(op.inode)
     return [rows.update(db, op.inode, columns)]
+
+
+def set_flags(db: Database, op: SetFlags, now_ns: int, effects: Effects) -> list[Attr]:
+    """Set the flags of chattr; see operations.SetFlags.
+
+    DATA, because what others have written but not stored would be refused afterwards.
+    """
+    protection.check_flags(rows.need(db, op.inode), op.flags)
+    effects.data(op.inode)
+    return [rows.update(db, op.inode, {"flags": op.flags, "ctime_ns": now_ns})]
+
+
+def access(db: Database, op: Access, now_ns: int, effects: Effects) -> list[Attr]:
+    """The inode was read; see operations.Access.  Unlike all others it leaves ctime alone."""
+    rows.check_int64(atime_ns=op.atime_ns, ctime_ns=op.ctime_ns)
+    if db.change(_ACCESS, (op.atime_ns, op.inode, op.ctime_ns)):
+        effects.attr(op.inode)
+    return []  # the rest of its attributes may be leased to somebody
 
 
 def _without_privileges(mode: int) -> int:
@@ -283,13 +361,13 @@ def drop_name(db: Database, attr: Attr, now_ns: int, effects: Effects, *, held: 
     if dropped.nlink:
         effects.attr(attr.inode)
     else:
-        db.change("INSERT INTO orphan VALUES (?, ?)", (attr.inode, now_ns))
+        db.change("INSERT INTO orphan VALUES (?, ?, 0)", (attr.inode, now_ns))
         effects.orphan(attr.inode, held)
     return dropped
 
 
-def _need_name(db: Database, parent: int, name: bytes) -> Attr:
-    _parent, attr = rows.find_alive(db, parent, name)
+def _need_name(db: Database, parent: int, name: bytes) -> tuple[Attr, Attr]:
+    directory, attr = rows.find_alive(db, parent, name)
     if attr is None:
         raise NoEntry(f"no {name!r} in directory {parent}")
-    return attr
+    return directory, attr

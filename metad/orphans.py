@@ -1,7 +1,8 @@
 """Unlinked inodes that somebody may still have open: they live until the last one says otherwise.
 
-Pure.  An inode that loses its last name is an orphan from then on; every session that may have it
-open keeps it.  Functions return the inodes that nobody has open (any more): purge them now.
+Pure.  An inode that loses its last name (or is made without one) is an orphan from then on; every
+session that may have it open keeps it.  Functions return the inodes that nobody has open (any
+more): purge them now.
 """
 
 from __future__ import annotations
@@ -45,6 +46,10 @@ class Orphans:
         if openers:
             self._openers[inode] = openers
         return not openers
+
+    def adopt(self, inode: int) -> None:
+        """`inode` has got its first name: it does not go when nobody has it open."""
+        self._openers.pop(inode, None)
 
     def release(self, session: str, inode: int) -> bool:
         """The session has the orphan neither open nor cached.  True when nobody has it open."""

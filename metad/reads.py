@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import trio
 
+from dfswire.errors import NoData
 from dfswire.messages import CHUNK_ID_BYTES, ChunkGrant, ChunkLocation, Replica
 from dfswire.metadata import (
     AttrReply,
@@ -26,11 +27,13 @@ from dfswire.metadata import (
     ReaddirReply,
     ReaddirRequest,
     ReadlinkReply,
+    SeekReply,
+    SeekRequest,
     StatfsReply,
     StatfsRequest,
     XattrsReply,
 )
-from metad import chunkmap, namespace, xattrs
+from metad import chunkmap, namespace, ranges, xattrs
 from metad.clients import Clients
 from metad.leases import ATTR, DATA, NAMES
 from metad.placement import capacity_bytes, choose_for_grant, spare_bytes
@@ -118,6 +121,20 @@ class Reads:
             return reply, {request.inode: ATTR | DATA}
 
         return await self._tell(request.session, look)
+
+    async def seek(self, request: SeekRequest) -> SeekReply:
+        def look() -> tuple[SeekReply | NoData, Told]:
+            told = {request.inode: ATTR | DATA}
+            try:
+                found = ranges.seek(self._state.db, request.inode, request.offset, request.whence)
+            except NoData as problem:  # an answer too: who has written there must be asked
+                return problem, told
+            return SeekReply(offset=found), told
+
+        answer = await self._tell(request.session, look)
+        if isinstance(answer, NoData):
+            raise answer
+        return answer
 
     async def grant(self, request: GrantRequest) -> GrantReply:
         """New chunks for this client.  Raises NoSpace."""

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from dfswire.errors import Exists, Invalid, IsDirectory, NoEntry, NotDirectory
 from dfswire.messages import Attr
 from dfswire.operations import RENAME_EXCHANGE, RENAME_NOREPLACE, Rename
-from metad import rows
+from metad import protection, rows
 from metad.database import Database
 from metad.effects import Effects
 from metad.namespace import check_empty, check_length, drop_name, may_be_held, remove_dentry
@@ -29,8 +29,8 @@ def rename(db: Database, op: Rename, now_ns: int, effects: Effects) -> list[Attr
     if op.flags not in (0, RENAME_NOREPLACE, RENAME_EXCHANGE):
         raise Invalid(f"rename flags {op.flags}")
     old, new = _Place(op.parent, op.name), _Place(op.new_parent, op.new_name)
-    _parent, source = rows.find_alive(db, *old)
-    _parent, target = rows.find_alive(db, *new)
+    parent, source = rows.find_alive(db, *old)
+    new_parent, target = rows.find_alive(db, *new)
     check_length(new.name)
     if source is None:
         raise NoEntry(f"no {old.name!r} in directory {old.parent}")
@@ -43,6 +43,11 @@ def rename(db: Database, op: Rename, now_ns: int, effects: Effects) -> list[Attr
         _check_not_below(db, target, old.parent)
     if target is not None and target.inode == source.inode:
         return [source, *_parents(db, old, new)]  # two names of one file: rename(2) does nothing
+    protection.check_old_name(parent, source)
+    if target is None:
+        protection.check_new_name(new_parent)
+    else:
+        protection.check_old_name(new_parent, target)
     effects.name(*old)
     effects.name(*new)
     if target is not None and op.flags == RENAME_EXCHANGE:

@@ -26,6 +26,7 @@ _COLUMNS = (
     "rdev",
     "generation",
     "allocated_bytes",
+    "flags",
 )
 ATTR = ", ".join(_COLUMNS)
 ATTR_OF_I = ", ".join(f"i.{column}" for column in _COLUMNS)
@@ -59,6 +60,7 @@ def attr_of(row: Row) -> Attr:
         rdev=row[9],
         generation=row[10],
         allocated_bytes=row[11],
+        flags=row[12],
     )
 
 

@@ -8,6 +8,7 @@ times are nanoseconds since the epoch, all sizes bytes.  Nothing is ever NULL un
 
 from __future__ import annotations
 
+import logging
 import secrets
 import stat
 from collections.abc import Callable
@@ -29,10 +30,13 @@ from peewee import (
 from dfswire.errors import UsageError
 from dfswire.messages import ROOT_INODE
 
-SCHEMA_VERSION = 1
+log = logging.getLogger(__name__)
+
+SCHEMA_VERSION = 2
 FIRST_COOKIE = 3  # 1 and 2 stand for "." and ".." in readdir
 
 _never_reused: list[Node] = [SQL("AUTOINCREMENT")]
+_ZERO = SQL("DEFAULT 0")  # of columns that came later: what it is in rows that are older
 
 
 def _optional(column: Any) -> SQL:
@@ -65,6 +69,7 @@ class Setting(Model):
 #                    of anything else 0, for it may have several names.  Of a removed directory
 #                    the last one, which may be gone.
 #   target           of a symlink its target; else empty.
+#   flags            of regular files and directories what chattr has set, of operations.FS_KEPT.
 class InodeRow(Model):
     inode = AutoField(constraints=_never_reused)
     generation = BigIntegerField()
@@ -80,6 +85,7 @@ class InodeRow(Model):
     ctime_ns = BigIntegerField()
     parent = BigIntegerField()
     target = BlobField()
+    flags = BigIntegerField(constraints=[_ZERO])
 
     class Meta:
         table_name = "inode"
@@ -256,9 +262,11 @@ class AppliedRow(Model):
 
 
 # orphan: inodes without a name that some client may have open; purged when none has.
+#   linkable  1: made without a name (O_TMPFILE), so a link may still give it its first one; 0.
 class OrphanRow(Model):
     inode = BigIntegerField(primary_key=True)
     since_ns = BigIntegerField()
+    linkable = IntegerField(constraints=[_ZERO])
 
     class Meta:
         table_name = "orphan"
@@ -293,8 +301,18 @@ TABLES: list[type[Model]] = [
 ]
 
 
+# What makes a database of the next version, by the version that it has.
+_UPGRADES = {
+    1: (
+        'ALTER TABLE inode ADD COLUMN "flags" INTEGER NOT NULL DEFAULT 0',
+        'ALTER TABLE orphan ADD COLUMN "linkable" INTEGER NOT NULL DEFAULT 0',
+    ),
+}
+
+
 def prepare(database: SqliteDatabase, now_ns: int) -> None:
-    """Create the tables in an empty database, or make sure that they are ours and of our version.
+    """Create the tables in an empty database, or make sure that they are ours; one of an older
+    version is upgraded, all at once or not at all.
 
     Raises UsageError for a database of something else or of a newer metad.
     """
@@ -315,6 +333,17 @@ def prepare(database: SqliteDatabase, now_ns: int) -> None:
             f"its schema version is {version}, this metad knows {SCHEMA_VERSION}: "
             "it was used by a newer metad; install that version again"
         )
+    if int(version) < SCHEMA_VERSION:
+        with database.atomic("IMMEDIATE"):
+            _upgrade(run, int(version))
+
+
+def _upgrade(run: Callable[..., Any], version: int) -> None:
+    for each in range(version, SCHEMA_VERSION):
+        for statement in _UPGRADES[each]:
+            run(statement)
+    run("UPDATE setting SET value = ? WHERE name = 'schema_version'", (str(SCHEMA_VERSION),))
+    log.info("the database is of schema version %d now, no longer of %d", SCHEMA_VERSION, version)
 
 
 def _create(database: SqliteDatabase, now_ns: int) -> None:
@@ -325,6 +354,6 @@ def _create(database: SqliteDatabase, now_ns: int) -> None:
     run("INSERT INTO setting VALUES ('cluster_id', ?)", (secrets.token_hex(16),))
     run("INSERT INTO sqlite_sequence (name, seq) VALUES ('dentry', ?)", (FIRST_COOKIE - 1,))
     run(
-        "INSERT INTO inode VALUES (?, 0, ?, 0, 0, 0, 2, 0, 0, ?, ?, ?, ?, x'')",
+        "INSERT INTO inode VALUES (?, 0, ?, 0, 0, 0, 2, 0, 0, ?, ?, ?, ?, x'', 0)",
         (ROOT_INODE, stat.S_IFDIR | 0o755, now_ns, now_ns, now_ns, ROOT_INODE),
     )

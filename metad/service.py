@@ -94,6 +94,7 @@ class Service:
             "meta.xattrs": reads.xattrs,
             "meta.readdir": reads.readdir,
             "meta.layout": reads.layout,
+            "meta.seek": reads.seek,
             "meta.statfs": reads.statfs,
             "meta.grant": reads.grant,
             "meta.bad_replica": reports.bad_replica,

@@ -3,7 +3,8 @@
 mutations.py compares this with the exclusive leases of others before the operation is executed, in
 the same transaction; inodes that are only named by a directory are looked up for that.  It promises
 to leave nothing out: whatever attributes an operation returns and whatever it notes in its effects
-is among these parts.
+is among these parts.  (But for Access: its atime contradicts nothing that a holder could have
+changed.)
 """
 
 from __future__ import annotations
@@ -11,15 +12,20 @@ from __future__ import annotations
 from typing import assert_never
 
 from dfswire.operations import (
+    Access,
     AnyOperation,
     Commit,
+    CopyRange,
     Create,
+    CreateUnnamed,
+    Fallocate,
     Link,
     Release,
     RemoveXattr,
     Rename,
     RmDir,
     SetAttr,
+    SetFlags,
     SetXattr,
     Unlink,
 )
@@ -30,6 +36,8 @@ from metad.leases import ATTR, DATA, NAMES
 def touched(db: Database, op: AnyOperation) -> dict[int, int]:
     """Inode -> parts."""
     match op:
+        case CreateUnnamed():
+            return {op.parent: ATTR}
         case Create():
             return _names(db, (op.parent, b"" if op.exclusive else op.name))
         case Link():
@@ -44,7 +52,13 @@ def touched(db: Database, op: AnyOperation) -> dict[int, int]:
             return {op.inode: ATTR}
         case Commit():
             return {op.inode: ATTR | DATA}
-        case Release():
+        case Fallocate():
+            return {op.inode: ATTR | DATA}
+        case CopyRange():
+            return {op.source: ATTR | DATA, op.inode: ATTR | DATA}
+        case SetFlags():  # who has buffered something must store it before it is forbidden
+            return {op.inode: ATTR | DATA | NAMES}
+        case Release() | Access():  # nobody's work is interrupted for the time of a reading
             return {}
     assert_never(op)
 

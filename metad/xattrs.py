@@ -8,7 +8,7 @@ from __future__ import annotations
 from dfswire.errors import Exists, Invalid, NoAttribute
 from dfswire.messages import Attr, Xattr
 from dfswire.operations import XATTR_CREATE, XATTR_REPLACE, RemoveXattr, SetXattr
-from metad import rows
+from metad import protection, rows
 from metad.database import Database
 from metad.effects import Effects
 
@@ -27,7 +27,7 @@ def xattrs(db: Database, inode: int) -> list[Xattr]:
 
 def setxattr(db: Database, op: SetXattr, now_ns: int, effects: Effects) -> list[Attr]:
     """Set one attribute; see operations.SetXattr."""
-    rows.need(db, op.inode)
+    protection.check_change(rows.need(db, op.inode))
     if op.flags not in (0, XATTR_CREATE, XATTR_REPLACE):
         raise Invalid(f"setxattr flags {op.flags}")
     key = (op.inode, op.name)
@@ -47,7 +47,7 @@ def setxattr(db: Database, op: SetXattr, now_ns: int, effects: Effects) -> list[
 
 def removexattr(db: Database, op: RemoveXattr, now_ns: int, effects: Effects) -> list[Attr]:
     """Remove one attribute; see operations.RemoveXattr."""
-    rows.need(db, op.inode)
+    protection.check_change(rows.need(db, op.inode))
     if not db.change("DELETE FROM xattr WHERE inode = ? AND name = ?", (op.inode, op.name)):
         raise NoAttribute(f"{op.name!r} is not set")
     effects.attr(op.inode)

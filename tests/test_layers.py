@@ -56,7 +56,7 @@ LAYERS = {
         mutations reads leasecalls reports status locking
         clients repair reclaim batches fsck
         recalls touched
-        namespace chunkmap rename xattrs invariants state
+        namespace chunkmap ranges rename xattrs invariants state
         extents
         machines policies sessions replicas rows
         database group_commit
@@ -67,7 +67,7 @@ LAYERS = {
         lockspace
         orphans
         leases
-        exclusive turns placement orders events effects recent config
+        exclusive turns placement orders events effects recent config protection
     """,
     "chunkd": """
         __main__
@@ -83,6 +83,7 @@ LAYERS = {
         __main__
         fuse client
         vfs
+        ranges
         names
         attributes
         openfiles datapath
@@ -109,7 +110,7 @@ PURE = words(
     """
     dfswire.messages dfswire.operations dfswire.metadata dfswire.cluster dfswire.chunks
     dfswire.calls dfswire.codec dfswire.errors dfswire.locks dfswire.lockranges
-    metad.leases metad.exclusive metad.turns metad.orphans
+    metad.leases metad.exclusive metad.turns metad.orphans metad.protection
     metad.locks metad.waits metad.lockspace metad.lockledger
     metad.servers metad.placement metad.orders metad.effects chunkd.chunkfile chunkd.diskhealth
     dfsmount.extents dfsmount.attrcache dfsmount.readahead metad.recent

@@ -12,8 +12,12 @@ import pytest
 from dfswire.cluster import DiskFigures, HostFigures, Register
 from dfswire.messages import ROOT_INODE, Attr, Extent, WrittenChunk
 from dfswire.operations import (
+    Access,
     Commit,
+    CopyRange,
     Create,
+    CreateUnnamed,
+    Fallocate,
     Link,
     Operation,
     Release,
@@ -21,21 +25,25 @@ from dfswire.operations import (
     Rename,
     RmDir,
     SetAttr,
+    SetFlags,
     SetXattr,
     Unlink,
 )
-from metad import chunkmap, fsck, machines, namespace, replicas, sessions, xattrs
+from metad import chunkmap, fsck, machines, namespace, ranges, replicas, sessions, xattrs
 from metad.database import Database, open_database
 from metad.effects import Effects
 from metad.rename import rename
 
 OPERATIONS: dict[type[Operation], Any] = {
     Create: namespace.create,
+    CreateUnnamed: namespace.create_unnamed,
     Link: namespace.link,
     Unlink: namespace.unlink,
     RmDir: namespace.rmdir,
     Rename: rename,
     SetAttr: namespace.setattr_,
+    SetFlags: namespace.set_flags,
+    Access: namespace.access,
     SetXattr: xattrs.setxattr,
     RemoveXattr: xattrs.removexattr,
 }
@@ -51,6 +59,7 @@ class World:
         self.db = db
         self.now_ns = 10**18
         self.effects = Effects()
+        self.free_bytes = 10**6  # what preallocation finds
         self._chunks = itertools.count(1)
         with db.transaction():
             sessions.open_session(
@@ -67,6 +76,10 @@ class World:
         with self.db.transaction():
             if isinstance(op, Commit):
                 return chunkmap.commit(self.db, op, self.session, self.now_ns, self.effects)
+            if isinstance(op, Fallocate):
+                return ranges.fallocate(self.db, op, self.free_bytes, self.now_ns, self.effects)
+            if isinstance(op, CopyRange):
+                return ranges.copy_range(self.db, op, self.now_ns, self.effects)[0]
             attrs: list[Attr] = OPERATIONS[type(op)](self.db, op, self.now_ns, self.effects)
             return attrs
 

@@ -410,6 +410,15 @@ def test_an_orphan_lives_until_the_last_release(world: Names) -> None:
     assert not world.orphans.release("b", 5), "only once"
 
 
+def test_an_adopted_inode_is_no_orphan_any_more(world: Names) -> None:
+    world.hold("a", 7)
+    assert not world.orphans.add(7, "a", held=True)
+    world.orphans.adopt(7)
+    assert not world.orphans.release("a", 7), "late"
+    assert world.tell("b", change(7, ATTR)), "what a has cached was not forgotten by it"
+    assert world.orphans.end("a") == []
+
+
 def test_an_orphan_that_nobody_may_have_open_goes_at_once(world: Names) -> None:
     world.hold("b", 5)
     assert world.orphans.add(5, "b", held=False)

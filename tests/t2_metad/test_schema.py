@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import lzma
 import sqlite3
 import stat
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from peewee import SqliteDatabase
 
-from dfswire.errors import UsageError
+from dfswire.errors import NoEntry, UsageError
 from dfswire.messages import ROOT_INODE
-from metad import schema
+from dfswire.operations import Link
+from metad import chunkmap, fsck, namespace, schema
 from metad.database import open_database, setting
+from metad.effects import Effects
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from metad.database import Database
 
 
@@ -47,7 +49,7 @@ def test_every_table_has_rows_of_its_models_columns(db: Database) -> None:
 @pytest.mark.parametrize(
     ("breakage", "message"),
     [
-        ("UPDATE setting SET value = '2' WHERE name = 'schema_version'", "newer metad"),
+        ("UPDATE setting SET value = '3' WHERE name = 'schema_version'", "newer metad"),
         ("UPDATE setting SET value = 'odd' WHERE name = 'schema_version'", "no schema version"),
         ("DELETE FROM setting", "no schema version"),
         ("DROP TABLE setting", "another program"),
@@ -77,3 +79,54 @@ def test_creation_is_all_or_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         schema.prepare(database, 1)
     assert database.get_tables() == []
     database.close()
+
+
+OLD = Path(__file__).parent / "data" / "version1.db.xz"  # made by the last metad of version 1
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    path = tmp_path / "db"
+    path.write_bytes(lzma.decompress(OLD.read_bytes()))
+    return path
+
+
+def _description(db: Database) -> list[tuple[object, ...]]:
+    tables = db.read("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")
+    return [
+        (table, *column) for (table,) in tables for column in db.read(f"PRAGMA table_info({table})")
+    ]
+
+
+def test_a_database_of_version_1_is_upgraded(old: Path, db: Database) -> None:
+    upgraded = open_database(f"sqlite://{old}", inline=True)
+    assert setting(upgraded, "schema_version") == str(schema.SCHEMA_VERSION)
+    assert _description(upgraded) == _description(db)
+    assert fsck.run(upgraded, 100).findings == []
+    found = namespace.lookup(upgraded, ROOT_INODE, b"directory")
+    assert found is not None and found.flags == 0
+    entries, _end, _parent = namespace.readdir(upgraded, found.inode, 0, 100)
+    assert [entry.name for entry in entries] == [b"inline", b"chunks", b"link"]
+    extents, _located = chunkmap.layout(upgraded, entries[0].attr.inode, 0, 100)
+    assert [each.data for each in extents] == [b"hello"]
+    (orphan,) = chunkmap.orphans(upgraded)
+    with upgraded.transaction(), pytest.raises(NoEntry):  # it had a name
+        link = Link(inode=orphan, parent=ROOT_INODE, name=b"again")
+        namespace.link(upgraded, link, 1, Effects())
+    upgraded.close()
+    again = open_database(f"sqlite://{old}", inline=True)
+    assert fsck.run(again, 100).findings == []
+    again.close()
+
+
+def test_an_upgrade_is_all_or_nothing(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = (*schema._UPGRADES[1], "ALTER TABLE nothing ADD COLUMN x")
+    with monkeypatch.context() as patch:
+        patch.setitem(schema._UPGRADES, 1, broken)
+        with pytest.raises(UsageError):
+            open_database(f"sqlite://{old}", inline=True)
+    with sqlite3.connect(old) as connection:
+        columns = [row[1] for row in connection.execute("PRAGMA table_info(inode)")]
+    connection.close()
+    assert "flags" not in columns
+    open_database(f"sqlite://{old}", inline=True).close()
