@@ -20,6 +20,7 @@ from dfsmount.attributes import Parts
 from dfsmount.coherence import Coherence
 from dfsmount.config import MountConfig
 from dfsmount.datapath import DataPath, DataSettings
+from dfsmount.layouts import LAYOUTS_MAX
 from dfsmount.metaclient import MetaClient
 from dfsmount.mutations import Mutations
 from dfsmount.openfiles import OpenFiles
@@ -88,7 +89,7 @@ def _assemble(
     local_hosts: tuple[str, ...],
 ) -> FileSystem:
     meta = MetaClient(client, session, soft_timeout_s=config.soft_s or None)
-    attrs = AttrCache(lambda: session.lease_left_s() > 0)
+    attrs = AttrCache(lambda: not config.nocache and session.lease_left_s() > 0)
     mutations = Mutations(meta, attrs)
     data = DataPath(client, mutations, nursery, _data_settings(config, grant, local_hosts))
 
@@ -123,7 +124,17 @@ def _assemble(
             await coherence.drop_all()
 
     nursery.start_soon(settle)
-    parts = Parts(meta, mutations, session, attrs, data.layouts, files, coherence, data.durability)
+    parts = Parts(
+        meta,
+        mutations,
+        session,
+        attrs,
+        data.layouts,
+        files,
+        coherence,
+        data.durability,
+        config.acl,
+    )
     return FileSystem(Vfs(parts, now_ns), files, coherence, session, data)
 
 
@@ -137,6 +148,7 @@ def _data_settings(
             dirty_max_bytes=config.dirty_bytes,
         ),
         replicas=grant.replicas,
-        cache_bytes=config.cache_bytes,
+        cache_bytes=0 if config.nocache else config.cache_bytes,
+        layouts_max=0 if config.nocache else LAYOUTS_MAX,
         local_hosts=local_hosts,
     )

@@ -13,7 +13,7 @@ from dfswire.errors import UsageError
 
 MIB = 1 << 20
 
-FLAGS = ("allow_other", "ro", "nonempty", "suid", "dev", "debug")
+FLAGS = ("allow_other", "ro", "nonempty", "suid", "dev", "noexec", "acl", "nocache", "debug")
 IGNORED = frozenset({"rw", "auto", "noauto", "user", "nouser", "defaults", "_netdev", "nofail",
                      "nosuid", "nodev", "exec", "async", "noatime", "relatime"})  # fmt: skip
 """Options that mount(8) and fstab add and that say what we do anyway (or nothing to us)."""
@@ -25,6 +25,8 @@ class MountConfig:
 
     `soft_s`: fail with EIO-type errors when metad is away this long; 0 waits for ever (a hard
     mount). `dirty_bytes` bounds data that is written but not stored; `cache_bytes` the block cache.
+    `acl`: POSIX access control lists.  `nocache`: nothing that is read or looked up is remembered,
+    neither here nor by the kernel; to tell a mistake of the caches from other mistakes.
     """
 
     metad: str
@@ -34,6 +36,9 @@ class MountConfig:
     nonempty: bool = False
     suid: bool = False
     dev: bool = False
+    noexec: bool = False
+    acl: bool = False
+    nocache: bool = False
     debug: bool = False
     soft_s: float = 0.0
     dirty_bytes: int = 256 * MIB

@@ -15,7 +15,7 @@ from dfsmount.blockcache import BlockCache
 from dfsmount.chunkclient import ChunkClient
 from dfsmount.durability import Durability
 from dfsmount.grants import GrantPool
-from dfsmount.layouts import Layouts
+from dfsmount.layouts import LAYOUTS_MAX, Layouts
 from dfsmount.ports import Caller, Metadata
 from dfsmount.reader import PREFETCHES_MAX, ReadContext, Reader
 from dfsmount.serverhealth import ServerHealth
@@ -32,6 +32,7 @@ class DataSettings:
     write: WriteSettings
     replicas: int
     cache_bytes: int = 256 << 20
+    layouts_max: int = LAYOUTS_MAX
     local_hosts: Iterable[str] = ()  # host parts of this machine's own addresses
 
 
@@ -43,7 +44,7 @@ class DataPath:
     ) -> None:
         health = ServerHealth(settings.local_hosts)
         self._grants = GrantPool(metadata, health, nursery)
-        self.layouts = Layouts(metadata)
+        self.layouts = Layouts(metadata, inodes_max=settings.layouts_max)
         self.chunks = ChunkClient(client, metadata, health, nursery)
         uploader = Uploader(self._grants, self.chunks, replicas=settings.replicas)
         self.durability = Durability(metadata, self.chunks, needed=uploader.needed)

@@ -18,7 +18,7 @@ from dfsmount.ports import Metadata
 from dfswire.messages import FILE_MAX_BYTES, ChunkLocation, Extent
 from dfswire.metadata import LayoutReply
 
-INODES_MAX = 4096
+LAYOUTS_MAX = 4096  # inodes
 WINDOW_BYTES = 64 << 20  # 16 chunks in sequence: one question per 64 MiB of streaming
 Source = ChunkLocation | bytes
 """Where the bytes of a range are: in a chunk (at the range's value offset), or these very bytes."""
@@ -60,7 +60,7 @@ class Knowledge:
 class Layouts:
     """The extents of many files."""
 
-    def __init__(self, metadata: Metadata, *, inodes_max: int = INODES_MAX) -> None:
+    def __init__(self, metadata: Metadata, *, inodes_max: int = LAYOUTS_MAX) -> None:
         self._metadata = metadata
         self._inodes_max = inodes_max
         self._inodes: OrderedDict[int, Knowledge] = OrderedDict()
