@@ -147,7 +147,7 @@ async def _serve(config: MountConfig, file_system: FileSystem) -> None:
     kernel = KernelCaches()
     options = fuse_options(config)
     try:
-        pyfuse3.init(Handlers(file_system.vfs, kernel), config.directory, options)
+        pyfuse3.init(Handlers(file_system.vfs, kernel, acl=config.acl), config.directory, options)
     except RuntimeError as problem:
         raise UsageError(f"cannot mount on {config.directory}: {problem}") from problem
     kernel.attach()

@@ -21,12 +21,23 @@ from dfsmount.session import Session
 from dfswire.errors import DFSError, FileTooBig, NoAttribute, NotSupported
 from dfswire.messages import FILE_MAX_BYTES, Attr
 from dfswire.metadata import StatfsReply
-from dfswire.operations import AnyOperation, RemoveXattr, SetAttr, SetFlags, SetXattr
+from dfswire.operations import (
+    ACL_ACCESS,
+    ACL_DEFAULT,
+    AnyOperation,
+    RemoveXattr,
+    SetAttr,
+    SetFlags,
+    SetXattr,
+)
 
 
 @dataclass
 class Parts:
-    """What these three layers are made of; assembled in client.py."""
+    """What these three layers are made of; assembled in client.py.
+
+    `acl`: the kernel enforces access control lists, so they can be set.
+    """
 
     meta: MetaClient
     mutations: Mutations
@@ -36,6 +47,7 @@ class Parts:
     files: OpenFiles
     coherence: Coherence
     durability: Durability
+    acl: bool = False
 
 
 class Attributes:
@@ -50,6 +62,7 @@ class Attributes:
         self._files = parts.files
         self._coherence = parts.coherence
         self._durability = parts.durability
+        self._acl = parts.acl
 
     def attr_timeout_s(self, inode: int) -> float:
         """How long the attributes just answered may be kept; 0 when they may not."""
@@ -75,24 +88,44 @@ class Attributes:
         if change.size is not None:
             return await self._truncate(change)
         await self._files.flush_inode(change.inode)
-        attrs = await self._submit(change)
+        try:
+            attrs = await self._submit(change)
+        finally:
+            if change.mode is not None and ACL_ACCESS in (self._attrs.xattrs(change.inode) or {}):
+                self._attrs.forget_xattrs(change.inode)  # it follows the mode
         return self.newest(attrs[0])
 
-    async def setxattr(self, inode: int, name: bytes, value: bytes, flags: int = 0) -> None:
-        operation = SetXattr(inode=inode, name=_check_xattr(name), value=value, flags=flags)
+    async def setxattr(
+        self,
+        inode: int,
+        name: bytes,
+        value: bytes,
+        flags: int = 0,
+        *,
+        clear_setgid: bool = False,
+    ) -> None:
+        """setxattr(2).  `clear_setgid`: who sets an ACL is not of the file's group."""
+        operation = SetXattr(
+            inode=inode,
+            name=self._check_xattr(name),
+            value=value,
+            flags=flags,
+            clear_setgid=clear_setgid,
+        )
         await self._change_xattr(operation)
 
     async def removexattr(self, inode: int, name: bytes) -> None:
-        await self._change_xattr(RemoveXattr(inode=inode, name=_check_xattr(name)))
+        await self._change_xattr(RemoveXattr(inode=inode, name=self._check_xattr(name)))
 
     async def getxattr(self, inode: int, name: bytes) -> bytes:
+        name = self._check_xattr(name)
         values = await self._xattrs(inode)
-        if _check_xattr(name) not in values:
+        if name not in values:
             raise NoAttribute(f"inode {inode} has no {name!r}")
         return values[name]
 
     async def listxattr(self, inode: int) -> list[bytes]:
-        return list(await self._xattrs(inode))
+        return [name for name in await self._xattrs(inode) if self._has_meaning(name)]
 
     async def get_flags(self, inode: int) -> int:
         """FS_IOC_GETFLAGS."""
@@ -171,6 +204,19 @@ class Attributes:
             known = {xattr.name: xattr.value for xattr in xattrs}
         return known
 
+    def _check_xattr(self, name: bytes) -> bytes:
+        """Refuse ACLs, and whatever else has a meaning, where nobody would enforce them.
+
+        An ACL that were merely stored would protect nothing, and `cp -a`, content with having set
+        it, would not set the mode any more.
+        """
+        if not self._has_meaning(name):
+            raise NotSupported(f"no attributes like {name!r}")
+        return name
+
+    def _has_meaning(self, name: bytes) -> bool:
+        return not name.startswith(b"system.") or (self._acl and name in (ACL_ACCESS, ACL_DEFAULT))
+
     async def _submit(self, operation: AnyOperation) -> list[Attr]:
         return (await self._mutations.submit(operation)).attrs
 
@@ -195,14 +241,3 @@ def _nearest(time_ns: int | None) -> int | None:
 def check_size(size: int) -> None:
     if size > FILE_MAX_BYTES:
         raise FileTooBig(f"files end at {FILE_MAX_BYTES} bytes")
-
-
-def _check_xattr(name: bytes) -> bytes:
-    """Refuse ACLs and whatever else has a meaning that nobody here would enforce.
-
-    An ACL that were merely stored would protect nothing, and `cp -a`, content with having set it,
-    would not set the mode any more.
-    """
-    if name.startswith(b"system."):
-        raise NotSupported(f"no attributes like {name!r}")
-    return name

@@ -26,7 +26,7 @@ from dfsmount.config import MountConfig
 from dfsmount.vfs import Vfs
 from dfswire.errors import DFSError, FileError, NoEntry, Stale
 from dfswire.messages import BLOCK_SIZE_BYTES, NAME_MAX_BYTES, Attr
-from dfswire.operations import SetAttr
+from dfswire.operations import ACL_ACCESS, SetAttr
 
 log = logging.getLogger(__name__)
 
@@ -145,8 +145,9 @@ class Handlers(pyfuse3.Operations):
     supports_dot_lookup = True
     enable_writeback_cache = False  # written data must reach the vfs to be seen by other clients
 
-    def __init__(self, vfs: Vfs, kernel: KernelCaches) -> None:
+    def __init__(self, vfs: Vfs, kernel: KernelCaches, *, acl: bool = False) -> None:
         super().__init__()
+        self.enable_acl = acl
         self._vfs = vfs
         self._kernel = kernel
 
@@ -195,7 +196,7 @@ class Handlers(pyfuse3.Operations):
         self, parent_inode: InodeT, name: FileNameT, mode: ModeT, rdev: int, ctx: RequestContext
     ) -> pyfuse3.EntryAttributes:
         attr = await self._vfs.make(
-            parent_inode, name, mode & ~ctx.umask, ctx.uid, ctx.gid, rdev=rdev
+            parent_inode, name, mode, ctx.uid, ctx.gid, umask=ctx.umask, rdev=rdev
         )
         return self._entry(parent_inode, name, attr)
 
@@ -203,7 +204,7 @@ class Handlers(pyfuse3.Operations):
     async def mkdir(
         self, parent_inode: InodeT, name: FileNameT, mode: ModeT, ctx: RequestContext
     ) -> pyfuse3.EntryAttributes:
-        attr = await self._vfs.mkdir(parent_inode, name, mode & ~ctx.umask, ctx.uid, ctx.gid)
+        attr = await self._vfs.mkdir(parent_inode, name, mode, ctx.uid, ctx.gid, umask=ctx.umask)
         return self._entry(parent_inode, name, attr)
 
     @speaks_errno
@@ -277,7 +278,19 @@ class Handlers(pyfuse3.Operations):
     @speaks_errno
     @given_inode
     async def setxattr(self, inode: InodeT, name: bytes, value: bytes, ctx: RequestContext) -> None:
-        await self._vfs.setxattr(inode, name, value)
+        clear_setgid = name == ACL_ACCESS and not await self._is_member(inode, ctx)
+        await self._vfs.setxattr(inode, name, value, clear_setgid=clear_setgid)
+
+    async def _is_member(self, inode: InodeT, ctx: RequestContext) -> bool:
+        """Is the caller of the file's group (or root)?  Who cannot be asked is not."""
+        gid = (await self._vfs.getattr(inode)).gid
+        if ctx.uid == 0 or ctx.gid == gid:
+            return True
+        try:
+            return gid in pyfuse3.get_sup_groups(ctx.pid)
+        except OSError as problem:  # of another pid namespace, or gone
+            log.info("groups of process %d: %s", ctx.pid, problem)
+            return False
 
     @speaks_errno
     @given_inode
@@ -324,7 +337,7 @@ class Handlers(pyfuse3.Operations):
         ctx: RequestContext,
     ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
         handle, attr = await self._vfs.create(
-            parent_inode, name, mode & ~ctx.umask, flags, ctx.uid, ctx.gid
+            parent_inode, name, mode, flags, ctx.uid, ctx.gid, umask=ctx.umask
         )
         return self._file_info(attr.inode, handle, flags), self._entry(parent_inode, name, attr)
 
@@ -395,7 +408,7 @@ class Handlers(pyfuse3.Operations):
 def fuse_options(config: MountConfig) -> set[str]:
     """The options for pyfuse3.init.  What a set-uid program or device node may do stays off."""
     options = {"default_permissions", f"fsname={config.metad}", f"subtype={config.subtype}"}
-    options |= {word for word in ("allow_other", "ro") if getattr(config, word)}
+    options |= {word for word in ("allow_other", "ro", "noexec") if getattr(config, word)}
     if os.geteuid() == 0:  # fusermount3 sets these by itself for others
         options |= {"suid" if config.suid else "nosuid", "dev" if config.dev else "nodev"}
     return options

@@ -58,18 +58,34 @@ class Names(Attributes):
         return None if attr is None else self.newest(attr)
 
     async def make(
-        self, parent: int, name: bytes, mode: int, uid: int, gid: int, *, rdev: int = 0
+        self,
+        parent: int,
+        name: bytes,
+        mode: int,
+        uid: int,
+        gid: int,
+        *,
+        umask: int = 0,
+        rdev: int = 0,
     ) -> Attr:
-        """mknod(2): a regular or special file."""
+        """mknod(2): a regular or special file, a directory with mkdir."""
         return await self._create(
-            Create(parent=parent, name=check_name(name), mode=mode, uid=uid, gid=gid, rdev=rdev)
+            Create(
+                parent=parent,
+                name=check_name(name),
+                mode=mode,
+                uid=uid,
+                gid=gid,
+                umask=umask & 0o777,
+                rdev=rdev,
+            )
         )
 
-    async def mkdir(self, parent: int, name: bytes, mode: int, uid: int, gid: int) -> Attr:
+    async def mkdir(
+        self, parent: int, name: bytes, mode: int, uid: int, gid: int, *, umask: int = 0
+    ) -> Attr:
         directory = stat.S_IFDIR | stat.S_IMODE(mode)
-        return await self._create(
-            Create(parent=parent, name=check_name(name), mode=directory, uid=uid, gid=gid)
-        )
+        return await self.make(parent, name, directory, uid, gid, umask=umask)
 
     async def symlink(self, parent: int, name: bytes, target: bytes, uid: int, gid: int) -> Attr:
         if len(target) > SYMLINK_MAX_BYTES:
@@ -168,17 +184,15 @@ class Names(Attributes):
 
     async def _create(self, operation: Create) -> Attr:
         with self._changing((operation.parent, operation.name)) as token:
-            attrs = await self._submit(operation)
-            made, inode = attrs[0], attrs[0].inode
+            result = await self._mutations.submit(operation)
+            made, inode = result.attrs[0], result.attrs[0].inode
             self._attrs.put_changed_name(operation.parent, operation.name, inode, token)
-            if made.atime_ns == made.mtime_ns == made.ctime_ns:
-                # As it was made: xattrs would have moved its ctime.  The kernel asks for one of
-                # them before the first write to every file.
+            if result.bare:  # the kernel asks for an xattr before the first write to every file
                 self._attrs.put_xattrs(inode, [], token)
             if stat.S_ISDIR(operation.mode):
                 self._attrs.put_complete(inode, token)  # nobody else can have put anything in it
         await self._keep_bounds()
-        return self.newest(attrs[0])
+        return self.newest(made)
 
     async def _inode_of(self, parent: int, name: bytes) -> int | None:
         attr = await self.lookup(parent, name)

@@ -32,7 +32,15 @@ class Vfs(Ranges):
         self._now_ns = now_ns
 
     async def create(
-        self, parent: int, name: bytes, mode: int, flags: int, uid: int, gid: int
+        self,
+        parent: int,
+        name: bytes,
+        mode: int,
+        flags: int,
+        uid: int,
+        gid: int,
+        *,
+        umask: int = 0,
     ) -> tuple[int, Attr]:
         """open(2) with O_CREAT: a handle, and the file's attributes."""
         operation = Create(
@@ -41,6 +49,7 @@ class Vfs(Ranges):
             mode=stat.S_IFREG | stat.S_IMODE(mode),
             uid=uid,
             gid=gid,
+            umask=umask & 0o777,
             exclusive=bool(flags & os.O_EXCL),
         )
         attr = await self._create(operation)

@@ -43,9 +43,12 @@ FS_NODUMP = 0x40
 FS_NOATIME = 0x80
 FS_DIRSYNC = 0x10000
 FS_KEPT = FS_IMMUTABLE | FS_APPEND | FS_NODUMP | FS_NOATIME | FS_DIRSYNC
+ACL_ACCESS = b"system.posix_acl_access"
+ACL_DEFAULT = b"system.posix_acl_default"
 BATCH_MAX_OPERATIONS = 1000
 
 Id32 = Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)]
+Umask = Annotated[int, msgspec.Meta(ge=0, le=0o777)]
 
 
 class Operation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="op"):
@@ -57,8 +60,9 @@ class Create(Operation, frozen=True, kw_only=True, tag="create"):
 
     Not `exclusive` and the name exists as a regular file: that file is the result, unchanged.
     A directory with the setgid bit gives its group (and to a directory the bit) to what is made in
-    it. `lease`: parts to be leased exclusively to this session if nobody else can have anything of
-    the inode; see OpResult.  Errors: EEXIST, ENOENT (parent gone), ENOTDIR, ENAMETOOLONG.
+    it; one with a default ACL gives ACLs, and takes `mode` without `umask`.  `lease`: parts to be
+    leased exclusively to this session if nobody else can have anything of the inode; see OpResult.
+    Errors: EEXIST, ENOENT (parent gone), ENOTDIR, ENAMETOOLONG.
     """
 
     parent: Inode
@@ -66,6 +70,7 @@ class Create(Operation, frozen=True, kw_only=True, tag="create"):
     mode: int
     uid: Id32
     gid: Id32
+    umask: Umask = 0
     rdev: Natural = 0
     target: Annotated[bytes, msgspec.Meta(max_length=SYMLINK_MAX_BYTES)] = b""
     exclusive: bool = True
@@ -86,6 +91,7 @@ class CreateUnnamed(Operation, frozen=True, kw_only=True, tag="create_unnamed"):
     mode: int
     uid: Id32
     gid: Id32
+    umask: Umask = 0
     linkable: bool = True
 
 
@@ -150,7 +156,8 @@ class Rename(Operation, frozen=True, kw_only=True, tag="rename"):
 class SetAttr(Operation, frozen=True, kw_only=True, tag="setattr"):
     """chmod, chown, truncate, utimens: what is None stays.  Errors: ENOENT, EISDIR, EINVAL, EFBIG.
 
-    Truncation trims extents and sets mtime; growing leaves a hole.  `lease` as in Create.
+    An access ACL follows `mode`.  Truncation trims extents and sets mtime; growing leaves a hole.
+    `lease` as in Create.
     """
 
     inode: Inode
@@ -186,16 +193,22 @@ class Access(Operation, frozen=True, kw_only=True, tag="access"):
 
 
 class SetXattr(Operation, frozen=True, kw_only=True, tag="setxattr"):
-    """Errors: ENOENT, EEXIST (XATTR_CREATE), ENODATA (XATTR_REPLACE)."""
+    """Set one.  Errors: ENOENT, EEXIST (XATTR_CREATE), ENODATA (XATTR_REPLACE).
+
+    ACL_ACCESS changes the mode too (without the setgid bit if `clear_setgid`: the caller is not of
+    the file's group), and is not kept when the mode says the same.  Errors of ACLs: EINVAL, EACCES
+    (ACL_DEFAULT, not a directory), ENOTSUP (a symlink).
+    """
 
     inode: Inode
     name: Annotated[bytes, msgspec.Meta(min_length=1, max_length=XATTR_NAME_MAX_BYTES)]
     value: Annotated[bytes, msgspec.Meta(max_length=XATTR_VALUE_MAX_BYTES)]
     flags: int = 0
+    clear_setgid: bool = False
 
 
 class RemoveXattr(Operation, frozen=True, kw_only=True, tag="removexattr"):
-    """Errors: ENOENT, ENODATA."""
+    """Remove one.  Errors: ENOENT, ENODATA (not of ACLs)."""
 
     inode: Inode
     name: Annotated[bytes, msgspec.Meta(min_length=1, max_length=XATTR_NAME_MAX_BYTES)]
@@ -288,12 +301,14 @@ class OpResult(Message, frozen=True, kw_only=True):
     linked, renamed or changed inode), then the parent(s), then a replaced inode with its nlink.
     `lease`: the exclusive lease that was asked for with the operation, if it could be had at once.
     `length`: of CopyRange.
+    `bare`: (Create, CreateUnnamed) the inode was made just now, and has no extended attributes.
     """
 
     attrs: list[Attr] = []
     length: Natural = 0
     fault: Fault | None = None
     lease: Lease | None = None
+    bare: bool = False
 
 
 class Batch(Message, frozen=True, kw_only=True):

@@ -115,7 +115,7 @@ def _result(
     except DFSError as problem:
         return OpResult(fault=codec.fault_of(problem))
     effects.merge(own)
-    return OpResult(attrs=attrs, length=length)
+    return OpResult(attrs=attrs, length=length, bare=bool(own.bare))
 
 
 def _apply(

@@ -15,6 +15,7 @@ from dfswire.messages import Invalidated, Invalidation
 _ATTR = int(Invalidated.ATTR)
 _DATA = int(Invalidated.DATA)
 _NAME = int(Invalidated.NAME)
+_ALL_NAMES = int(Invalidated.ALL_NAMES)
 _GONE = int(Invalidated.GONE)
 
 
@@ -22,12 +23,14 @@ _GONE = int(Invalidated.GONE)
 class Effects:
     """`orphaned`: inodes whose last name went; `held`: those of them that the client said it has
     open; `adopted`: inodes that got their first name; `released`: inodes that the client does not
-    have open (any more)."""
+    have open (any more); `bare`: inodes that were made just now and have no extended attributes.
+    """
 
     orphaned: list[int] = field(default_factory=list)
     held: set[int] = field(default_factory=set)
     adopted: list[int] = field(default_factory=list)
     released: list[int] = field(default_factory=list)
+    bare: list[int] = field(default_factory=list)
     _changed: dict[tuple[int, bytes], int] = field(default_factory=dict)
 
     @property
@@ -57,6 +60,14 @@ class Effects:
         self._note(parent, b"", _ATTR)
         self._note(parent, name, _NAME)
 
+    def entry(self, parent: int, name: bytes) -> None:
+        """`name` means the same as before, but kernels must ask again before they use it."""
+        self._note(parent, name, _NAME)
+
+    def entries(self, parent: int) -> None:
+        """The same of every name in a directory."""
+        self._note(parent, b"", _ALL_NAMES)
+
     def orphan(self, inode: int, held: bool) -> None:
         """The last name of `inode` went; `held` by the client that removed it."""
         self._note(inode, b"", _ATTR | _GONE)
@@ -70,6 +81,7 @@ class Effects:
         self.held |= other.held
         self.adopted += other.adopted
         self.released += other.released
+        self.bare += other.bare
         for (inode, name), what in other._changed.items():
             self._note(inode, name, what)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 
+import msgspec
 import trio
 
 from dfswire.errors import Leased, NoEntry
@@ -214,7 +215,7 @@ class Mutations:
         return self._with_leases(execution.batch, reply)
 
     async def _up_to_date(self, batch: Batch, reply: BatchReply) -> BatchReply:
-        """A stored reply, with attributes as they are now: others may have changed them since."""
+        """A stored reply, with attributes (and xattrs) as they are now, maybe changed by others."""
         with self._recalls.waiting(batch.session) as wait:
             while True:
                 self._clients.check(batch.session)
@@ -246,7 +247,7 @@ class Mutations:
         lease = self._state.leases.take_if_free(session, inode, parts, self.is_changing)
         if lease is not None:
             self._recalls.changed([inode])
-        return OpResult(attrs=result.attrs, lease=lease)
+        return msgspec.structs.replace(result, lease=lease)
 
     def _refreshed(self, result: OpResult) -> OpResult:
         attrs = []

@@ -41,6 +41,8 @@ from metad import protection, rows
 from metad.database import Database
 from metad.effects import Effects
 from metad.extents import truncate_extents
+from metad.inheritance import inherit, mode_changed
+from metad.xattrs import put
 
 LINKS_MAX = 1 << 31  # what a signed 32-bit nlink of old programs can hold
 
@@ -136,6 +138,7 @@ def create(db: Database, op: Create, now_ns: int, effects: Effects) -> list[Attr
         parent,
         op,
         now_ns,
+        effects,
         rdev=op.rdev,
         nlink=2 if directory else 1,
         target=op.target,
@@ -151,7 +154,7 @@ def create_unnamed(db: Database, op: CreateUnnamed, now_ns: int, effects: Effect
     protection.check_new_name(parent)
     if not stat.S_ISREG(op.mode) or op.mode >> 16:
         raise Invalid(f"cannot create mode {op.mode:o} without a name")
-    created = _insert(db, parent, op, now_ns, nlink=0)
+    created = _insert(db, parent, op, now_ns, effects, nlink=0)
     db.change("INSERT INTO orphan VALUES (?, ?, ?)", (created.inode, now_ns, op.linkable))
     effects.orphan(created.inode, held=True)
     return [created]
@@ -162,28 +165,34 @@ def _insert(
     parent: Attr,
     op: Create | CreateUnnamed,
     now_ns: int,
+    effects: Effects,
     *,
     nlink: int,
     rdev: int = 0,
     target: bytes = b"",
 ) -> Attr:
-    mode, gid = _inherited(parent, op)
+    born = inherit(db, parent, op.mode, op.gid, op.umask)
     (row,) = db.read(
         _INSERT,
         (
             now_ns // 1_000_000_000 & 0xFFFFFFFF,
-            mode,
+            born.mode,
             op.uid,
-            gid,
+            born.gid,
             rdev,
             nlink,
             len(target),
             now_ns,
-            op.parent if stat.S_ISDIR(mode) else 0,
+            op.parent if stat.S_ISDIR(op.mode) else 0,
             target,
         ),
     )
-    return rows.attr_of(row)
+    made = rows.attr_of(row)
+    for name, value in born.xattrs.items():
+        put(db, made.inode, name, value)
+    if not born.xattrs:
+        effects.bare.append(made.inode)
+    return made
 
 
 def _check_kind(op: Create) -> None:
@@ -192,14 +201,6 @@ def _check_kind(op: Create) -> None:
     if kind not in _TYPES or op.mode >> 16 or bool(op.target) != (kind == stat.S_IFLNK):
         raise Invalid(f"cannot create mode {op.mode:o}, target {op.target!r}")
     rows.check_int64(rdev=op.rdev)
-
-
-def _inherited(parent: Attr, op: Create | CreateUnnamed) -> tuple[int, int]:
-    """Mode and group of what is made: a setgid directory hands its group down."""
-    kind = stat.S_IFMT(op.mode)
-    if not parent.mode & stat.S_ISGID:
-        return op.mode, op.gid
-    return (op.mode | stat.S_ISGID if kind == stat.S_IFDIR else op.mode), parent.gid
 
 
 def link(db: Database, op: Link, now_ns: int, effects: Effects) -> list[Attr]:
@@ -272,6 +273,7 @@ def setattr_(db: Database, op: SetAttr, now_ns: int, effects: Effects) -> list[A
     columns: dict[str, Any] = {"ctime_ns": now_ns}
     if op.mode is not None:
         columns["mode"] = stat.S_IFMT(attr.mode) | stat.S_IMODE(op.mode)
+        mode_changed(db, attr, op.mode)
     elif op.uid is not None or op.gid is not None:
         columns["mode"] = _without_privileges(attr.mode)
     if op.size is not None:
@@ -282,6 +284,8 @@ def setattr_(db: Database, op: SetAttr, now_ns: int, effects: Effects) -> list[A
         value = getattr(op, column)
         if value is not None:
             columns[column] = value
+    if "mode" in columns:
+        rows.ownership_changed(db, op.inode, effects)
     effects.attr(op.inode)
     return [rows.update(db, op.inode, columns)]
 

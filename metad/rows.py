@@ -12,6 +12,9 @@ from typing import Any
 from dfswire.errors import Invalid, NoEntry, NotDirectory
 from dfswire.messages import Attr
 from metad.database import Database, Row
+from metad.effects import Effects
+
+NAMES_TOLD_MAX = 100  # a file with more links: every name of their directories at once
 
 _COLUMNS = (
     "inode",
@@ -138,6 +141,25 @@ def is_directory(attr: Attr) -> bool:
 def is_regular(attr: Attr) -> bool:
     """Is it a file with contents?"""
     return stat.S_ISREG(attr.mode)
+
+
+def ownership_changed(db: Database, inode: int, effects: Effects) -> None:
+    """Owner, mode or ACL changed: kernels must walk to the inode anew.
+
+    A kernel that is told to forget attributes asks for them before it opens a file, but not before
+    it decides by them who may chmod, chown, utimes or (in a sticky directory) unlink it.  It learns
+    of them in time when it has to ask for the name.
+    """
+    effects.attr(inode)
+    names = db.read(
+        "SELECT parent, name FROM dentry WHERE inode = ? LIMIT ?", (inode, NAMES_TOLD_MAX + 1)
+    )
+    if len(names) <= NAMES_TOLD_MAX:
+        for parent, name in names:
+            effects.entry(parent, name)
+        return
+    for (parent,) in db.read("SELECT DISTINCT parent FROM dentry WHERE inode = ?", (inode,)):
+        effects.entries(parent)
 
 
 def last_ctime_ns(db: Database) -> int:

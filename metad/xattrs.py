@@ -1,14 +1,25 @@
-"""Extended attributes, stored and returned as they are; what names mean is the kernel's business.
+"""Extended attributes: stored and returned as they are, but for ACLs.
 
-The same shape as namespace.py: synchronous, in the caller's transaction.
+What the other names mean is the kernel's business.  An access ACL and the mode bits change
+together, and one that says no more than the mode is not kept.  The same shape as namespace.py:
+synchronous, in the caller's transaction.
 """
 
 from __future__ import annotations
 
-from dfswire.errors import Exists, Invalid, NoAttribute
+import stat
+
+from dfswire.errors import AccessDenied, Exists, Invalid, NoAttribute, NotSupported
 from dfswire.messages import Attr, Xattr
-from dfswire.operations import XATTR_CREATE, XATTR_REPLACE, RemoveXattr, SetXattr
-from metad import protection, rows
+from dfswire.operations import (
+    ACL_ACCESS,
+    ACL_DEFAULT,
+    XATTR_CREATE,
+    XATTR_REPLACE,
+    RemoveXattr,
+    SetXattr,
+)
+from metad import acl, protection, rows
 from metad.database import Database
 from metad.effects import Effects
 
@@ -27,28 +38,72 @@ def xattrs(db: Database, inode: int) -> list[Xattr]:
 
 def setxattr(db: Database, op: SetXattr, now_ns: int, effects: Effects) -> list[Attr]:
     """Set one attribute; see operations.SetXattr."""
-    protection.check_change(rows.need(db, op.inode))
+    attr = rows.need(db, op.inode)
+    protection.check_change(attr)
+    if op.name in (ACL_ACCESS, ACL_DEFAULT):
+        return [_set_acl(db, op, attr, now_ns, effects)]
     if op.flags not in (0, XATTR_CREATE, XATTR_REPLACE):
         raise Invalid(f"setxattr flags {op.flags}")
-    key = (op.inode, op.name)
-    exists = db.read_one("SELECT 1 FROM xattr WHERE inode = ? AND name = ?", key)
+    exists = value(db, op.inode, op.name) is not None
     if exists and op.flags == XATTR_CREATE:
         raise Exists(f"{op.name!r} is set")
     if not exists and op.flags == XATTR_REPLACE:
         raise NoAttribute(f"{op.name!r} is not set")
-    db.change(
-        "INSERT INTO xattr (inode, name, value) VALUES (?, ?, ?) "
-        "ON CONFLICT (inode, name) DO UPDATE SET value = excluded.value",
-        (*key, op.value),
-    )
+    put(db, op.inode, op.name, op.value)
     effects.attr(op.inode)
     return [rows.relink(db, op.inode, now_ns)]
+
+
+def _set_acl(db: Database, op: SetXattr, attr: Attr, now_ns: int, effects: Effects) -> Attr:
+    """setfacl(1).  As in the kernel, the flags of setxattr(2) do not count."""
+    entries = acl.parse(op.value)
+    if stat.S_ISLNK(attr.mode):
+        raise NotSupported("a symlink has no ACL")
+    if op.name == ACL_DEFAULT and entries and not rows.is_directory(attr):
+        raise AccessDenied("only a directory has a default ACL")
+    mode = attr.mode
+    keeps = bool(entries)
+    if op.name == ACL_ACCESS and entries:
+        mode = mode & ~0o777 | acl.mode_of(entries)
+        keeps = not acl.is_minimal(entries)
+        if op.clear_setgid:
+            mode &= ~stat.S_ISGID
+    if keeps:
+        put(db, op.inode, op.name, op.value)
+    else:
+        _remove(db, op.inode, op.name)
+    rows.ownership_changed(db, op.inode, effects)
+    return rows.update(db, op.inode, {"mode": mode, "ctime_ns": now_ns})
 
 
 def removexattr(db: Database, op: RemoveXattr, now_ns: int, effects: Effects) -> list[Attr]:
     """Remove one attribute; see operations.RemoveXattr."""
     protection.check_change(rows.need(db, op.inode))
-    if not db.change("DELETE FROM xattr WHERE inode = ? AND name = ?", (op.inode, op.name)):
+    removed = _remove(db, op.inode, op.name)
+    if not removed and op.name not in (ACL_ACCESS, ACL_DEFAULT):  # those the kernel never misses
         raise NoAttribute(f"{op.name!r} is not set")
     effects.attr(op.inode)
     return [rows.relink(db, op.inode, now_ns)]
+
+
+# -- shared with inheritance ----------------------------------------------------------------------
+
+
+def value(db: Database, inode: int, name: bytes) -> bytes | None:
+    """One attribute of an inode; None when it is not set."""
+    row = db.read_one("SELECT value FROM xattr WHERE inode = ? AND name = ?", (inode, name))
+    return bytes(row[0]) if row is not None else None
+
+
+def put(db: Database, inode: int, name: bytes, content: bytes) -> None:
+    """Set an attribute, whatever it was."""
+    db.change(
+        "INSERT INTO xattr (inode, name, value) VALUES (?, ?, ?) "
+        "ON CONFLICT (inode, name) DO UPDATE SET value = excluded.value",
+        (inode, name, content),
+    )
+
+
+def _remove(db: Database, inode: int, name: bytes) -> bool:
+    """Was it set?"""
+    return bool(db.change("DELETE FROM xattr WHERE inode = ? AND name = ?", (inode, name)))

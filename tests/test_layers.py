@@ -56,8 +56,8 @@ LAYERS = {
         mutations reads leasecalls reports status locking
         clients repair reclaim batches fsck
         recalls touched
-        namespace chunkmap ranges rename xattrs invariants state
-        extents
+        namespace chunkmap ranges rename invariants state
+        extents inheritance xattrs
         machines policies sessions replicas rows
         database group_commit
         schema servers
@@ -67,7 +67,7 @@ LAYERS = {
         lockspace
         orphans
         leases
-        exclusive turns placement orders events effects recent config protection
+        exclusive turns placement orders events effects recent acl config protection
     """,
     "chunkd": """
         __main__
@@ -110,7 +110,7 @@ PURE = words(
     """
     dfswire.messages dfswire.operations dfswire.metadata dfswire.cluster dfswire.chunks
     dfswire.calls dfswire.codec dfswire.errors dfswire.locks dfswire.lockranges
-    metad.leases metad.exclusive metad.turns metad.orphans metad.protection
+    metad.leases metad.exclusive metad.turns metad.orphans metad.protection metad.acl
     metad.locks metad.waits metad.lockspace metad.lockledger
     metad.servers metad.placement metad.orders metad.effects chunkd.chunkfile chunkd.diskhealth
     dfsmount.extents dfsmount.attrcache dfsmount.readahead metad.recent

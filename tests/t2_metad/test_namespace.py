@@ -214,7 +214,7 @@ def test_setattr_sets_what_is_given(world: World) -> None:
     file = world.make(b"f", mode=0o4755)
     (attr,) = world.do(SetAttr(inode=file, mode=stat.S_IFDIR | 0o6711))
     assert attr.mode == stat.S_IFREG | 0o6711
-    assert what(world) == {(file, b""): Invalidated.ATTR}
+    assert what(world) == {(file, b""): Invalidated.ATTR, (1, b"f"): Invalidated.NAME}
     (attr,) = world.do(SetAttr(inode=file, atime_ns=-5, mtime_ns=6))
     assert (attr.atime_ns, attr.mtime_ns, attr.ctime_ns) == (-5, 6, world.now_ns)
     (attr,) = world.do(SetAttr(inode=file, uid=0))

@@ -346,7 +346,7 @@ async def test_a_name_that_was_given_away_meanwhile_is_asked_for_again(
         old = await write_file(other.vfs, "f", b"old")
         new = await write_file(other.vfs, "tmp", b"new")
         assert (await find(one.vfs, "f")).inode == old
-        await other.vfs.setattr(SetAttr(inode=old, mode=0o600))  # the name stays known
+        await other.vfs.setattr(SetAttr(inode=old, mtime_ns=1))  # the name stays known
         found = []
 
         async def look() -> None:
