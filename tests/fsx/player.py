@@ -16,7 +16,8 @@ from pathlib import Path
 
 from tests.fsx.model import Model
 from tests.fsx.operations import MIB, Operation
-from tests.fsx.system import MODES, drop_caches, fallocate
+from tests.fsx.system import MODES, drop_caches
+from tests.syscalls import fallocate
 
 PAGE = mmap.PAGESIZE
 STEP = 64  # fills start at multiples of this

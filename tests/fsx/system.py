@@ -1,13 +1,13 @@
-"""System calls that Python does not offer, and what a file system can do of them."""
+"""What fsx asks of a file system, and what of it the file system does not have."""
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 from pathlib import Path
 
-KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE = 1, 2, 16
+from tests.syscalls import KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE, fallocate
+
 MODES = {
     "allocate": 0,
     "allocate_keep": KEEP_SIZE,
@@ -15,15 +15,6 @@ MODES = {
     "zero": ZERO_RANGE,
     "zero_keep": KEEP_SIZE | ZERO_RANGE,
 }
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
-
-
-def fallocate(descriptor: int, mode: int, offset: int, length: int) -> None:
-    """fallocate(2).  Raises OSError."""
-    if _libc.fallocate(descriptor, mode, offset, length):
-        code = ctypes.get_errno()
-        raise OSError(code, f"fallocate: {os.strerror(code)}")
 
 
 def drop_caches() -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.syscalls import RENAME_EXCHANGE, RENAME_NOREPLACE, rename_with_flags
 from tests.t4_mount.direct import create_names
 from tests.t4_mount.harness import LiveCluster
-from tests.t4_mount.syscalls import RENAME_EXCHANGE, RENAME_NOREPLACE, rename_with_flags
 
 
 def fails_with(code: int, action: Callable[[], object]) -> None:

@@ -11,10 +11,10 @@ import os
 
 import pytest
 
+from tests.syscalls import RENAME_EXCHANGE, rename_with_flags
 from tests.t4_mount.conftest import TwoViews
 from tests.t4_mount.direct import check_metadata
 from tests.t4_mount.harness import LiveCluster, eventually
-from tests.t4_mount.syscalls import RENAME_EXCHANGE, rename_with_flags
 
 MIB = 1 << 20
 

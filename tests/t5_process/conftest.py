@@ -16,7 +16,8 @@ from tests.t5_process.harness import Cluster
 from tests.t5_process.programs import Worker
 
 LARGE_BYTES = 160 << 20
-PATIENCE_S = 120.0  # after that a test hangs, and its mounts are aborted so that it fails
+# After that a test hangs, and its mounts are aborted so that it fails.
+PATIENCE_S = float(os.environ.get("DFS_TEST_LIMIT_S", "120"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

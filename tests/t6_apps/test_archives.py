@@ -12,8 +12,8 @@ from typing import IO
 
 import pytest
 
+from tests.stateful.twin import assert_same_tree
 from tests.t4_mount.harness import run
-from tests.t4_mount.twin import assert_same_tree
 from tests.t6_apps.programs import names_in
 from tests.t6_apps.size import sized
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.stateful.twin import assert_same_tree
 from tests.t4_mount.harness import run
-from tests.t4_mount.twin import assert_same_tree
 from tests.t6_apps.size import sized
 
 pytestmark = pytest.mark.needs("rsync")
