@@ -99,6 +99,7 @@ def _assemble(
 
     async def release(inode: int) -> None:
         """Until metad has it: the inode stays there for as long as this client does not say so."""
+        attrs.forget_attr(inode)  # nobody tells of its end
         while True:
             try:
                 await mutations.submit(Release(inode=inode))

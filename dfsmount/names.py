@@ -101,6 +101,7 @@ class Names(Attributes):
         with self._changing((parent, name)) as token:
             attrs = await self._submit(operation)
             self._attrs.put_changed_name(parent, name, inode, token)
+        self._files.linked(inode)
         return self.newest(attrs[0])
 
     async def unlink(self, parent: int, name: bytes) -> None:

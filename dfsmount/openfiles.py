@@ -30,6 +30,7 @@ class OpenInode:
     """An inode with at least one handle.
 
     `kept`: metad knows, or will be told in time, that it is open here, so it outlives its names.
+    `unnamed`: made without a name, and has none yet.
     """
 
     inode: int
@@ -37,6 +38,7 @@ class OpenInode:
     handles: int = 0
     unlinked: bool = False
     kept: bool = False
+    unnamed: bool = False
     appending: trio.Lock = field(default_factory=trio.Lock)  # one write with O_APPEND at a time
 
 
@@ -109,6 +111,16 @@ class OpenFiles:
             raise NoEntry(f"inode {file.inode} has no name any more")
         file.kept = True
 
+    def keep_unnamed(self, number: int) -> None:
+        """A file that was just made without a name: it lives until it is closed or linked."""
+        file = self.handle(number).file
+        file.kept = file.unnamed = True
+
+    def linked(self, inode: int) -> None:
+        """The inode has got a name (which may be gone again: then `unlinked` says so)."""
+        if (file := self._inodes.get(inode)) is not None:
+            file.unnamed = False
+
     async def close(self, number: int) -> None:
         """The last handle of an inode flushes what is left (after mmap there may be something)."""
         handle = self._handles.pop(number)
@@ -124,7 +136,7 @@ class OpenFiles:
             if file.handles == 0:
                 file.writer.discard()
                 del self._inodes[file.inode]
-                if file.unlinked:
+                if file.unlinked or file.unnamed:
                     self._release(file.inode)
 
     def handle(self, number: int) -> Handle:

@@ -64,6 +64,7 @@ class Session:
         self._lease_until = -1.0
         self._following = False
         self._followed = trio.Event()  # the stream is open
+        self.streams = 0  # how often metad was told what is open
         self._next_sequence = 1
         self._outstanding: set[int] = set()
         self._opened = trio.Event()
@@ -231,6 +232,7 @@ class Session:
             self._followed = trio.Event()
 
     async def _follow_once(self, grant: SessionGrant, listener: Listener) -> None:
+        self.streams += 1
         request = FollowEvents(session=grant.session, open_inodes=listener.open_inodes())
         async with self._client.stream("session.events", self.address, request) as events:
             while event := await _next_event(events, grant.lease_s):

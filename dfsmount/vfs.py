@@ -18,10 +18,11 @@ from collections.abc import Callable
 
 from dfsmount.attributes import Parts, check_size
 from dfsmount.names import check_name
-from dfsmount.openfiles import Octets
+from dfsmount.openfiles import Octets, wants_write
 from dfsmount.ranges import SHARED_LEAST_BYTES, Ranges
+from dfswire.errors import NotPermitted
 from dfswire.messages import Attr
-from dfswire.operations import Create, SetAttr
+from dfswire.operations import FS_APPEND, FS_IMMUTABLE, Create, CreateUnnamed, SetAttr
 
 
 class Vfs(Ranges):
@@ -60,6 +61,36 @@ class Vfs(Ranges):
             await self._files.close(handle)
             raise
 
+    async def tmpfile(
+        self, parent: int, mode: int, flags: int, uid: int, gid: int, umask: int
+    ) -> tuple[int, Attr]:
+        """open(2) with O_TMPFILE: a file without a name, until it is linked.
+
+        metad takes what is not said to be open for closed when the event stream is opened again; so
+        a file that was made while that happened may be gone, and another one is made.
+        """
+        operation = CreateUnnamed(
+            parent=parent,
+            mode=stat.S_IFREG | stat.S_IMODE(mode),
+            uid=uid,
+            gid=gid,
+            umask=umask,
+            linkable=not flags & os.O_EXCL,
+        )
+        while True:
+            await self._meta.told()
+            streams = self._session.streams
+            (attr,) = await self._submit(operation)
+            handle = await self._open(attr.inode, flags)
+            self._files.keep_unnamed(handle)
+            try:
+                if streams == self._session.streams:
+                    return handle, await self.getattr(attr.inode)
+            except BaseException:
+                await self._files.close(handle)
+                raise
+            await self._files.close(handle)
+
     async def open(self, inode: int, flags: int) -> int:
         """A handle for an existing file.  Raises NoEntry.
 
@@ -73,6 +104,7 @@ class Vfs(Ranges):
             else:
                 attr = await self.getattr(inode)
             self._files.keep(handle, attr)
+            _check_flags(attr, flags)
         except BaseException:
             await self._files.close(handle)
             raise
@@ -90,6 +122,9 @@ class Vfs(Ranges):
         refresh after an invalidation, so another client's appended bytes would be overwritten.
         """
         open_file = self._files.handle(handle)
+        known = self._attrs.attr(open_file.file.inode)
+        if known is not None and known.flags & FS_IMMUTABLE:
+            raise NotPermitted(f"inode {known.inode} is immutable")
         if open_file.flags & os.O_APPEND:
             return await self._append(handle, offset, data)
         check_size(offset + len(data))
@@ -138,3 +173,12 @@ class Vfs(Ranges):
             if self._session.is_followed:
                 return handle
             await self._files.close(handle)
+
+
+def _check_flags(attr: Attr, flags: int) -> None:
+    """May a file with the flags of `attr` be opened with these of open(2)?"""
+    append_only = flags & os.O_APPEND and not flags & os.O_TRUNC
+    if wants_write(flags) and (
+        attr.flags & FS_IMMUTABLE or (attr.flags & FS_APPEND and not append_only)
+    ):
+        raise NotPermitted(f"inode {attr.inode} is immutable or append-only")

@@ -1,4 +1,4 @@
-"""Holes, preallocation and shared copies through whole clients: what is read, and what survives."""
+"""Holes, preallocation, shared copies, flags and files without a name, through whole clients."""
 
 from __future__ import annotations
 
@@ -13,13 +13,29 @@ from trio.testing import MockClock
 
 from dfsmount.client import FileSystem
 from dfsmount.vfs import Vfs
-from dfswire.errors import FileTooBig, Invalid, NoData, NoSpace, NotSupported
-from dfswire.messages import FILE_MAX_BYTES
+from dfswire.errors import (
+    FileTooBig,
+    Invalid,
+    NoData,
+    NoEntry,
+    NoSpace,
+    NotPermitted,
+    NotSupported,
+)
+from dfswire.messages import FILE_MAX_BYTES, Attr
 from dfswire.metadata import SEEK_DATA, SEEK_HOLE
-from dfswire.operations import FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE
+from dfswire.operations import (
+    FALLOC_KEEP_SIZE,
+    FALLOC_PUNCH_HOLE,
+    FALLOC_ZERO_RANGE,
+    FS_APPEND,
+    FS_IMMUTABLE,
+    AnyOperation,
+    CreateUnnamed,
+)
 from tests.fakes import Faults
 from tests.t3_cluster.cluster import CHUNK_SIZE_BYTES, Cluster, fully_replicated, running_cluster
-from tests.t3_cluster.files import find, read_file, write_file
+from tests.t3_cluster.files import find, names, read_file, write_file
 
 PUNCH = FALLOC_PUNCH_HOLE | FALLOC_KEEP_SIZE
 DATA = random.Random(1).randbytes(3 * CHUNK_SIZE_BYTES + 77)
@@ -205,3 +221,151 @@ async def test_a_copy_whose_answer_is_lost_happens_once(
             await clone(client.vfs, "a", "b")
         assert await read_file(client.vfs, "b") == DATA
         cluster.set_faults(Faults())
+
+
+# -- flags and files without a name ---------------------------------------------------------------
+
+
+async def test_flags_forbid_opening_and_writing(
+    client: FileSystem, autojump_clock: MockClock
+) -> None:
+    vfs = client.vfs
+    inode = await write_file(vfs, "f", b"abc")
+    early = await vfs.open(inode, os.O_WRONLY)
+    await vfs.write(early, 3, b"def")  # is stored before the flag is set
+    await vfs.set_flags(inode, FS_IMMUTABLE)
+    assert await vfs.get_flags(inode) == FS_IMMUTABLE
+    for flags in (os.O_WRONLY, os.O_RDWR | os.O_APPEND, os.O_RDWR | os.O_TRUNC):
+        with pytest.raises(NotPermitted):
+            await vfs.open(inode, flags)
+    with pytest.raises(NotPermitted):
+        await vfs.write(early, 6, b"late")
+    await vfs.fsync(early)
+    assert await read_file(vfs, "f") == b"abcdef"
+    await vfs.set_flags(inode, FS_APPEND)
+    for flags in (os.O_WRONLY, os.O_RDWR | os.O_APPEND | os.O_TRUNC):
+        with pytest.raises(NotPermitted):
+            await vfs.open(inode, flags)
+    async with opened(vfs, "f", os.O_WRONLY | os.O_APPEND) as handle:
+        await vfs.write(handle, 0, b"ghi")
+    assert await read_file(vfs, "f") == b"abcdefghi"
+    await vfs.set_flags(inode, 0)
+    await vfs.release(early)
+
+
+async def test_a_flag_set_elsewhere_does_not_lose_what_was_written_before(
+    cluster: Cluster, autojump_clock: MockClock
+) -> None:
+    async with cluster.client("one") as one, cluster.client("two") as two:
+        inode = await write_file(one.vfs, "f", b"abc")
+        async with opened(one.vfs, "f", os.O_WRONLY) as handle:
+            await one.vfs.write(handle, 0, b"ABC")
+            await one.vfs.flush(handle)
+            await two.vfs.set_flags(inode, FS_IMMUTABLE)
+            assert await one.vfs.get_flags(inode) == FS_IMMUTABLE
+            with pytest.raises(NotPermitted):
+                await one.vfs.write(handle, 0, b"xyz")
+        assert await read_file(two.vfs, "f") == b"ABC"
+
+
+async def exists(vfs: Vfs, inode: int) -> bool:
+    """After metad had time to remove what nobody has open."""
+    await trio.sleep(10)
+    try:
+        await vfs.getattr(inode)
+    except NoEntry:
+        return False
+    return True
+
+
+async def test_a_file_without_a_name_goes_when_it_is_closed(
+    client: FileSystem, autojump_clock: MockClock
+) -> None:
+    vfs = client.vfs
+    handle, attr = await vfs.tmpfile(1, 0o666, os.O_RDWR, 5, 6, 0o022)
+    assert (attr.mode & 0o7777, attr.uid, attr.gid, attr.nlink) == (0o644, 5, 6, 0)
+    await vfs.write(handle, 0, DATA)
+    await vfs.fsync(handle)
+    assert await exists(vfs, attr.inode)
+    assert await vfs.read(handle, 0, len(DATA)) == DATA
+    assert await names(vfs, "") == []
+    await vfs.release(handle)
+    assert not await exists(vfs, attr.inode)
+
+
+async def test_a_file_without_a_name_is_linked(
+    cluster: Cluster,
+    client: FileSystem,
+    autojump_clock: MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    vfs = client.vfs
+    released: list[int] = []
+    monkeypatch.setattr(client.files, "_release", released.append)
+    handle, attr = await vfs.tmpfile(1, 0o600, os.O_RDWR, 0, 0, 0)
+    await vfs.write(handle, 0, b"bytes")
+    assert (await vfs.link(attr.inode, 1, b"f")).nlink == 1
+    await vfs.release(handle)
+    assert await exists(vfs, attr.inode)
+    assert not released, "it is a file like any other now"
+    async with cluster.client("other") as other:
+        assert await read_file(other.vfs, "f") == b"bytes"
+
+
+async def test_a_linked_file_that_is_unlinked_while_open_goes_at_the_end(
+    client: FileSystem, autojump_clock: MockClock
+) -> None:
+    vfs = client.vfs
+    handle, attr = await vfs.tmpfile(1, 0o600, os.O_RDWR, 0, 0, 0)
+    await vfs.link(attr.inode, 1, b"f")
+    await vfs.unlink(1, b"f")
+    with pytest.raises(NoEntry):
+        await vfs.link(attr.inode, 1, b"g")
+    assert await exists(vfs, attr.inode)
+    await vfs.release(handle)
+    assert not await exists(vfs, attr.inode)
+
+
+async def test_a_file_without_a_name_that_may_not_be_linked(
+    client: FileSystem, autojump_clock: MockClock
+) -> None:
+    handle, attr = await client.vfs.tmpfile(1, 0o600, os.O_RDWR | os.O_EXCL, 0, 0, 0)
+    with pytest.raises(NoEntry):
+        await client.vfs.link(attr.inode, 1, b"f")
+    await client.vfs.release(handle)
+
+
+async def test_a_file_without_a_name_survives_a_restart_of_metad(
+    cluster: Cluster, client: FileSystem, autojump_clock: MockClock
+) -> None:
+    vfs = client.vfs
+    handle, _attr = await vfs.tmpfile(1, 0o600, os.O_RDWR, 0, 0, 0)
+    await vfs.write(handle, 0, b"bytes")
+    await cluster.kill_metad()
+    await cluster.start_metad()
+    await trio.sleep(40)
+    assert await vfs.read(handle, 0, 100) == b"bytes"
+    await vfs.release(handle)
+
+
+async def test_a_file_made_while_the_stream_was_opened_again_is_made_once_more(
+    client: FileSystem, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """metad was told what is open between the making of the file and its opening."""
+    vfs = client.vfs
+    submit = client.vfs._submit
+    made: list[int] = []
+
+    async def slow(operation: AnyOperation) -> list[Attr]:
+        attrs = await submit(operation)
+        if isinstance(operation, CreateUnnamed):
+            made.append(attrs[0].inode)
+            if len(made) == 1:
+                client.session.streams += 1  # what _follow_once does
+        return attrs
+
+    monkeypatch.setattr(vfs, "_submit", slow)
+    handle, attr = await vfs.tmpfile(1, 0o600, os.O_RDWR, 0, 0, 0)
+    assert made[1:] == [attr.inode]
+    assert not await exists(vfs, made[0])
+    await vfs.release(handle)
