@@ -16,6 +16,8 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
+from dfsmount.lowlevel.library import LIBRARY, MISSING  # isort: split
+
 import pyfuse3
 import trio
 import typer
@@ -23,6 +25,7 @@ import typer
 from dfsmount.client import FileSystem, open_file_system
 from dfsmount.config import MountConfig, metad_address, parse_options
 from dfsmount.fuse import Handlers, KernelCaches, fuse_options, raise_read_ahead
+from dfsmount.lowlevel.requests import NoLibrary, Requests
 from dfsmount.runtime import SessionFile, dead_sessions, default_directory
 from dfswire.client import Client
 from dfswire.cluster import Hello
@@ -146,14 +149,21 @@ async def check_metad(client: Client, address: str) -> None:
 async def _serve(config: MountConfig, file_system: FileSystem) -> None:
     kernel = KernelCaches()
     options = fuse_options(config)
+    requests = Requests(LIBRARY or NoLibrary(), file_system.coherence.drop_all)
+    if LIBRARY is None:
+        log.warning("callers cannot be killed while they wait: %s", MISSING)
+    else:
+        LIBRARY.attach(set(), lambda call: None, requests.interrupted)
     try:
-        pyfuse3.init(Handlers(file_system.vfs, kernel, acl=config.acl), config.directory, options)
+        handlers = Handlers(file_system.vfs, kernel, requests, acl=config.acl)
+        pyfuse3.init(handlers, config.directory, options)
     except RuntimeError as problem:
         raise UsageError(f"cannot mount on {config.directory}: {problem}") from problem
     kernel.attach()
     file_system.coherence.kernel = kernel
     try:
         async with trio.open_nursery() as nursery:
+            requests.nursery = nursery
             nursery.start_soon(_announce, config)
             nursery.start_soon(_stop_on_signal, file_system)
             await pyfuse3.main(max_tasks=FUSE_TASKS_MAX)

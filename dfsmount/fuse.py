@@ -15,9 +15,11 @@ import logging
 import os
 import struct
 from collections.abc import Callable, Coroutine, Sequence
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
+
+from dfsmount.lowlevel.requests import Requests  # isort: split
 
 import pyfuse3
 from pyfuse3 import FileHandleT, FileNameT, FlagT, FUSEError, InodeT, ModeT, RequestContext
@@ -74,6 +76,54 @@ def given_inode(
             raise Stale(str(problem)) from problem
 
     return wrapped
+
+
+Handler = Callable[..., Coroutine[Any, Any, Any]]
+AHandler = TypeVar("AHandler", bound=Handler)
+
+
+def question(handler: AHandler) -> AHandler:
+    """For handlers that change nothing: they are given up when the caller is killed."""
+
+    @wraps(handler)
+    async def wrapped(self: Handlers, *args: Any) -> Any:
+        return await self.requests.ask(handler(self, *args))
+
+    return cast(AHandler, wrapped)
+
+
+def change(
+    undo: Callable[[Handlers, Any], Coroutine[Any, Any, None]] | None = None,
+) -> Callable[[AHandler], AHandler]:
+    """For handlers that change something: they go on even when the caller is killed.
+
+    `undo(self, result)` takes back what the kernel did not get to know then.
+    """
+
+    def decorate(handler: AHandler) -> AHandler:
+        @wraps(handler)
+        async def wrapped(self: Handlers, *args: Any) -> Any:
+            taking_back = partial(undo, self) if undo is not None else None
+            return await self.requests.change(handler(self, *args), taking_back)
+
+        return cast(AHandler, wrapped)
+
+    return decorate
+
+
+async def forget_entry(self: Handlers, entry: pyfuse3.EntryAttributes) -> None:
+    self.kernel.forget(entry.st_ino, 1)
+
+
+async def close_file(self: Handlers, file: pyfuse3.FileInfo) -> None:
+    await self.vfs.release(file.fh)
+
+
+async def forget_file(
+    self: Handlers, made: tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]
+) -> None:
+    await close_file(self, made[0])
+    await forget_entry(self, made[1])
 
 
 class KernelCaches:
@@ -140,16 +190,24 @@ def _ignoring_enoent(notify: Callable[[], object]) -> None:
 
 
 class Handlers(pyfuse3.Operations):
-    """pyfuse3's operations on a Vfs."""
+    """pyfuse3's operations on a Vfs.
+
+    Each is a question or a change, except for what the kernel does not wait for: forget, release
+    and releasedir.  Reads count as changes: a process that waits for pages can be killed without
+    our help, and a scope that can be cancelled costs 5 us.
+    """
 
     supports_dot_lookup = True
     enable_writeback_cache = False  # written data must reach the vfs to be seen by other clients
 
-    def __init__(self, vfs: Vfs, kernel: KernelCaches, *, acl: bool = False) -> None:
+    def __init__(
+        self, vfs: Vfs, kernel: KernelCaches, requests: Requests, *, acl: bool = False
+    ) -> None:
         super().__init__()
         self.enable_acl = acl
-        self._vfs = vfs
-        self._kernel = kernel
+        self.vfs = vfs
+        self.kernel = kernel
+        self.requests = requests
 
     def _attributes(self, attr: Attr) -> pyfuse3.EntryAttributes:
         entry = pyfuse3.EntryAttributes()
@@ -160,27 +218,28 @@ class Handlers(pyfuse3.Operations):
         entry.st_blocks = -(-attr.allocated_bytes // 512)
         entry.st_atime_ns, entry.st_mtime_ns = attr.atime_ns, attr.mtime_ns
         entry.st_ctime_ns = attr.ctime_ns
-        entry.attr_timeout = self._vfs.attr_timeout_s(attr.inode)
+        entry.attr_timeout = self.vfs.attr_timeout_s(attr.inode)
         entry.entry_timeout = 0.0
         return entry
 
     def _entry(self, parent: int, name: bytes, attr: Attr) -> pyfuse3.EntryAttributes:
         """Attributes of a name, counted as known to the kernel."""
         entry = self._attributes(attr)
-        entry.entry_timeout = self._vfs.name_timeout_s(parent, name, attr.inode)
-        self._kernel.count(attr.inode)
+        entry.entry_timeout = self.vfs.name_timeout_s(parent, name, attr.inode)
+        self.kernel.count(attr.inode)
         return entry
 
     # Names
 
     @speaks_errno
+    @question
     async def lookup(
         self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext
     ) -> pyfuse3.EntryAttributes:
-        attr = await self._vfs.lookup(parent_inode, name)
+        attr = await self.vfs.lookup(parent_inode, name)
         if attr is not None:
             return self._entry(parent_inode, name, attr)
-        timeout_s = self._vfs.name_timeout_s(parent_inode, name, None)
+        timeout_s = self.vfs.name_timeout_s(parent_inode, name, None)
         if timeout_s <= 0:
             raise FUSEError(errno.ENOENT)
         entry = pyfuse3.EntryAttributes()  # inode 0: the kernel may remember that there is none
@@ -189,53 +248,61 @@ class Handlers(pyfuse3.Operations):
 
     async def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
         for inode, count in inode_list:
-            self._kernel.forget(inode, count)
+            self.kernel.forget(inode, count)
 
     @speaks_errno
+    @change(forget_entry)
     async def mknod(
         self, parent_inode: InodeT, name: FileNameT, mode: ModeT, rdev: int, ctx: RequestContext
     ) -> pyfuse3.EntryAttributes:
-        attr = await self._vfs.make(
+        attr = await self.vfs.make(
             parent_inode, name, mode, ctx.uid, ctx.gid, umask=ctx.umask, rdev=rdev
         )
         return self._entry(parent_inode, name, attr)
 
     @speaks_errno
+    @change(forget_entry)
     async def mkdir(
         self, parent_inode: InodeT, name: FileNameT, mode: ModeT, ctx: RequestContext
     ) -> pyfuse3.EntryAttributes:
-        attr = await self._vfs.mkdir(parent_inode, name, mode, ctx.uid, ctx.gid, umask=ctx.umask)
+        attr = await self.vfs.mkdir(parent_inode, name, mode, ctx.uid, ctx.gid, umask=ctx.umask)
         return self._entry(parent_inode, name, attr)
 
     @speaks_errno
+    @change(forget_entry)
     async def symlink(
         self, parent_inode: InodeT, name: FileNameT, target: FileNameT, ctx: RequestContext
     ) -> pyfuse3.EntryAttributes:
-        attr = await self._vfs.symlink(parent_inode, name, target, ctx.uid, ctx.gid)
+        attr = await self.vfs.symlink(parent_inode, name, target, ctx.uid, ctx.gid)
         return self._entry(parent_inode, name, attr)
 
     @speaks_errno
+    @question
     @given_inode
     async def readlink(self, inode: InodeT, ctx: RequestContext) -> FileNameT:
-        return FileNameT(await self._vfs.readlink(inode))
+        return FileNameT(await self.vfs.readlink(inode))
 
     @speaks_errno
+    @change(forget_entry)
     @given_inode
     async def link(
         self, inode: InodeT, new_parent_inode: InodeT, new_name: FileNameT, ctx: RequestContext
     ) -> pyfuse3.EntryAttributes:
-        attr = await self._vfs.link(inode, new_parent_inode, new_name)
+        attr = await self.vfs.link(inode, new_parent_inode, new_name)
         return self._entry(new_parent_inode, new_name, attr)
 
     @speaks_errno
+    @change()
     async def unlink(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> None:
-        await self._vfs.unlink(parent_inode, name)
+        await self.vfs.unlink(parent_inode, name)
 
     @speaks_errno
+    @change()
     async def rmdir(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> None:
-        await self._vfs.rmdir(parent_inode, name)
+        await self.vfs.rmdir(parent_inode, name)
 
     @speaks_errno
+    @change()
     async def rename(
         self,
         parent_inode_old: InodeT,
@@ -245,16 +312,18 @@ class Handlers(pyfuse3.Operations):
         flags: FlagT,
         ctx: RequestContext,
     ) -> None:
-        await self._vfs.rename(parent_inode_old, name_old, parent_inode_new, name_new, flags)
+        await self.vfs.rename(parent_inode_old, name_old, parent_inode_new, name_new, flags)
 
     # Attributes
 
     @speaks_errno
+    @question
     @given_inode
     async def getattr(self, inode: InodeT, ctx: RequestContext) -> pyfuse3.EntryAttributes:
-        return self._attributes(await self._vfs.getattr(inode))
+        return self._attributes(await self.vfs.getattr(inode))
 
     @speaks_errno
+    @change()
     @given_inode
     async def setattr(
         self,
@@ -273,17 +342,19 @@ class Handlers(pyfuse3.Operations):
             atime_ns=attr.st_atime_ns if fields.update_atime else None,
             mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
         )
-        return self._attributes(await self._vfs.setattr(change))
+        return self._attributes(await self.vfs.setattr(change))
 
     @speaks_errno
+    @change()
     @given_inode
     async def setxattr(self, inode: InodeT, name: bytes, value: bytes, ctx: RequestContext) -> None:
+        flags = self.requests.current.flags  # of this request, until something is awaited
         clear_setgid = name == ACL_ACCESS and not await self._is_member(inode, ctx)
-        await self._vfs.setxattr(inode, name, value, clear_setgid=clear_setgid)
+        await self.vfs.setxattr(inode, name, value, flags, clear_setgid=clear_setgid)
 
     async def _is_member(self, inode: InodeT, ctx: RequestContext) -> bool:
         """Is the caller of the file's group (or root)?  Who cannot be asked is not."""
-        gid = (await self._vfs.getattr(inode)).gid
+        gid = (await self.vfs.getattr(inode)).gid
         if ctx.uid == 0 or ctx.gid == gid:
             return True
         try:
@@ -293,23 +364,27 @@ class Handlers(pyfuse3.Operations):
             return False
 
     @speaks_errno
+    @question
     @given_inode
     async def getxattr(self, inode: InodeT, name: bytes, ctx: RequestContext) -> bytes:
-        return await self._vfs.getxattr(inode, name)
+        return await self.vfs.getxattr(inode, name)
 
     @speaks_errno
+    @question
     @given_inode
     async def listxattr(self, inode: InodeT, ctx: RequestContext) -> Sequence[bytes]:
-        return await self._vfs.listxattr(inode)
+        return await self.vfs.listxattr(inode)
 
     @speaks_errno
+    @change()
     @given_inode
     async def removexattr(self, inode: InodeT, name: bytes, ctx: RequestContext) -> None:
-        await self._vfs.removexattr(inode, name)
+        await self.vfs.removexattr(inode, name)
 
     @speaks_errno
+    @question
     async def statfs(self, ctx: RequestContext) -> pyfuse3.StatvfsData:
-        figures = await self._vfs.statfs()
+        figures = await self.vfs.statfs()
         data = pyfuse3.StatvfsData()
         data.f_bsize = data.f_frsize = STATFS_BLOCK_BYTES
         data.f_blocks = figures.total_bytes // STATFS_BLOCK_BYTES
@@ -322,12 +397,18 @@ class Handlers(pyfuse3.Operations):
     # Files
 
     @speaks_errno
-    @given_inode
     async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> pyfuse3.FileInfo:
-        handle = await self._vfs.open(inode, flags)
+        if flags & os.O_TRUNC:
+            return await self.requests.change(self._open(inode, flags), partial(close_file, self))
+        return await self.requests.ask(self._open(inode, flags))
+
+    @given_inode
+    async def _open(self, inode: InodeT, flags: FlagT) -> pyfuse3.FileInfo:
+        handle = await self.vfs.open(inode, flags)
         return self._file_info(inode, handle, flags)
 
     @speaks_errno
+    @change(forget_file)
     async def create(
         self,
         parent_inode: InodeT,
@@ -336,70 +417,82 @@ class Handlers(pyfuse3.Operations):
         flags: FlagT,
         ctx: RequestContext,
     ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
-        handle, attr = await self._vfs.create(
+        handle, attr = await self.vfs.create(
             parent_inode, name, mode, flags, ctx.uid, ctx.gid, umask=ctx.umask
         )
         return self._file_info(attr.inode, handle, flags), self._entry(parent_inode, name, attr)
 
     def _file_info(self, inode: int, handle: int, flags: int) -> pyfuse3.FileInfo:
         # Pages of an earlier open are still true exactly while the lease covers the inode.
-        keep = self._vfs.attr_timeout_s(inode) > 0
+        keep = self.vfs.attr_timeout_s(inode) > 0
         # The vfs decides where appended bytes go, so they must not go through the kernel's pages,
         # where they would stand at the offset that the kernel believes in.
         append = bool(flags & os.O_APPEND)
         return pyfuse3.FileInfo(fh=handle, keep_cache=keep, direct_io=append)
 
     @speaks_errno
+    @change()
     async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
-        return cast(bytes, await self._vfs.read(fh, off, size))  # pyfuse3 takes any buffer
+        return cast(bytes, await self.vfs.read(fh, off, size))  # pyfuse3 takes any buffer
 
     @speaks_errno
+    @change()
     async def write(self, fh: FileHandleT, off: int, buf: bytes) -> int:
-        return await self._vfs.write(fh, off, buf)
+        return await self.vfs.write(fh, off, buf)
 
     @speaks_errno
+    @change()
     async def flush(self, fh: FileHandleT) -> None:
-        await self._vfs.flush(fh)
+        await self.vfs.flush(fh)
 
     @speaks_errno
+    @change()
     async def fsync(self, fh: FileHandleT, datasync: bool) -> None:
-        await self._vfs.fsync(fh)
+        await self.vfs.fsync(fh)
 
     @speaks_errno
     async def release(self, fh: FileHandleT) -> None:
-        await self._vfs.release(fh)
+        await self.vfs.release(fh)
 
     # Directories
 
     @speaks_errno
+    @question
     async def opendir(self, inode: InodeT, ctx: RequestContext) -> FileHandleT:
-        return await self._vfs.opendir(inode)
+        return await self.vfs.opendir(inode)
 
     @speaks_errno
+    @question
     async def readdir(self, fh: FileHandleT, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         """Names with attributes (readdirplus); "." and ".." are not counted as lookups.
 
         The vfs's pages are awaited one at a time; within a page there is no await.
         """
         cookie = start_id
-        while page := await self._vfs.readdir(fh, cookie):
-            parent = self._vfs.directory_of(fh)
-            for entry in page:
-                attributes = self._attributes(self._vfs.newest(entry.attr))
-                attributes.entry_timeout = self._vfs.name_timeout_s(
-                    parent, entry.name, entry.attr.inode
-                )
-                if not pyfuse3.readdir_reply(
-                    token, FileNameT(entry.name), attributes, entry.cookie
-                ):
-                    return
-                if entry.name not in (b".", b".."):
-                    self._kernel.count(entry.attr.inode)
-                cookie = entry.cookie
+        counted: list[int] = []
+        try:
+            while page := await self.vfs.readdir(fh, cookie):
+                parent = self.vfs.directory_of(fh)
+                for entry in page:
+                    attributes = self._attributes(self.vfs.newest(entry.attr))
+                    attributes.entry_timeout = self.vfs.name_timeout_s(
+                        parent, entry.name, entry.attr.inode
+                    )
+                    name = FileNameT(entry.name)
+                    if not pyfuse3.readdir_reply(token, name, attributes, entry.cookie):
+                        return
+                    if name not in (b".", b".."):
+                        self.kernel.count(entry.attr.inode)
+                        counted.append(entry.attr.inode)
+                    cookie = entry.cookie
+        except BaseException:  # nothing of it reaches the kernel
+            for inode in counted:
+                self.kernel.forget(inode, 1)
+            raise
 
     @speaks_errno
     async def releasedir(self, fh: FileHandleT) -> None:
-        self._vfs.releasedir(fh)
+        self.vfs.releasedir(fh)
 
     async def fsyncdir(self, fh: FileHandleT, datasync: bool) -> None:
         """Nothing to do: names are on metad's disk before their operation returns."""

@@ -4,7 +4,7 @@
     ├── FileError                 the answer of a file system: has an errno, is never retried
     │   ├── NoEntry  Exists  NotDirectory  IsDirectory  NotEmpty  NotPermitted  AccessDenied
     │   ├── NameTooLong  TooManyLinks  FileTooBig  Invalid  NoAttribute  CrossDevice  BadHandle
-    │   ├── NoSpace  Stale  InputOutput  NotSupported  ReadOnly  NoData
+    │   ├── NoSpace  Stale  InputOutput  Interrupted  NotSupported  ReadOnly  NoData
     │   ├── WouldBlock  Deadlock  NoLocks
     ├── ClusterError              the answer of a daemon about the cluster itself
     │   ├── UnknownChunk          this disk does not have it; or not granted to you
@@ -108,6 +108,10 @@ class Stale(FileError):
 
 class InputOutput(FileError):
     code, errno = "input_output", errno.EIO
+
+
+class Interrupted(FileError):
+    code, errno = "interrupted", errno.EINTR
 
 
 class NotSupported(FileError):

@@ -33,7 +33,8 @@ flock 9
 stamp() {
     # A clone that was moved needs a new environment: its scripts hold the old path.
     pwd
-    sha256sum requirements-build.txt "$1" pyproject.toml scripts/setup.sh
+    sha256sum requirements-build.txt "$1" pyproject.toml setup.py dfsmount/lowlevel/extra.c \
+        scripts/setup.sh
 }
 
 up_to_date() {

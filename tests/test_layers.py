@@ -93,7 +93,8 @@ LAYERS = {
         grants layouts directories attrcache blockcache readahead
         metaclient chunkclient
         session hedging serverhealth ports runtime config
-        extents
+        lowlevel.requests
+        extents lowlevel.library lowlevel
     """,
     "dfsmount.cli": """
         __main__
@@ -126,6 +127,7 @@ IMPURE_LIBRARIES = words(
 # Libraries (and one module of ours) that only the modules named here may import.
 RESERVED = {
     "pyfuse3": {"dfsmount.fuse", "dfsmount.__main__"},
+    "ctypes": {"dfsmount.lowlevel.library"},
     "dfswire.server": {"metad.__main__", "chunkd.__main__"},
     "httpx": {"dfswire.client", "dfswire.transport", "dfswire.bodies"},
     "h11": {"dfswire.heads"},

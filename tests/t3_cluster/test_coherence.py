@@ -19,6 +19,7 @@ from dfsmount.attrcache import AttrCache
 from dfsmount.client import FileSystem
 from dfsmount.coherence import Coherence
 from dfsmount.fuse import Handlers, KernelCaches
+from dfsmount.lowlevel.requests import NoLibrary, Requests
 from dfsmount.vfs import Vfs
 from dfswire.bodies import BodyStream, Octets
 from dfswire.errors import DFSError, NoEntry, NoSpace, NotDirectory, Unavailable
@@ -698,7 +699,8 @@ async def test_slow_answers_of_the_kernel_do_not_keep_later_ones_from_being_aske
 
 async def test_df_counts_inodes_once(autojump_clock: MockClock, rng: random.Random) -> None:
     async with running_cluster(rng) as cluster, cluster.client() as client:
-        figures = await Handlers(client.vfs, KernelCaches()).statfs(cast(Any, None))
+        requests = Requests(NoLibrary(), client.coherence.drop_all)
+        figures = await Handlers(client.vfs, KernelCaches(), requests).statfs(cast(Any, None))
         assert figures.f_files - figures.f_ffree == 1  # the root
 
 

@@ -185,10 +185,15 @@ def test_xattrs_up_to_the_kernels_limits(here: Path) -> None:
 
 
 def test_xattrs_created_or_replaced_only(here: Path) -> None:
-    """pyfuse3 does not pass these two flags on, so both calls are honoured as a plain set."""
     path = here / "f"
     path.touch()
+    with pytest.raises(OSError) as caught:
+        os.setxattr(path, "user.x", b"0", os.XATTR_REPLACE)
+    assert caught.value.errno == errno.ENODATA
     os.setxattr(path, "user.x", b"1", os.XATTR_CREATE)
+    with pytest.raises(OSError) as caught:
+        os.setxattr(path, "user.x", b"0", os.XATTR_CREATE)
+    assert caught.value.errno == errno.EEXIST
     os.setxattr(path, "user.x", b"2", os.XATTR_REPLACE)
     assert os.getxattr(path, "user.x") == b"2"
 

@@ -1,0 +1,185 @@
+"""Requests of the kernel that are under way, and what becomes of those whose caller is killed.
+
+A process that waits for a mount cannot die before it has its answer, and while metad is away there
+is none.  The kernel tells (once) that a signal has come for the one who waits.  Most signals must
+change nothing, or programs with a timer would see EINTR from calls that never give it; so the
+caller is looked at until it has its answer or turns out to be dying.  Then a question is cancelled,
+while a change goes on: it is answered early, and its result is taken back when it is there.
+`fuse.py` and `operations.py` run their handlers through this.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Awaitable, Callable, Coroutine
+from pathlib import Path
+from signal import SIGKILL
+from typing import Any, Protocol, TypeVar
+
+import trio
+
+from dfsmount.lowlevel.library import ANSWERED, Request
+from dfswire.errors import DFSError, FileError, Interrupted
+
+T = TypeVar("T")
+
+LOOK_S = 0.5  # between looks at a caller; two looks must fit into the 2 s that a kill may take
+SIGKILL_BIT = 1 << (SIGKILL - 1)
+
+
+class Answered(FileError):
+    """The kernel has its answer already; the library makes of this error that none is sent."""
+
+    errno = ANSWERED
+
+
+class Dispatcher(Protocol):
+    """What is needed of the library."""
+
+    current: Request
+
+    def answer_early(self, unique: int, error: int) -> None: ...
+
+
+class NoLibrary:
+    """Nothing is known of the request, and nobody is told of signals."""
+
+    current = Request()
+
+    def answer_early(self, unique: int, error: int) -> None: ...
+
+
+class UnderWay:
+    """One request.  `answered`: its caller has got EINTR and is gone."""
+
+    __slots__ = ("answered", "any_signal", "pid", "scope", "unique")
+
+    def __init__(
+        self, unique: int, pid: int, scope: trio.CancelScope | None, any_signal: bool
+    ) -> None:
+        self.unique = unique
+        self.pid = pid
+        self.scope = scope
+        self.any_signal = any_signal
+        self.answered = False
+
+
+class Requests:
+    """The table of them.
+
+    `forget` is called after a change whose result the kernel did not get: what the kernel has
+    cached may be wrong then.  `nursery` must be set before the first interrupt.
+    """
+
+    def __init__(
+        self,
+        library: Dispatcher,
+        forget: Callable[[], Awaitable[None]],
+        is_dying: Callable[[int], bool] | None = None,
+    ) -> None:
+        self.nursery: trio.Nursery | None = None
+        self.current = library.current
+        self._library = library
+        self._forget = forget
+        self._is_dying = is_dying or caller_is_dying
+        self._under_way: dict[int, UnderWay] = {}
+
+    # For handlers.  Both must be entered before anything is awaited: the request is the current one
+
+    async def ask(self, question: Coroutine[Any, Any, T], *, any_signal: bool = False) -> T:
+        """Await what may be given up half-way.  Raises Interrupted when it was.
+
+        With `any_signal` it is given up at the first signal, as system calls that wait for other
+        processes are.
+        """
+        with trio.CancelScope() as scope:
+            request = self._begin(scope, any_signal)
+            try:
+                return await question
+            finally:
+                self._end(request)
+        raise Interrupted("a signal came for the caller")
+
+    async def change(
+        self,
+        change: Coroutine[Any, Any, T],
+        undo: Callable[[T], Awaitable[None]] | None = None,
+    ) -> T:
+        """Await what must not be stopped half-way.  Raises Answered when nobody waits any more.
+
+        Before that, `undo` takes the result back as far as it belongs to the caller (an open file).
+        """
+        request = self._begin(None, False)
+        try:
+            result = await change
+        except DFSError:
+            if not request.answered:
+                raise
+        else:
+            if not request.answered:
+                return result
+            if undo is not None:
+                await undo(result)
+        finally:
+            self._end(request)
+        await self._forget()
+        raise Answered("the caller was killed")
+
+    # For the library
+
+    def interrupted(self, unique: int) -> None:
+        """The kernel says that a signal has come for the caller of a request."""
+        request = self._under_way.get(unique)
+        if request is None:
+            return  # answered while this was on its way
+        if request.any_signal and request.scope is not None:
+            request.scope.cancel()
+        else:
+            assert self.nursery is not None
+            self.nursery.start_soon(self._watch, request)
+
+    # Inside
+
+    def _begin(self, scope: trio.CancelScope | None, any_signal: bool) -> UnderWay:
+        request = UnderWay(self.current.unique, self.current.pid, scope, any_signal)
+        self._under_way[request.unique] = request
+        return request
+
+    def _end(self, request: UnderWay) -> None:
+        self._under_way.pop(request.unique, None)
+
+    async def _watch(self, request: UnderWay) -> None:
+        """Until it is over or given up.  What is over soon may end by itself."""
+        dying = False
+        while request.unique in self._under_way:
+            if dying:
+                self._give_up(request)
+                return
+            dying = self._is_dying(request.pid)
+            await trio.sleep(LOOK_S)
+
+    def _give_up(self, request: UnderWay) -> None:
+        if request.scope is not None:
+            request.scope.cancel()
+        else:
+            request.answered = True
+            self._library.answer_early(request.unique, errno.EINTR)
+
+
+def caller_is_dying(pid: int) -> bool:
+    """Whether a thread waits for nothing but to die.
+
+    The kernel gives every thread of a process SIGKILL when a signal ends the process, whichever
+    signal that is (except for those that dump core).
+    """
+    if not pid:  # it is in another namespace; who it is cannot be known
+        return False
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:  # it is gone: nobody waits, so nothing is to be done
+        return False
+    pending = 0
+    for line in status.splitlines():
+        if line.startswith(("SigPnd:", "ShdPnd:")):
+            pending |= int(line.split()[1], 16)
+    return bool(pending & SIGKILL_BIT)

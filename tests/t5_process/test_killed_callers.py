@@ -1,0 +1,250 @@
+"""metad is away and programs wait for it: each can be killed, and nobody else notices anything."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dfsmount.cli.mounts import mount_at
+from dfsmount.lowlevel.requests import caller_is_dying
+from tests.t5_process.harness import Cluster
+from tests.t5_process.observed import run_dfs, sha256_of, wait_for
+
+KILL_S = 2.0  # what is promised
+SLACK_S = 3.0  # of a busy machine
+UNMOUNT_S = 20.0
+CONTENT = bytes(range(256)) * 40_000
+
+# Each gets a directory with the files `old` and `large` and the directory `full`.
+PROGRAMS = {
+    "stat": "stat none",
+    "ls": "ls -l full",
+    "cat": "cat large",
+    "touch": "touch new",
+    "touch old": "touch old",
+    "mkdir": "mkdir made",
+    "ln": "ln old linked",
+    "ln -s": "ln -s target symlink",
+    "rm": "rm old",
+    "mv": "mv old moved",
+    "chmod": "chmod 600 old",
+    "cp in": "cp /etc/passwd copied",
+    "cp out": "cp large /dev/null",
+    "cp over": "cp large full/copied",
+    "echo": "echo more >>old",
+    "truncate": ": >old",
+    "fsync": "dd if=/dev/zero of=large bs=1M count=2 conv=notrunc,fsync",
+    "df": "stat -f .",
+    "getfattr": f'{sys.executable} -c \'import os; os.getxattr("old", "user.x")\'',
+    "setfattr": f'{sys.executable} -c \'import os; os.setxattr("old", "user.x", b"1")\'',
+}
+
+
+@contextlib.contextmanager
+def waiting(command: str, place: Path) -> Iterator[subprocess.Popen[str]]:
+    """A shell command that runs in `place`, as one process.
+
+    The shell goes there by itself: Popen waits for its child's chdir, which may wait for metad.
+    """
+    process = subprocess.Popen(
+        ["sh", "-c", f'cd "$0" && {"" if is_builtin(command) else "exec "}{command}', str(place)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def is_builtin(command: str) -> bool:
+    return command.split()[0] in (":", "echo")
+
+
+def waits_for_the_mount(process: subprocess.Popen[str]) -> bool:
+    """It sits in request_wait_answer (or is over)."""
+    stack = Path(f"/proc/{process.pid}/stack")
+    return process.poll() is not None or b"request_wait_answer" in stack.read_bytes()
+
+
+def furnish(place: Path) -> None:
+    (place / "full").mkdir()
+    for number in range(10):
+        (place / "full" / str(number)).touch()
+    (place / "old").write_bytes(b"old")
+    (place / "large").write_bytes(CONTENT)
+
+
+@pytest.fixture
+def furnished(cluster: Cluster, tmp_path: Path) -> Iterator[Path]:
+    """A directory for each program, since the kernel lets one at a time change a directory.
+
+    What kernel and client knew of it is forgotten.
+    """
+    root = cluster.mount_point / "killed"
+    root.mkdir()
+    for number in range(len(PROGRAMS)):
+        (root / str(number)).mkdir()
+        furnish(root / str(number))
+    cluster.remount()
+    for number in range(len(PROGRAMS)):
+        (root / str(number)).stat()  # the way there is known
+    yield root
+    subprocess.run(["rm", "-r", str(root)], check=True)
+
+
+def test_everything_that_waits_for_metad_can_be_killed(cluster: Cluster, furnished: Path) -> None:
+    with contextlib.ExitStack() as cleanup:
+        cleanup.enter_context(cluster.stopped("metad"))
+        processes = {
+            name: cleanup.enter_context(waiting(command, furnished / str(number)))
+            for number, (name, command) in enumerate(PROGRAMS.items())
+        }
+        for name, process in processes.items():
+            wait_for(lambda p=process: waits_for_the_mount(p), f"{name} waits")
+            assert process.poll() is None, f"{name} did not wait: it ended with {process.poll()}"
+        for process in processes.values():
+            process.kill()
+        deadline = time.monotonic() + KILL_S + SLACK_S
+        for name, process in processes.items():
+            left_s = max(0.0, deadline - time.monotonic())
+            assert process.wait(left_s) == -signal.SIGKILL, name
+    # The mount goes on, and believes nothing that is not so.
+    for number in range(len(PROGRAMS)):
+        place = furnished / str(number)
+        seen = {path.name: path.stat().st_size for path in place.iterdir()}
+        assert {"full", "large"} <= seen.keys()
+        (place / "after").write_bytes(CONTENT)
+        assert sha256_of(place / "after") == hashlib.sha256(CONTENT).hexdigest()
+    cluster.remount()
+    for number in range(len(PROGRAMS)):
+        place = furnished / str(number)
+        assert sha256_of(place / "after") == hashlib.sha256(CONTENT).hexdigest()
+        for path in place.iterdir():
+            path.stat()
+    wait_for(lambda: cluster.orphans() == 0, "nothing is kept open for the dead")
+
+
+def test_a_terminated_program_ends_as_well(cluster: Cluster, furnished: Path) -> None:
+    """Ctrl-C and SIGTERM kill a program that does not handle them."""
+    with contextlib.ExitStack() as cleanup:
+        cleanup.enter_context(cluster.stopped("metad"))
+        process = cleanup.enter_context(waiting("cat old", furnished / "0"))
+        wait_for(lambda: waits_for_the_mount(process), "it waits")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(KILL_S + SLACK_S) == -signal.SIGINT
+
+
+WRITER = """
+import os, sys
+fd = os.open("kept", os.O_CREAT | os.O_WRONLY)
+os.write(fd, bytes(range(256)) * 40_000)
+print("written", flush=True)
+sys.stdin.readline()
+os.fsync(fd)
+"""
+
+
+def test_what_a_killed_program_has_written_is_kept(
+    cluster: Cluster, furnished: Path, tmp_path: Path
+) -> None:
+    """Its write(2) has returned, so the data is the mount's to store."""
+    (tmp_path / "writer.py").write_text(WRITER)
+    command = f"{sys.executable} {tmp_path / 'writer.py'}"
+    with waiting(command, furnished / "0") as process:
+        assert process.stdin is not None and process.stdout is not None
+        assert process.stdout.readline() == "written\n"
+        with cluster.stopped("metad"):
+            process.stdin.write("\n")
+            process.stdin.flush()
+            wait_for(lambda: waits_for_the_mount(process), "fsync waits")
+            process.kill()
+            assert process.wait(KILL_S + SLACK_S) == -signal.SIGKILL
+    cluster.remount()
+    assert (furnished / "0/kept").read_bytes() == CONTENT
+
+
+TICKER = """
+import os, signal, sys
+caught = 0
+def tick(number, frame):
+    global caught
+    caught += 1
+signal.signal(signal.SIGALRM, tick)
+signal.siginterrupt(signal.SIGALRM, True)
+signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05)
+import ctypes
+libc = ctypes.CDLL(None, use_errno=True)  # Python itself would repeat what gave EINTR
+def call(function, *arguments):
+    result = function(*arguments)
+    assert result >= 0, os.strerror(ctypes.get_errno())
+    return result
+call(libc.access, b"old", 0)
+fd = call(libc.open, b"made", os.O_CREAT | os.O_RDWR, 0o644)
+assert call(libc.write, fd, b"x" * 100, 100) == 100
+call(libc.fsync, fd)
+call(libc.rename, b"made", b"renamed")
+call(libc.unlink, b"renamed")
+signal.setitimer(signal.ITIMER_REAL, 0)
+print(caught)
+"""
+
+
+@pytest.fixture
+def ticker(tmp_path: Path) -> str:
+    (tmp_path / "ticker.py").write_text(TICKER)
+    return f"{sys.executable} {tmp_path / 'ticker.py'}"
+
+
+def test_a_program_with_a_timer_sees_no_eintr(
+    cluster: Cluster, furnished: Path, ticker: str
+) -> None:
+    with waiting(ticker, furnished / "0") as process:
+        with cluster.stopped("metad"):
+            wait_for(lambda: waits_for_the_mount(process), "it waits")
+            # Long enough for the mount to look at the process several times.
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(2.0)
+            assert not caller_is_dying(process.pid)
+        output, errors = process.communicate(timeout=30)
+        assert process.returncode == 0, errors
+    assert int(output) >= 1  # a timer that has gone off many times is one signal until then
+
+
+def test_a_killed_program_with_a_timer_ends(cluster: Cluster, furnished: Path, ticker: str) -> None:
+    """The kernel tells of its first signal only, which was not the one that kills."""
+    with cluster.stopped("metad"), waiting(ticker, furnished / "0") as process:
+        wait_for(lambda: waits_for_the_mount(process), "it waits")
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(1.0)
+        process.kill()
+        assert process.wait(KILL_S + SLACK_S) == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("command", ["fusermount3 -u", "dfs umount"])
+def test_unmounting_while_metad_is_away(cluster: Cluster, furnished: Path, command: str) -> None:
+    """Nothing is dirty, so nothing has to wait; the session ends with its lease.
+
+    Not so umount(8), which first looks at the directory.
+    """
+    point = str(cluster.mount_point)
+    pid = cluster.pid(cluster.mount_point.name)
+    with cluster.stopped("metad"):
+        if command == "dfs umount":
+            assert run_dfs("umount", point)[0] == 0
+        else:
+            subprocess.run([*command.split(), point], check=True, timeout=UNMOUNT_S)
+        assert mount_at(cluster.mount_point) is None
+        wait_for(lambda: not Path(f"/proc/{pid}/root").exists(), "the process ends", UNMOUNT_S)
+    cluster.restore()
