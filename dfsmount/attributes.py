@@ -14,6 +14,7 @@ from dfsmount.attrcache import AttrCache
 from dfsmount.coherence import Coherence
 from dfsmount.durability import Durability
 from dfsmount.layouts import Layouts
+from dfsmount.locks import Locks
 from dfsmount.metaclient import MetaClient
 from dfsmount.mutations import Mutations
 from dfsmount.openfiles import OpenFiles
@@ -46,6 +47,7 @@ class Parts:
     layouts: Layouts
     files: OpenFiles
     coherence: Coherence
+    locks: Locks
     durability: Durability
     acl: bool = False
 
@@ -61,6 +63,7 @@ class Attributes:
         self._layouts = parts.layouts
         self._files = parts.files
         self._coherence = parts.coherence
+        self._locks = parts.locks
         self._durability = parts.durability
         self._acl = parts.acl
 
@@ -76,12 +79,15 @@ class Attributes:
                 await self._learn(attr, token)
         return self.newest(attr)
 
-    async def setattr(self, change: SetAttr) -> Attr:
+    async def setattr(self, change: SetAttr, handle: int | None = None) -> Attr:
         """chmod, chown, utimens, truncate.
 
         Dirty data goes first, or its later commit would undo the times that are set here.  Of times
         that do not fit into 64 bits of nanoseconds the nearest is taken, as Linux does elsewhere.
+        `handle` is that of ftruncate(2).
         """
+        if handle is not None:
+            self._files.handle(handle)
         change = msgspec.structs.replace(
             change, atime_ns=_nearest(change.atime_ns), mtime_ns=_nearest(change.mtime_ns)
         )

@@ -21,6 +21,7 @@ from dfsmount.coherence import Coherence
 from dfsmount.config import MountConfig
 from dfsmount.datapath import DataPath, DataSettings
 from dfsmount.layouts import LAYOUTS_MAX
+from dfsmount.locks import Locks
 from dfsmount.metaclient import MetaClient
 from dfsmount.mutations import Mutations
 from dfsmount.openfiles import OpenFiles
@@ -118,6 +119,7 @@ def _assemble(
         session_lost=data.session_lost,
     )
     coherence = Coherence(attrs, data.layouts, files, nursery)
+    coherence.locks = locks = Locks(meta, session, nursery)
 
     async def settle() -> None:
         while True:
@@ -133,6 +135,7 @@ def _assemble(
         data.layouts,
         files,
         coherence,
+        locks,
         data.durability,
         config.acl,
     )

@@ -11,12 +11,14 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
+from collections.abc import Collection
 from typing import Protocol
 
 import trio
 
 from dfsmount.attrcache import AttrCache
 from dfsmount.layouts import Layouts
+from dfswire.locks import HeldLocks
 from dfswire.messages import Invalidated, Invalidation
 
 log = logging.getLogger(__name__)
@@ -56,8 +58,27 @@ class OpenFiles(Protocol):
     def unlinked_elsewhere(self, inode: int) -> None:
         """The last name is gone: say Release now, or when the inode is closed."""
 
-    def session_lost(self) -> None:
-        """Uncommitted data can no longer be committed."""
+    def session_lost(self, fenced: Collection[int]) -> None:
+        """Uncommitted data can no longer be committed; open files of these inodes are useless."""
+
+
+class Locks(Protocol):
+    """What is known of the locks of this client."""
+
+    def held(self) -> HeldLocks: ...
+
+    def session_lost(self) -> Collection[int]:
+        """Nothing is held any more; returns the inodes on which something was."""
+
+
+class NoLocks:
+    """For clients that lock nothing."""
+
+    def held(self) -> HeldLocks:
+        return HeldLocks()
+
+    def session_lost(self) -> Collection[int]:
+        return ()
 
 
 class Coherence:
@@ -71,6 +92,7 @@ class Coherence:
         self, attrs: AttrCache, layouts: Layouts, files: OpenFiles, nursery: trio.Nursery
     ) -> None:
         self.kernel: Kernel = NoKernel()
+        self.locks: Locks = NoLocks()
         self.changing: Counter[int] = Counter()
         self._attrs = attrs
         self._layouts = layouts
@@ -122,8 +144,11 @@ class Coherence:
     def open_inodes(self) -> list[int]:
         return self._files.open_inodes()
 
+    def held_locks(self) -> HeldLocks:
+        return self.locks.held()
+
     async def session_lost(self) -> None:
-        self._files.session_lost()
+        self._files.session_lost(self.locks.session_lost())
 
     async def _tell_kernel(self, inodes: dict[int, bool], names: list[tuple[int, bytes]]) -> None:
         """Invalidate in the kernel, from a thread, since the kernel may make that call wait.

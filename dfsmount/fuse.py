@@ -342,7 +342,7 @@ class Handlers(pyfuse3.Operations):
             atime_ns=attr.st_atime_ns if fields.update_atime else None,
             mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
         )
-        return self._attributes(await self.vfs.setattr(change))
+        return self._attributes(await self.vfs.setattr(change, fh))
 
     @speaks_errno
     @change()

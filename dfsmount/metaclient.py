@@ -25,6 +25,7 @@ from dfsmount.session import Session
 from dfswire import metadata
 from dfswire.client import Client
 from dfswire.errors import DFSError, Leased, SessionLost, Unavailable, from_code
+from dfswire.locks import GetLock, GetLockReply, Lock
 from dfswire.messages import (
     INLINE_MAX_BYTES,
     MESSAGE_MAX_BYTES,
@@ -59,6 +60,7 @@ class _Pending:
     """An operation on its way; `outcome` is set when `done` is."""
 
     operation: AnyOperation
+    losses: int  # of sessions, before it was submitted
     done: trio.Event = field(default_factory=trio.Event)
     outcome: OpResult | DFSError | None = None
     session: str = ""  # under which it was sent
@@ -85,7 +87,7 @@ class MetaClient:
         Raises the error of metad's answer; SessionLost when the session ended before an answer came
         (then nobody knows whether it happened); Unavailable on a soft mount.
         """
-        pending = _Pending(operation)
+        pending = _Pending(operation, self._session.losses)
         self._waiting.append(pending)
         if self._batches_in_flight < BATCHES_IN_FLIGHT_MAX:
             await self._lead()
@@ -118,8 +120,13 @@ class MetaClient:
         outcomes: Sequence[OpResult | DFSError] = [Unavailable("the client is ending")] * len(batch)
         session = ""
         try:
-            session, reply = await self._send([pending.operation for pending in batch])
-            outcomes = reply.results
+            await self._session.current()
+            sent = [each for each in batch if not self._is_late(each)]
+            if sent:
+                session, reply = await self._send([each.operation for each in sent])
+                outcomes = _spread(batch, dict(zip(sent, reply.results, strict=True)))
+            else:
+                outcomes = _spread(batch, {})
         except DFSError as problem:
             outcomes = [problem] * len(batch)
         finally:
@@ -130,6 +137,11 @@ class MetaClient:
             if self._waiting:
                 self._waiting[0].leads = True
                 self._waiting[0].done.set()
+
+    def _is_late(self, pending: _Pending) -> bool:
+        """Bytes that were to be committed under a session that is lost are lost with it: whoever
+        wrote them may have held a lock that others have by now."""
+        return isinstance(pending.operation, Commit) and pending.losses != self._session.losses
 
     def _take_batch(self) -> list[_Pending]:
         """What waits, as far as one message can hold it; at least one operation."""
@@ -224,6 +236,18 @@ class MetaClient:
             "meta.bad_replica", metadata.BadReplica, chunk=chunk, disk=disk, reason=reason
         )
 
+    async def get_lock(self, lock: Lock) -> GetLockReply:
+        """What is in the way of this lock."""
+        reply: GetLockReply = await self._ask("lock.get", GetLock, lock=lock)
+        return reply
+
+    async def repeat(self, call: str, request: msgspec.Struct) -> Any:
+        """A call of a session, which the caller may repeat, until it is answered.
+
+        Raises SessionLost, Unavailable on a soft mount, and what metad answers.
+        """
+        return await self._persist(call, request)
+
     async def told(self) -> None:
         """Wait until metad tells this client of changes.  Raises Unavailable on a soft mount."""
         patience_s = self._soft_timeout_s or float("inf")
@@ -266,6 +290,12 @@ class MetaClient:
                 if call == "meta.batch":
                     self._session.renewed(sent_at)
                 return reply
+
+
+def _spread(batch: list[_Pending], results: dict[_Pending, OpResult]) -> list[OpResult | DFSError]:
+    """The outcomes of all, where those without a result were not sent."""
+    lost = SessionLost("the session was lost before this was committed")
+    return [results.get(each, lost) for each in batch]
 
 
 def _most_bytes(operation: AnyOperation) -> int:

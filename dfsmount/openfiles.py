@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 
 import trio
 
 from dfsmount.reader import Reader
 from dfsmount.writer import Writer
-from dfswire.errors import BadHandle, DFSError, NoEntry
+from dfswire.errors import BadHandle, DFSError, InputOutput, NoEntry
 from dfswire.messages import Attr
 
 log = logging.getLogger(__name__)
@@ -44,12 +44,13 @@ class OpenInode:
 
 @dataclass
 class Handle:
-    """One open(2)."""
+    """One open(2).  Fenced: it is good for nothing but to be closed; see `session_lost`."""
 
     file: OpenInode
     reader: Reader
     flags: int
     errors_seen: int = 0
+    fenced: bool = False
 
 
 @dataclass
@@ -140,10 +141,20 @@ class OpenFiles:
                     self._release(file.inode)
 
     def handle(self, number: int) -> Handle:
+        """Raises BadHandle; InputOutput when it is fenced."""
         try:
-            return self._handles[number]
+            handle = self._handles[number]
         except KeyError as problem:
             raise BadHandle(f"no open file with handle {number}") from problem
+        if handle.fenced:
+            raise InputOutput(
+                f"inode {handle.file.inode}: the session was lost with locks on it; open it again"
+            )
+        return handle
+
+    def inode(self, number: int) -> int:
+        """Of a handle, fenced or not."""
+        return self._handles[number].file.inode
 
     def writer(self, inode: int) -> Writer | None:
         """The writer of an open inode, if it has anything to say."""
@@ -247,8 +258,14 @@ class OpenFiles:
     def open_inodes(self) -> list[int]:
         return list(self._inodes)
 
-    def session_lost(self) -> None:
-        """What was not committed can't be any more; every handle hears of it once."""
+    def session_lost(self, locked: Collection[int] = ()) -> None:
+        """What was not committed can't be any more; every handle hears of it once.
+
+        Who had `locked` inodes believes that it still has them, and others may have the locks by
+        now: what is open of these inodes must neither write nor read another byte.
+        """
+        for handle in self._handles.values():
+            handle.fenced = handle.fenced or handle.file.inode in locked
         for file in self._inodes.values():
             if file.writer.has_dirty:
                 file.writer.fail("the session with metad was lost before this data was committed")

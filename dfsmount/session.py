@@ -19,6 +19,7 @@ import trio
 
 from dfswire.client import Client
 from dfswire.errors import DFSError, SessionLost, Unavailable
+from dfswire.locks import HeldLocks
 from dfswire.messages import Event, Invalidation
 from dfswire.metadata import AckEvents, FollowEvents, OpenSession, SessionGrant, SessionRequest
 
@@ -39,6 +40,9 @@ class Listener(Protocol):
 
     def open_inodes(self) -> list[int]:
         """All inodes that are open at this moment."""
+
+    def held_locks(self) -> HeldLocks:
+        """All locks of this client at this moment."""
 
     async def session_lost(self) -> None:
         """The session ended: uncommitted data and grants are worth nothing any more."""
@@ -62,9 +66,10 @@ class Session:
         self._client = client
         self._introduction = introduction
         self._lease_until = -1.0
+        self.losses = 0  # counts sessions that were lost, when this host knows it
         self._following = False
         self._followed = trio.Event()  # the stream is open
-        self.streams = 0  # how often metad was told what is open
+        self.streams = 0  # how often metad was told what is open and locked
         self._next_sequence = 1
         self._outstanding: set[int] = set()
         self._opened = trio.Event()
@@ -128,6 +133,10 @@ class Session:
         return max(0.0, self._lease_until - trio.current_time()) if self._following else 0.0
 
     @property
+    def host(self) -> str:
+        return self._introduction.host
+
+    @property
     def is_followed(self) -> bool:
         """Is the event stream open, so that this client is told of changes?"""
         return self._following
@@ -154,6 +163,7 @@ class Session:
         while True:
             if self.grant is None:
                 await listener.session_lost()
+                self.losses += 1
                 await listener.drop_all()  # after it: pages of lost data must go as well
                 await self._reopen()
             assert self.grant is not None  # mypy: _reopen does not return before
@@ -233,7 +243,11 @@ class Session:
 
     async def _follow_once(self, grant: SessionGrant, listener: Listener) -> None:
         self.streams += 1
-        request = FollowEvents(session=grant.session, open_inodes=listener.open_inodes())
+        request = FollowEvents(
+            session=grant.session,
+            open_inodes=listener.open_inodes(),
+            locks=listener.held_locks(),
+        )
         async with self._client.stream("session.events", self.address, request) as events:
             while event := await _next_event(events, grant.lease_s):
                 if not self._following:

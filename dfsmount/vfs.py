@@ -11,18 +11,24 @@ Between an answer of this class and the caller's next await nothing can invalida
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
 import time
 from collections.abc import Callable
 
+import msgspec
+
 from dfsmount.attributes import Parts, check_size
 from dfsmount.names import check_name
 from dfsmount.openfiles import Octets, wants_write
 from dfsmount.ranges import SHARED_LEAST_BYTES, Ranges
-from dfswire.errors import NotPermitted
+from dfswire.errors import NotPermitted, SessionLost
+from dfswire.locks import Lock, LockKind, LockType, Range
 from dfswire.messages import Attr
 from dfswire.operations import FS_APPEND, FS_IMMUTABLE, Create, CreateUnnamed, SetAttr
+
+log = logging.getLogger(__name__)
 
 
 class Vfs(Ranges):
@@ -150,16 +156,63 @@ class Vfs(Ranges):
             copied = await self.write(handle_out, offset_out, data) if data else 0
         return copied
 
-    async def flush(self, handle: int) -> None:
-        """close(2) of one descriptor: other clients see the data from here on."""
-        await self._files.flush(handle, durable=False)
+    async def flush(self, handle: int, owner: int | None = None) -> None:
+        """close(2) of one descriptor: other clients see the data from here on.
+
+        The POSIX locks of `owner`, the process that closes, go, through whatever descriptor they
+        were set.
+        """
+        try:
+            await self._files.flush(handle, durable=False)
+        finally:
+            if owner is not None:
+                await self._locks.release_owner(self._files.inode(handle), owner)
 
     async def fsync(self, handle: int) -> None:
         """The data survives anything from here on."""
         await self._files.flush(handle, durable=True)
 
-    async def release(self, handle: int) -> None:
-        await self._files.close(handle)
+    async def release(self, handle: int, flock_owner: int | None = None) -> None:
+        """The last close of an open file; what it has locked goes (`flock_owner` is among that)."""
+        with self._locks.closing(handle) as owners:
+            try:
+                await self._files.close(handle)
+            finally:
+                await self._locks.release(owners)
+
+    async def get_lock(self, inode: int, owner: int, lock: Range) -> Range | None:
+        """F_GETLK: a lock that is in the way of `lock`, or None."""
+        return await self._locks.get(
+            Lock(inode=inode, kind=LockKind.POSIX, owner=owner, range=lock)
+        )
+
+    async def set_lock(self, handle: int, owner: int, pid: int, lock: Range, wait: bool) -> None:
+        """F_SETLK, and with `wait` F_SETLKW.  Raises WouldBlock, Deadlock, NoLocks.
+
+        When it is cancelled it has not happened; or it returns as if it were not cancelled.
+        """
+        lock = msgspec.structs.replace(lock, pid=pid)
+        await self._set_lock(handle, LockKind.POSIX, owner, lock, wait)
+
+    async def flock(
+        self, handle: int, owner: int, kind: LockType, wait: bool, pid: int = 0
+    ) -> None:
+        """READ for LOCK_SH, WRITE for LOCK_EX; without `wait` LOCK_NB.  Raises WouldBlock."""
+        await self._set_lock(handle, LockKind.FLOCK, owner, Range(type=kind, pid=pid), wait)
+
+    async def _set_lock(
+        self, handle: int, kind: LockKind, owner: int, lock: Range, wait: bool
+    ) -> None:
+        while True:
+            session = await self._session.current()
+            inode = self._files.handle(handle).file.inode  # perhaps fenced with that session's loss
+            wanted = Lock(inode=inode, kind=kind, owner=owner, range=lock)
+            try:
+                await self._locks.set(session, handle, wanted, wait=wait)
+            except SessionLost:
+                log.debug("inode %d: asking for a lock again under a new session", inode)
+            else:
+                return
 
     async def _open(self, inode: int, flags: int) -> int:
         """A handle that metad will respect.

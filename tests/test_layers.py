@@ -90,7 +90,7 @@ LAYERS = {
         reader writer
         writeback
         uploader packs mutations durability coherence
-        grants layouts directories attrcache blockcache readahead
+        grants layouts directories attrcache blockcache readahead locks lockrequests holdings
         metaclient chunkclient
         session hedging serverhealth ports runtime config
         lowlevel.requests
@@ -114,7 +114,7 @@ PURE = words(
     metad.leases metad.exclusive metad.turns metad.orphans metad.protection metad.acl
     metad.locks metad.waits metad.lockspace metad.lockledger
     metad.servers metad.placement metad.orders metad.effects chunkd.chunkfile chunkd.diskhealth
-    dfsmount.extents dfsmount.attrcache dfsmount.readahead metad.recent
+    dfsmount.holdings dfsmount.extents dfsmount.attrcache dfsmount.readahead metad.recent
     """
 )
 IMPURE_LIBRARIES = words(

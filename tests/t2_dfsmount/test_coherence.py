@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Collection
 from typing import cast
 
 import pytest
@@ -38,7 +39,7 @@ class FakeFiles:
     def unlinked_elsewhere(self, inode: int) -> None:
         self.unlinked.append(inode)
 
-    def session_lost(self) -> None:
+    def session_lost(self, fenced: Collection[int]) -> None:
         self.lost = True
 
 

@@ -12,6 +12,7 @@ from trio.testing import MockClock
 
 from dfsmount.session import Session
 from dfswire.client import Client
+from dfswire.locks import HeldLocks
 from dfswire.messages import Invalidated, Invalidation
 from dfswire.metadata import OpenSession
 from tests.t2_dfsmount.fakes_meta import LEASE_S, RENEW_S, FakeMetad
@@ -45,6 +46,9 @@ class Recorder:
     def open_inodes(self) -> list[int]:
         return [7, 9]
 
+    def held_locks(self) -> HeldLocks:
+        return HeldLocks(number=3)
+
     async def session_lost(self) -> None:
         self._note("lost")
 
@@ -66,6 +70,7 @@ async def test_caches_are_valid_once_the_stream_is_open(autojump_clock: MockCloc
         assert session.lease_left_s() > 0
         assert listener.heard == OPENED
         assert metad.followed[0].open_inodes == [7, 9]
+        assert metad.followed[0].locks.number == 3
 
 
 async def test_an_event_is_acknowledged_only_after_it_was_obeyed(
