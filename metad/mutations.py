@@ -15,7 +15,7 @@ import msgspec
 import trio
 
 from dfswire.errors import Leased, NoEntry
-from dfswire.operations import AnyOperation, Batch, BatchReply, Commit, OpResult
+from dfswire.operations import AnyOperation, Batch, BatchReply, Commit, Create, OpResult
 from metad import batches, namespace
 from metad.batches import Executed
 from metad.clients import Clients
@@ -277,6 +277,9 @@ def _told(batch: Batch, reply: BatchReply) -> dict[int, int]:
                 told[inode] = ATTR | NAMES
     for inode in _inodes(reply):
         told[inode] = told.get(inode, 0) | ATTR | DATA
+    for op, result in zip(batch.operations, reply.results, strict=True):
+        if isinstance(op, Create) and result.attrs:
+            told[result.attrs[0].inode] |= NAMES  # of a new directory: that there are none
     return told
 
 

@@ -12,6 +12,8 @@ from __future__ import annotations
 from typing import assert_never
 
 from dfswire.operations import (
+    ACL_ACCESS,
+    ACL_DEFAULT,
     Access,
     AnyOperation,
     Commit,
@@ -47,8 +49,13 @@ def touched(db: Database, op: AnyOperation) -> dict[int, int]:
         case Rename():
             return _names(db, (op.parent, op.name), (op.new_parent, op.new_name))
         case SetAttr():
-            return {op.inode: ATTR if op.size is None else ATTR | DATA}
-        case SetXattr() | RemoveXattr():
+            parts = {op.inode: ATTR if op.size is None else ATTR | DATA}
+            owners = (op.mode, op.uid, op.gid)
+            return parts if owners == (None, None, None) else parts | _reached(db, op.inode)
+        case SetXattr():
+            acl = op.name in (ACL_ACCESS, ACL_DEFAULT)
+            return {op.inode: ATTR} | (_reached(db, op.inode) if acl else {})
+        case RemoveXattr():
             return {op.inode: ATTR}
         case Commit():
             return {op.inode: ATTR | DATA}
@@ -61,6 +68,12 @@ def touched(db: Database, op: AnyOperation) -> dict[int, int]:
         case Release() | Access():  # nobody's work is interrupted for the time of a reading
             return {}
     assert_never(op)
+
+
+def _reached(db: Database, inode: int) -> dict[int, int]:
+    """The directories whose names for an inode must be asked for again (rows.ownership_changed)."""
+    found = db.read("SELECT DISTINCT parent FROM dentry WHERE inode = ?", (inode,))
+    return {parent: NAMES for (parent,) in found}
 
 
 def _names(db: Database, *places: tuple[int, bytes]) -> dict[int, int]:

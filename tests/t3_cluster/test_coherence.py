@@ -382,6 +382,22 @@ async def test_an_answer_about_a_name_that_means_something_else_by_now_is_not_fo
         vfs.releasedir(handle)
 
 
+async def test_a_directory_that_is_new_here_shows_what_others_make_in_it(
+    autojump_clock: MockClock, rng: random.Random
+) -> None:
+    """Who made it knows that it is empty, without a question."""
+    async with (
+        running_cluster(rng) as cluster,
+        cluster.client("a") as one,
+        cluster.client("b") as other,
+    ):
+        await trio.sleep(1)  # until its stream of events is open nothing is kept
+        made = await one.vfs.mkdir(ROOT_INODE, b"d", 0o755, 0, 0)
+        assert one.vfs.name_timeout_s(made.inode, b"x", None) > 0
+        await other.vfs.mkdir(made.inode, b"x", 0o755, 0, 0)
+        assert await one.vfs.lookup(made.inode, b"x") is not None
+
+
 async def test_dot_and_dotdot_of_a_directory_whose_names_are_all_known(
     autojump_clock: MockClock, rng: random.Random
 ) -> None:
