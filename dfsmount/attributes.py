@@ -19,7 +19,7 @@ from dfsmount.metaclient import MetaClient
 from dfsmount.mutations import Mutations
 from dfsmount.openfiles import OpenFiles
 from dfsmount.session import Session
-from dfswire.errors import DFSError, FileTooBig, NoAttribute, NotSupported
+from dfswire.errors import DFSError, FileTooBig, Invalid, NoAttribute, NotSupported
 from dfswire.messages import FILE_MAX_BYTES, Attr
 from dfswire.metadata import StatfsReply
 from dfswire.operations import (
@@ -31,6 +31,8 @@ from dfswire.operations import (
     SetFlags,
     SetXattr,
 )
+
+XATTR_SPACES = (b"user.", b"trusted.", b"security.")
 
 
 @dataclass
@@ -211,17 +213,21 @@ class Attributes:
         return known
 
     def _check_xattr(self, name: bytes) -> bytes:
-        """Refuse ACLs, and whatever else has a meaning, where nobody would enforce them.
+        """Refuse ACLs where nobody would enforce them, and what is in no name space.
 
         An ACL that were merely stored would protect nothing, and `cp -a`, content with having set
         it, would not set the mode any more.
         """
+        if name in XATTR_SPACES:
+            raise Invalid(f"{name!r} is the beginning of a name")
         if not self._has_meaning(name):
             raise NotSupported(f"no attributes like {name!r}")
         return name
 
     def _has_meaning(self, name: bytes) -> bool:
-        return not name.startswith(b"system.") or (self._acl and name in (ACL_ACCESS, ACL_DEFAULT))
+        if self._acl and name in (ACL_ACCESS, ACL_DEFAULT):
+            return True
+        return name.startswith(XATTR_SPACES)
 
     async def _submit(self, operation: AnyOperation) -> list[Attr]:
         return (await self._mutations.submit(operation)).attrs

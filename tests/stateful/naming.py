@@ -39,7 +39,9 @@ rename_flags = st.sampled_from([0, 0, 0, 1, 2, 3, 8])
 odd_paths = st.builds(
     "{}{}".format, st.one_of(any_paths, existing), st.sampled_from(["/", "/.", "/..", "//", "/./"])
 )
-xattr_names = st.sampled_from(["user.a", "user.b", "trusted.a", "security.a", "user." + "n" * 251])
+xattr_names = st.sampled_from(
+    ["user.a", "user.b", "trusted.a", "security.a", "user.", "plain", "user." + "n" * 251]
+)
 times = st.one_of(moments, st.sampled_from([UTIME_NOW, UTIME_OMIT]))
 ids = st.integers(-1, 3)
 

@@ -26,7 +26,7 @@ from tests.t3_cluster.cluster import running_cluster
 
 OPERATIONS = 600
 FILES = 2
-FIRST, _, COUNT = os.environ.get("DFS_FSX_SEEDS", "0:8").partition(":")
+FIRST, _, COUNT = os.environ.get("DFS_FSX_SEEDS", "0:5").partition(":")
 SEEDS = range(int(FIRST), int(FIRST) + int(COUNT or 1))
 TRACE = 15
 KINDS = [

@@ -169,6 +169,23 @@ def test_xattrs_are_set_listed_replaced_and_removed(here: Path) -> None:
     assert os.getxattr(here, "user.directory") == b"yes"
 
 
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [("plain", errno.EOPNOTSUPP), ("other.x", errno.EOPNOTSUPP), ("user.", errno.EINVAL)],
+)
+def test_xattrs_belong_to_a_name_space(here: Path, name: str, code: int) -> None:
+    """As on ext4."""
+    for action in (
+        lambda: os.setxattr(here, name, b"1"),
+        lambda: os.getxattr(here, name),
+        lambda: os.removexattr(here, name),
+    ):
+        with pytest.raises(OSError) as failure:
+            action()
+        assert failure.value.errno == code
+    assert os.listxattr(here) == []
+
+
 def test_xattrs_up_to_the_kernels_limits(here: Path) -> None:
     path = here / "f"
     path.touch()
