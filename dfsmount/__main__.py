@@ -195,6 +195,7 @@ async def _stop_on_signal(file_system: FileSystem) -> None:
 async def _store_all(file_system: FileSystem) -> None:
     try:
         await file_system.files.flush_all()
+        await file_system.times.send()
     except DFSError as problem:
         log.error("written data is lost: %s", problem)
 

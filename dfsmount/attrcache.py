@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import msgspec
+
 from dfswire.messages import Attr, Xattr
 
 ATTRS_MAX = 500_000  # about 300 MiB of Python objects; then everything is dropped at once
@@ -96,6 +98,12 @@ class AttrCache:
             self._attrs[attr.inode] = attr
         else:
             self._attrs.pop(attr.inode, None)
+
+    def put_atime(self, inode: int, atime_ns: int, ctime_ns: int) -> None:
+        """Reading gave the inode a new atime, unless it was changed since it had this ctime."""
+        known = self._attrs.get(inode)
+        if known is not None and known.ctime_ns == ctime_ns:
+            self._attrs[inode] = msgspec.structs.replace(known, atime_ns=atime_ns)
 
     def outdated_by(self, attr: Attr) -> bool:
         """Whether older attributes were kept than these; if so they are forgotten."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from dfsmount.accesstimes import AccessTimes
 from dfsmount.attrcache import AttrCache
 from dfsmount.coherence import Coherence
 from dfsmount.durability import Durability
@@ -51,6 +52,7 @@ class Parts:
     coherence: Coherence
     locks: Locks
     durability: Durability
+    times: AccessTimes
     acl: bool = False
 
 
@@ -67,6 +69,7 @@ class Attributes:
         self._coherence = parts.coherence
         self._locks = parts.locks
         self._durability = parts.durability
+        self._times = parts.times
         self._acl = parts.acl
 
     def attr_timeout_s(self, inode: int) -> float:
@@ -157,6 +160,7 @@ class Attributes:
             with self._attrs.asking() as token:
                 target = await self._meta.readlink(inode)
                 self._attrs.put_target(inode, target, token)
+        self._note_reading(inode)
         return target
 
     def newest(self, attr: Attr) -> Attr:
@@ -164,6 +168,11 @@ class Attributes:
         return self._overlaid(self._attrs.attr(attr.inode) or attr)
 
     # Inside
+
+    def _note_reading(self, inode: int) -> None:
+        """To ask metad about the inode first would cost more than such a time is worth."""
+        if (attr := self._attrs.attr(inode)) is not None:
+            self._times.note(attr)
 
     async def _learn(self, attr: Attr, token: int) -> None:
         """Keep attributes that metad told.
@@ -233,7 +242,8 @@ class Attributes:
         return (await self._mutations.submit(operation)).attrs
 
     def _overlaid(self, attr: Attr) -> Attr:
-        """With what this client has written but not committed."""
+        """With what this client has written but not committed, and when it has read."""
+        attr = self._times.overlaid(attr)
         writer = self._files.writer(attr.inode)
         if writer is None:
             return attr

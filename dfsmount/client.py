@@ -15,10 +15,11 @@ from dataclasses import dataclass
 
 import trio
 
+from dfsmount.accesstimes import AccessTimes
 from dfsmount.attrcache import AttrCache
 from dfsmount.attributes import Parts
 from dfsmount.coherence import Coherence
-from dfsmount.config import MountConfig
+from dfsmount.config import NOATIME, MountConfig
 from dfsmount.datapath import DataPath, DataSettings
 from dfsmount.layouts import LAYOUTS_MAX
 from dfsmount.locks import Locks
@@ -48,6 +49,7 @@ class FileSystem:
     coherence: Coherence
     session: Session
     data: DataPath
+    times: AccessTimes
 
 
 @asynccontextmanager
@@ -127,6 +129,9 @@ def _assemble(
             await coherence.drop_all()
 
     nursery.start_soon(settle)
+    rule = NOATIME if config.ro else config.atime
+    times = AccessTimes(rule, attrs, mutations, now_ns)
+    nursery.start_soon(times.run)
     parts = Parts(
         meta,
         mutations,
@@ -137,9 +142,10 @@ def _assemble(
         coherence,
         locks,
         data.durability,
+        times,
         config.acl,
     )
-    return FileSystem(Vfs(parts, now_ns), files, coherence, session, data)
+    return FileSystem(Vfs(parts, now_ns), files, coherence, session, data, times)
 
 
 def _data_settings(

@@ -13,9 +13,10 @@ from dfswire.errors import UsageError
 
 MIB = 1 << 20
 
+RELATIME, STRICTATIME, NOATIME = ATIMES = ("relatime", "strictatime", "noatime")
 FLAGS = ("allow_other", "ro", "nonempty", "suid", "dev", "noexec", "acl", "nocache", "debug")
 IGNORED = frozenset({"rw", "auto", "noauto", "user", "nouser", "defaults", "_netdev", "nofail",
-                     "nosuid", "nodev", "exec", "async", "noatime", "relatime"})  # fmt: skip
+                     "nosuid", "nodev", "exec", "async"})  # fmt: skip
 """Options that mount(8) and fstab add and that say what we do anyway (or nothing to us)."""
 
 
@@ -25,6 +26,7 @@ class MountConfig:
 
     `soft_s`: fail with EIO-type errors when metad is away this long; 0 waits for ever (a hard
     mount). `dirty_bytes` bounds data that is written but not stored; `cache_bytes` the block cache.
+    `atime`: when reading changes the time of the last reading (accesstimes.py); never with `ro`.
     `acl`: POSIX access control lists.  `nocache`: nothing that is read or looked up is remembered,
     neither here nor by the kernel; to tell a mistake of the caches from other mistakes.
     """
@@ -40,6 +42,7 @@ class MountConfig:
     acl: bool = False
     nocache: bool = False
     debug: bool = False
+    atime: str = RELATIME
     soft_s: float = 0.0
     dirty_bytes: int = 256 * MIB
     cache_bytes: int = 256 * MIB
@@ -53,15 +56,17 @@ NUMBERS = {"soft": "soft_s", "dirty_mib": "dirty_bytes", "cache_mib": "cache_byt
 
 def parse_options(config: MountConfig, options: str) -> MountConfig:
     """`config` with the options of a comma list.  Raises UsageError."""
-    changes: dict[str, bool | float | int] = {}
+    changes: dict[str, bool | float | int | str] = {}
     for word in filter(None, options.split(",")):
         name, _, value = word.partition("=")
         if name in FLAGS and not value:
             changes[name] = True
+        elif name in ATIMES and not value:
+            changes["atime"] = name
         elif name in NUMBERS and value:
             changes[NUMBERS[name]] = _number(name, value)
         elif name not in IGNORED and not name.startswith(("x-", "comment=")):
-            known = ", ".join([*FLAGS, *(f"{number}=N" for number in NUMBERS)])
+            known = ", ".join([*FLAGS, *ATIMES, *(f"{number}=N" for number in NUMBERS)])
             raise UsageError(f"unknown mount option {word!r}; known are: {known}")
     assert set(changes) <= {field.name for field in fields(config)}
     return replace(config, **changes)  # type: ignore[arg-type]  # names checked above

@@ -37,6 +37,7 @@ from dfswire.messages import (
 )
 from dfswire.operations import (
     BATCH_MAX_OPERATIONS,
+    Access,
     AnyOperation,
     Batch,
     BatchReply,
@@ -304,6 +305,8 @@ def _most_bytes(operation: AnyOperation) -> int:
         case Commit():
             parts = len(operation.extents) + len(operation.chunks)
             return OPERATION_BYTES + INLINE_MAX_BYTES + parts * EXTENT_BYTES
+        case Access():
+            return OPERATION_BYTES + len(operation.times) * EXTENT_BYTES
         case SetXattr():
             return OPERATION_BYTES + len(operation.value)
     return OPERATION_BYTES + SYMLINK_MAX_BYTES

@@ -158,6 +158,8 @@ class Names(Attributes):
 
     async def readdir(self, handle: int, cookie: int) -> list[DirEntry]:
         """Some entries after `cookie`, none at the end."""
+        if not cookie:
+            self._note_reading(self._directories.inode(handle))
         return await self._directories.read(handle, cookie)
 
     def directory_of(self, handle: int) -> int:

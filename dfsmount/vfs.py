@@ -117,9 +117,13 @@ class Vfs(Ranges):
         return handle
 
     async def read(self, handle: int, offset: int, length: int) -> Octets:
-        inode = self._files.handle(handle).file.inode
+        open_file = self._files.handle(handle)
+        inode = open_file.file.inode
         attr = self._attrs.attr(inode) or await self.getattr(inode)
-        return await self._files.read(handle, offset, length, attr)
+        data = await self._files.read(handle, offset, length, attr)
+        if not open_file.flags & os.O_NOATIME:
+            self._times.note(attr)
+        return data
 
     async def write(self, handle: int, offset: int, data: Octets) -> int:
         """Write at `offset`; with O_APPEND, at the end that all completed changes have left.

@@ -45,6 +45,7 @@ FS_DIRSYNC = 0x10000
 FS_KEPT = FS_IMMUTABLE | FS_APPEND | FS_NODUMP | FS_NOATIME | FS_DIRSYNC
 ACL_ACCESS = b"system.posix_acl_access"
 ACL_DEFAULT = b"system.posix_acl_default"
+ACCESS_MAX_INODES = 1000
 BATCH_MAX_OPERATIONS = 1000
 
 Id32 = Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)]
@@ -180,16 +181,22 @@ class SetFlags(Operation, frozen=True, kw_only=True, tag="setflags"):
     flags: Natural
 
 
-class Access(Operation, frozen=True, kw_only=True, tag="access"):
-    """The inode was read: its atime, without a new ctime.
-
-    Nothing happens when its ctime is not `ctime_ns` (any more): something newer is known of it, or
-    when it is gone.  Others are told of the new atime; the result has no attributes.
-    """
+class AccessTime(Message, frozen=True, kw_only=True):
+    """An inode was read at this time; its ctime was `ctime_ns` then."""
 
     inode: Inode
     atime_ns: int
     ctime_ns: int
+
+
+class Access(Operation, frozen=True, kw_only=True, tag="access"):
+    """Inodes were read: new atimes, without new ctimes.  Never fails.
+
+    Inodes that are gone, have another ctime by now or a later atime are left alone.  Others are
+    told of the new atimes; the result has no attributes.
+    """
+
+    times: Annotated[list[AccessTime], msgspec.Meta(max_length=ACCESS_MAX_INODES)]
 
 
 class SetXattr(Operation, frozen=True, kw_only=True, tag="setxattr"):

@@ -301,10 +301,10 @@ def set_flags(db: Database, op: SetFlags, now_ns: int, effects: Effects) -> list
 
 
 def access(db: Database, op: Access, now_ns: int, effects: Effects) -> list[Attr]:
-    """The inode was read; see operations.Access.  Unlike all others it leaves ctime alone."""
-    rows.check_int64(atime_ns=op.atime_ns, ctime_ns=op.ctime_ns)
-    if db.change(_ACCESS, (op.atime_ns, op.inode, op.ctime_ns)):
-        effects.attr(op.inode)
+    """Inodes were read; see operations.Access.  Unlike all others it leaves ctime alone."""
+    for time in op.times:
+        if db.change(_ACCESS, (time.atime_ns, time.inode, time.ctime_ns)):
+            effects.attr(time.inode)
     return []  # the rest of its attributes may be leased to somebody
 
 

@@ -90,7 +90,8 @@ LAYERS = {
         reader writer
         writeback
         uploader packs mutations durability coherence
-        grants layouts directories attrcache blockcache readahead locks lockrequests holdings
+        accesstimes grants layouts directories attrcache blockcache readahead
+        locks lockrequests holdings
         metaclient chunkclient
         session hedging serverhealth ports runtime config
         lowlevel.requests

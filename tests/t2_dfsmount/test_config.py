@@ -19,7 +19,14 @@ def test_options() -> None:
     assert config.soft_s == 30
 
 
-@pytest.mark.parametrize("options", ["alow_other", "cache_mib", "cache_mib=x", "soft=0", "ro=1"])
+def test_times_of_reading() -> None:
+    assert PLAIN.atime == parse_options(PLAIN, "noatime,relatime").atime == "relatime"
+    assert parse_options(PLAIN, "strictatime").atime == "strictatime"
+
+
+@pytest.mark.parametrize(
+    "options", ["noatime=1", "alow_other", "cache_mib", "cache_mib=x", "soft=0", "ro=1"]
+)
 def test_a_wrong_option_is_named(options: str) -> None:
     with pytest.raises(UsageError, match=options.partition("=")[0]):
         parse_options(PLAIN, options)

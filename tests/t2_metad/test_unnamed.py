@@ -13,6 +13,7 @@ from dfswire import errors
 from dfswire.messages import ROOT_INODE
 from dfswire.operations import (
     Access,
+    AccessTime,
     CreateUnnamed,
     Link,
     Operation,
@@ -73,10 +74,13 @@ def test_it_inherits_the_group_and_needs_a_directory(world: World) -> None:
         world.do(CreateUnnamed(parent=1, mode=stat.S_IFDIR | 0o700, uid=0, gid=0))
 
 
+def read(inode: int, atime_ns: int, ctime_ns: int) -> Access:
+    return Access(times=[AccessTime(inode=inode, atime_ns=atime_ns, ctime_ns=ctime_ns)])
+
+
 def test_reading_changes_atime_only(world: World) -> None:
     before = world.attr(world.make(b"f"))
-    access = Access(inode=before.inode, atime_ns=before.atime_ns + 5, ctime_ns=before.ctime_ns)
-    assert world.do(access) == []
+    assert world.do(read(before.inode, before.atime_ns + 5, before.ctime_ns)) == []
     attr = world.attr(before.inode)
     assert attr.atime_ns == before.atime_ns + 5
     assert (attr.mtime_ns, attr.ctime_ns) == (before.mtime_ns, before.ctime_ns)
@@ -92,8 +96,7 @@ def test_late_news_of_reading_is_dropped(
     world: World, inode: int, atime_ns: int, ctime_ns: int
 ) -> None:
     attr = world.attr(world.make(b"f"))
-    access = Access(inode=inode, atime_ns=atime_ns, ctime_ns=ctime_ns or attr.ctime_ns)
-    assert world.do(access) == []
+    assert world.do(read(inode, atime_ns, ctime_ns or attr.ctime_ns)) == []
     assert world.attr(attr.inode) == attr
     assert not world.effects.invalidations
 

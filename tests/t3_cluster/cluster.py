@@ -18,7 +18,7 @@ from chunkd.assembly import create_service as create_chunkd
 from chunkd.config import ChunkdConfig
 from chunkd.identity import ServerIdentity
 from dfsmount.client import FileSystem, open_file_system
-from dfsmount.config import MountConfig
+from dfsmount.config import MountConfig, parse_options
 from dfswire.client import Client
 from dfswire.cluster import ClusterStatus, FsckReport, FsckRequest, HostFigures
 from dfswire.dispatch import Dispatcher
@@ -148,11 +148,13 @@ class Cluster:
     # Clients
 
     @asynccontextmanager
-    async def client(self, name: str = "client", soft_s: float = 0.0) -> AsyncIterator[FileSystem]:
+    async def client(
+        self, name: str = "client", soft_s: float = 0.0, options: str = ""
+    ) -> AsyncIterator[FileSystem]:
         """A client whose connections have the cluster's faults."""
         transport = FaultyTransport(self.network, source=self.rng, faults=self.faults)
         introduction = OpenSession(host=name, mount_point="/m", pid=1, software="test")
-        config = MountConfig(METAD, "/m", soft_s=soft_s)
+        config = parse_options(MountConfig(METAD, "/m", soft_s=soft_s), options)
         async with AsyncExitStack() as stack:
             client = Client(transport=transport)
             stack.push_async_callback(client.aclose)
