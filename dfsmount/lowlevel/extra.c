@@ -228,6 +228,8 @@ static void op_init(void *data, struct fuse_conn_info *connection)
 	pyfuse.init(data, connection);
 	/* With splice a large write stays in a pipe, and its head is not to be seen. */
 	connection->want &= ~(unsigned)FUSE_CAP_SPLICE_READ;
+	/* The umask is ours to apply: a default ACL takes its place, and metad knows whether. */
+	connection->want |= connection->capable & FUSE_CAP_DONT_MASK;
 }
 
 static void op_flush(fuse_req_t request, fuse_ino_t inode, struct fuse_file_info *file)

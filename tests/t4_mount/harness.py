@@ -235,15 +235,15 @@ class Watchdog:
 
 
 @contextlib.contextmanager
-def acting_as(uid: int, gid: int, directory: Path) -> Iterator[None]:
+def acting_as(uid: int, gid: int, directory: Path, groups: Sequence[int] = ()) -> Iterator[None]:
     """This process with the rights of another user, standing in `directory`.
 
     Use relative paths inside: the temporary directories above are closed to other users.
     """
     before = Path.cwd()
-    groups = os.getgroups()
+    own_groups = os.getgroups()
     os.chdir(directory)
-    os.setgroups([])
+    os.setgroups(list(groups))
     os.setegid(gid)
     os.seteuid(uid)
     try:
@@ -251,7 +251,7 @@ def acting_as(uid: int, gid: int, directory: Path) -> Iterator[None]:
     finally:
         os.seteuid(0)
         os.setegid(0)
-        os.setgroups(groups)
+        os.setgroups(own_groups)
         os.chdir(before)
 
 
