@@ -25,6 +25,7 @@ import typer
 from dfsmount.client import FileSystem, open_file_system
 from dfsmount.config import MountConfig, metad_address, parse_options
 from dfsmount.fuse import Handlers, KernelCaches, fuse_options, raise_read_ahead
+from dfsmount.lowlevel.operations import KINDS, Operations
 from dfsmount.lowlevel.requests import NoLibrary, Requests
 from dfsmount.runtime import SessionFile, dead_sessions, default_directory
 from dfswire.client import Client
@@ -45,6 +46,10 @@ log = logging.getLogger(__name__)
 
 EXIT_FAILED, EXIT_USAGE = 1, 2
 FUSE_TASKS_MAX = 1000  # requests under way at once; one that waits for metad must not block others
+WITHOUT_LIBRARY = (
+    "fallocate, SEEK_HOLE, O_TMPFILE, chattr, quick copies and killing of processes that wait for "
+    "metad are missing here"
+)
 STOP_PATIENCE_S = 60.0  # for storing dirty data at the end
 
 
@@ -151,9 +156,10 @@ async def _serve(config: MountConfig, file_system: FileSystem) -> None:
     options = fuse_options(config)
     requests = Requests(LIBRARY or NoLibrary(), file_system.coherence.drop_all)
     if LIBRARY is None:
-        log.warning("callers cannot be killed while they wait: %s", MISSING)
+        log.warning("%s: %s", WITHOUT_LIBRARY, MISSING)
     else:
-        LIBRARY.attach(set(), lambda call: None, requests.interrupted)
+        operations = Operations(file_system.vfs, LIBRARY, requests)
+        LIBRARY.attach(KINDS, operations.start, requests.interrupted)
     try:
         handlers = Handlers(file_system.vfs, kernel, requests, acl=config.acl)
         pyfuse3.init(handlers, config.directory, options)

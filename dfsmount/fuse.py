@@ -19,14 +19,14 @@ from functools import partial, wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
 
-from dfsmount.lowlevel.requests import Requests  # isort: split
+from dfsmount.lowlevel.requests import Requests, errno_of  # isort: split
 
 import pyfuse3
 from pyfuse3 import FileHandleT, FileNameT, FlagT, FUSEError, InodeT, ModeT, RequestContext
 
 from dfsmount.config import MountConfig
 from dfsmount.vfs import Vfs
-from dfswire.errors import DFSError, FileError, NoEntry, Stale
+from dfswire.errors import DFSError, NoEntry, Stale
 from dfswire.messages import BLOCK_SIZE_BYTES, NAME_MAX_BYTES, Attr
 from dfswire.operations import ACL_ACCESS, SetAttr
 
@@ -36,6 +36,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 STATFS_BLOCK_BYTES = 4096
+UNNAMED = b"/"  # the name in an O_TMPFILE, which the library hands over as a create
 FUSE_NOTIFY_INVAL_ENTRY = 3  # linux/fuse.h
 FUSE_OUT_HEADER_BYTES = 16
 FUSE_EXPIRE_ONLY = 1  # before Linux 6.2 the field was padding, and the entry is taken out
@@ -51,9 +52,7 @@ def speaks_errno(
         try:
             return await handler(*args, **kwargs)
         except DFSError as problem:
-            if not isinstance(problem, FileError):
-                log.warning("%s: %s", handler.__name__, problem)
-            raise FUSEError(problem.errno) from problem
+            raise FUSEError(errno_of(handler.__name__, problem)) from problem
 
     return wrapped
 
@@ -417,9 +416,14 @@ class Handlers(pyfuse3.Operations):
         flags: FlagT,
         ctx: RequestContext,
     ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
-        handle, attr = await self.vfs.create(
-            parent_inode, name, mode, flags, ctx.uid, ctx.gid, umask=ctx.umask
-        )
+        if name == UNNAMED:
+            handle, attr = await self.vfs.tmpfile(
+                parent_inode, mode, flags, ctx.uid, ctx.gid, ctx.umask
+            )
+        else:
+            handle, attr = await self.vfs.create(
+                parent_inode, name, mode, flags, ctx.uid, ctx.gid, umask=ctx.umask
+            )
         return self._file_info(attr.inode, handle, flags), self._entry(parent_inode, name, attr)
 
     def _file_info(self, inode: int, handle: int, flags: int) -> pyfuse3.FileInfo:

@@ -82,6 +82,7 @@ LAYERS = {
     "dfsmount": """
         __main__
         fuse client
+        lowlevel.operations
         vfs
         ranges
         names

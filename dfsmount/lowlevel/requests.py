@@ -11,6 +11,7 @@ while a change goes on: it is answered early, and its result is taken back when 
 from __future__ import annotations
 
 import errno
+import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from signal import SIGKILL
@@ -20,6 +21,8 @@ import trio
 
 from dfsmount.lowlevel.library import ANSWERED, Request
 from dfswire.errors import DFSError, FileError, Interrupted
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -31,6 +34,13 @@ class Answered(FileError):
     """The kernel has its answer already; the library makes of this error that none is sent."""
 
     errno = ANSWERED
+
+
+class Head(Protocol):
+    """What names a request, and the thread that waits for it (0: not known)."""
+
+    unique: int
+    pid: int
 
 
 class Dispatcher(Protocol):
@@ -84,16 +94,16 @@ class Requests:
         self._is_dying = is_dying or caller_is_dying
         self._under_way: dict[int, UnderWay] = {}
 
-    # For handlers.  Both must be entered before anything is awaited: the request is the current one
+    # For handlers
 
-    async def ask(self, question: Coroutine[Any, Any, T], *, any_signal: bool = False) -> T:
+    async def ask(self, question: Coroutine[Any, Any, T], request: UnderWay | None = None) -> T:
         """Await what may be given up half-way.  Raises Interrupted when it was.
 
-        With `any_signal` it is given up at the first signal, as system calls that wait for other
-        processes are.
+        Without `request` it is the one that is being dispatched: nothing may have been awaited yet.
         """
-        with trio.CancelScope() as scope:
-            request = self._begin(scope, any_signal)
+        request = request or self.admit(self.current, trio.CancelScope())
+        assert request.scope is not None
+        with request.scope:
             try:
                 return await question
             finally:
@@ -104,12 +114,13 @@ class Requests:
         self,
         change: Coroutine[Any, Any, T],
         undo: Callable[[T], Awaitable[None]] | None = None,
+        request: UnderWay | None = None,
     ) -> T:
         """Await what must not be stopped half-way.  Raises Answered when nobody waits any more.
 
         Before that, `undo` takes the result back as far as it belongs to the caller (an open file).
         """
-        request = self._begin(None, False)
+        request = request or self.admit(self.current)
         try:
             result = await change
         except DFSError:
@@ -125,6 +136,18 @@ class Requests:
         await self._forget()
         raise Answered("the caller was killed")
 
+    def admit(
+        self, head: Head, scope: trio.CancelScope | None = None, *, any_signal: bool = False
+    ) -> UnderWay:
+        """From now on signals for the caller of this request are noticed.
+
+        `scope` is for questions.  With `any_signal` they are given up at the first one, as system
+        calls that wait for other processes are.
+        """
+        request = UnderWay(head.unique, head.pid, scope, any_signal)
+        self._under_way[request.unique] = request
+        return request
+
     # For the library
 
     def interrupted(self, unique: int) -> None:
@@ -139,11 +162,6 @@ class Requests:
             self.nursery.start_soon(self._watch, request)
 
     # Inside
-
-    def _begin(self, scope: trio.CancelScope | None, any_signal: bool) -> UnderWay:
-        request = UnderWay(self.current.unique, self.current.pid, scope, any_signal)
-        self._under_way[request.unique] = request
-        return request
 
     def _end(self, request: UnderWay) -> None:
         self._under_way.pop(request.unique, None)
@@ -164,6 +182,13 @@ class Requests:
         else:
             request.answered = True
             self._library.answer_early(request.unique, errno.EINTR)
+
+
+def errno_of(handler: str, problem: DFSError) -> int:
+    """The kernel's name for an error of ours.  What is not the caller's mistake is logged."""
+    if not isinstance(problem, FileError):
+        log.warning("%s: %s", handler, problem)
+    return problem.errno
 
 
 def caller_is_dying(pid: int) -> bool:

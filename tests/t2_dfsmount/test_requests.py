@@ -51,7 +51,11 @@ class Scene:
 
     async def ask(self, event: trio.Event, *, any_signal: bool = False) -> None:
         try:
-            await self.requests.ask(event.wait(), any_signal=any_signal)
+            request = None
+            if any_signal:
+                scope = trio.CancelScope()
+                request = self.requests.admit(self.library.current, scope, any_signal=True)
+            await self.requests.ask(event.wait(), request)
             self.outcome = "answered"
         except Interrupted as problem:
             self.outcome = problem.errno
