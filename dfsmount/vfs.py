@@ -148,6 +148,8 @@ class Vfs(Ranges):
             written = await self._files.write(handle, end, data, self._now_ns())
         if end != offset or file.handles > 1:
             await self._coherence.pages_written(file.inode)
+        if self._files.handle(handle).flags & os.O_DSYNC:
+            await self.fsync(handle)  # past its pages the kernel does not call it by itself
         return written
 
     async def copy_range(
