@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -130,6 +130,29 @@ async def test_a_session_that_ends_wakes_who_waits(
         await metad.call("session.close", SessionRequest(session=other.session))
         await lost.wait()
     assert trio.current_time() < 1
+
+
+async def test_locks_are_free_when_nothing_of_their_session_can_be_committed_any_more(
+    autojump_clock: MockClock,
+    two: tuple[FakeClient, FakeClient],
+    metad: Metad,
+    nursery: trio.Nursery,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The writer of the database is busy, perhaps with a commit of that session."""
+    one, other = two
+    await ask(one, 1, WRITE)
+    write, busy = metad.db.write, trio.Event()
+
+    async def slow(work: Callable[[], Any]) -> Any:
+        await busy.wait()
+        return await write(work)
+
+    monkeypatch.setattr(metad.db, "write", slow)
+    nursery.start_soon(metad.call, "session.close", SessionRequest(session=one.session))
+    assert await ask(other, 1, WRITE) == WAITING
+    busy.set()
+    assert await ask(other, 1, WRITE) == GRANTED
 
 
 async def test_nothing_is_granted_until_all_have_said_what_they_hold(
