@@ -47,8 +47,8 @@ log = logging.getLogger(__name__)
 EXIT_FAILED, EXIT_USAGE = 1, 2
 FUSE_TASKS_MAX = 1000  # requests under way at once; one that waits for metad must not block others
 WITHOUT_LIBRARY = (
-    "fallocate, SEEK_HOLE, O_TMPFILE, chattr, quick copies and killing of processes that wait for "
-    "metad are missing here"
+    "locks hold within this mount only, fallocate, SEEK_HOLE, O_TMPFILE and chattr are missing, "
+    "and who waits for metad cannot be killed"
 )
 STOP_PATIENCE_S = 60.0  # for storing dirty data at the end
 

@@ -447,7 +447,7 @@ class Handlers(pyfuse3.Operations):
     @speaks_errno
     @change()
     async def flush(self, fh: FileHandleT) -> None:
-        await self.vfs.flush(fh)
+        await self.vfs.flush(fh, self.requests.lock_owner())
 
     @speaks_errno
     @change()
@@ -456,7 +456,7 @@ class Handlers(pyfuse3.Operations):
 
     @speaks_errno
     async def release(self, fh: FileHandleT) -> None:
-        await self.vfs.release(fh)
+        await self.vfs.release(fh, self.requests.lock_owner())
 
     # Directories
 

@@ -1,4 +1,4 @@
-"""Handlers of the operations that pyfuse3 does not have: holes, copies, inode flags.
+"""Handlers of the operations that pyfuse3 does not have: locks, holes, copies, inode flags.
 
 Each converts, calls the vfs, and answers through the library.  The library calls `start` for each
 request, in the middle of pyfuse3's loop; the work happens in a task of its own.  Every request is
@@ -12,6 +12,7 @@ import struct
 import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN
 from typing import Any, Protocol
 
 import trio
@@ -20,9 +21,12 @@ from dfsmount.lowlevel.library import Call, Kind
 from dfsmount.lowlevel.requests import Requests, UnderWay, errno_of
 from dfsmount.vfs import Vfs
 from dfswire.errors import DFSError, NotSupported
+from dfswire.locks import LOCK_END_MAX, LockType, Range
 from dfswire.operations import FS_APPEND, FS_IMMUTABLE, FS_NOATIME, FS_NODUMP
 
-KINDS = {Kind.LSEEK, Kind.FALLOCATE, Kind.COPY_FILE_RANGE, Kind.IOCTL, Kind.TMPFILE}
+KINDS = set(Kind)
+
+FLOCK_TYPES = {LOCK_SH: LockType.READ, LOCK_EX: LockType.WRITE, LOCK_UN: LockType.UNLOCK}
 
 # ioctl commands of linux/fs.h.  The kernel asks for these by itself where a program uses the system
 # calls file_getattr(2) and file_setattr(2), and passes the flags in 4 bytes, not in a long.
@@ -48,14 +52,20 @@ class Replies(Protocol):
 
     def reply_ioctl(self, call: Call, data: bytes) -> None: ...
 
+    def reply_lock(self, call: Call, kind: int, start: int, length: int, pid: int) -> None: ...
+
 
 @dataclass(frozen=True)
 class _Work:
-    """What a call asks for, and how its result is told."""
+    """What a call asks for, how its result is told, and when it may be given up half-way.
+
+    A lock that is asked for may, since either it is had or it is not.
+    """
 
     result: Callable[[Call], Coroutine[Any, Any, Any]]
     reply: Callable[[Call, Any], None]
     changes: bool = True
+    waits: bool = False  # for other processes
 
 
 class Operations:
@@ -66,6 +76,7 @@ class Operations:
         self._library = library
         self._requests = requests
         self._works = {
+            Kind.GETLK: _Work(self._get_lock, self._reply_lock, changes=False),
             Kind.LSEEK: _Work(self._lseek, library.reply_offset, changes=False),
             Kind.FALLOCATE: _Work(self._fallocate, library.reply_error),
             Kind.COPY_FILE_RANGE: _Work(self._copy_file_range, library.reply_count),
@@ -79,17 +90,28 @@ class Operations:
 
     def start(self, call: Call) -> None:
         """Begin with a call.  From here on its caller can be interrupted."""
-        if call.kind == Kind.IOCTL:
-            work = self._ioctls.get(call.command)
-        else:
-            work = self._works.get(Kind(call.kind))
+        work = self._work(call)
         if work is None:
             self._library.reply_error(call, errno.ENOTTY)
             return
         scope = None if work.changes else trio.CancelScope()
-        request = self._requests.admit(call, scope)
+        request = self._requests.admit(call, scope, any_signal=work.waits)
         assert self._requests.nursery is not None
         self._requests.nursery.start_soon(self._serve, call, work, request)
+
+    def _work(self, call: Call) -> _Work | None:
+        """Nothing for an ioctl that is not known."""
+        if call.kind == Kind.IOCTL:
+            return self._ioctls.get(call.command)
+        if call.kind == Kind.SETLK:
+            unlocks = call.lock_type == LockType.UNLOCK
+            waits = bool(call.argument) and not unlocks
+            return _Work(self._set_lock, self._library.reply_error, changes=unlocks, waits=waits)
+        if call.kind == Kind.FLOCK:
+            unlocks = bool(call.argument & LOCK_UN)
+            waits = not (call.argument & LOCK_NB or unlocks)
+            return _Work(self._flock, self._library.reply_error, changes=unlocks, waits=waits)
+        return self._works[Kind(call.kind)]
 
     async def _serve(self, call: Call, work: _Work, request: UnderWay) -> None:
         try:
@@ -104,6 +126,29 @@ class Operations:
             raise
         else:
             work.reply(call, result)
+
+    # Locks
+
+    async def _get_lock(self, call: Call) -> Range | None:
+        return await self._vfs.get_lock(call.inode, call.owner, _range(call))
+
+    def _reply_lock(self, call: Call, found: Range | None) -> None:
+        if found is None:
+            self._library.reply_lock(call, LockType.UNLOCK, 0, 0, 0)
+        else:
+            length = 0 if found.end == LOCK_END_MAX else found.end - found.start + 1
+            self._library.reply_lock(call, found.type, found.start, length, found.pid)
+
+    async def _set_lock(self, call: Call) -> int:
+        wait = bool(call.argument)
+        await self._vfs.set_lock(call.handle, call.owner, call.lock_pid, _range(call), wait)
+        return 0
+
+    async def _flock(self, call: Call) -> int:
+        kind = FLOCK_TYPES[call.argument & ~LOCK_NB]
+        wait = not call.argument & LOCK_NB
+        await self._vfs.flock(call.handle, call.owner, kind, wait, call.pid)
+        return 0
 
     # Ranges
 
@@ -142,3 +187,8 @@ class Operations:
         flags = sum(flag for xflag, flag in XFLAGS.items() if xflags & xflag)
         await self._vfs.set_flags(call.inode, others | flags)
         return b""
+
+
+def _range(call: Call) -> Range:
+    end = call.offset + call.length - 1 if call.length else LOCK_END_MAX
+    return Range(type=LockType(call.lock_type), start=call.offset, end=end)

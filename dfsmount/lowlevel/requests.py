@@ -96,6 +96,10 @@ class Requests:
 
     # For handlers
 
+    def lock_owner(self) -> int | None:
+        """In the first step of flush and release: whose locks end.  None when nothing is known."""
+        return self.current.owner or None
+
     async def ask(self, question: Coroutine[Any, Any, T], request: UnderWay | None = None) -> T:
         """Await what may be given up half-way.  Raises Interrupted when it was.
 

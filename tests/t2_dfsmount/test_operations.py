@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -23,7 +24,8 @@ from dfsmount.lowlevel.operations import (
 )
 from dfsmount.lowlevel.requests import Requests
 from dfsmount.vfs import Vfs
-from dfswire.errors import NoData, NotPermitted, Unavailable
+from dfswire.errors import NoData, NotPermitted, Unavailable, WouldBlock
+from dfswire.locks import LockType, Range
 from dfswire.operations import FS_APPEND, FS_IMMUTABLE, FS_NODUMP
 
 FS_OTHER = 0x10000
@@ -51,6 +53,9 @@ class FakeLibrary:
     def reply_ioctl(self, call: Call, data: bytes) -> None:
         self.answers.append((call.unique, ("ioctl", data)))
 
+    def reply_lock(self, call: Call, kind: int, start: int, length: int, pid: int) -> None:
+        self.answers.append((call.unique, ("lock", kind, start, length, pid)))
+
 
 class FakeVfs:
     """Notes what is asked; answers when `gate` is open, with `problem` if there is one."""
@@ -58,6 +63,7 @@ class FakeVfs:
     def __init__(self) -> None:
         self.asked: list[tuple[object, ...]] = []
         self.flags = 0
+        self.found: Range | None = None
         self.gate = trio.Event()
         self.gate.set()
         self.problem: Exception | None = None
@@ -78,6 +84,16 @@ class FakeVfs:
     async def copy_range(self, *arguments: int) -> int:
         await self._note("copy_range", *arguments)
         return 77
+
+    async def get_lock(self, *arguments: object) -> Range | None:
+        await self._note("get_lock", *arguments)
+        return self.found
+
+    async def set_lock(self, *arguments: object) -> None:
+        await self._note("set_lock", *arguments)
+
+    async def flock(self, *arguments: object) -> None:
+        await self._note("flock", *arguments)
 
     async def get_flags(self, inode: int) -> int:
         await self._note("get_flags", inode)
@@ -143,6 +159,87 @@ async def test_ranges() -> None:
             ("fallocate", 5, 3, 1 << 40, 7),
             ("copy_range", 5, 1, 6, 2, 99),
         ]
+
+
+async def test_a_lock_that_is_in_the_way() -> None:
+    async with scene() as one:
+        fields = {"inode": 3, "owner": 1 << 63, "lock_type": LockType.WRITE, "offset": 10}
+        assert await one.answer(Kind.GETLK, **fields) == ("lock", LockType.UNLOCK, 0, 0, 0)
+        assert one.vfs.asked == [("get_lock", 3, 1 << 63, Range(type=LockType.WRITE, start=10))]
+        one.vfs.found = Range(type=LockType.READ, start=20, end=29, pid=44)
+        assert await one.answer(Kind.GETLK, **fields) == ("lock", LockType.READ, 20, 10, 44)
+        one.vfs.found = Range(type=LockType.READ, start=20)
+        assert await one.answer(Kind.GETLK, **fields) == ("lock", LockType.READ, 20, 0, 0)
+
+
+async def test_locks() -> None:
+    async with scene() as one:
+        fields = {"handle": 5, "owner": 9, "lock_pid": 44, "offset": 10}
+        for kind, wait in ((LockType.READ, 1), (LockType.WRITE, 0), (LockType.UNLOCK, 0)):
+            answer = await one.answer(
+                Kind.SETLK, **fields, length=10, lock_type=kind, argument=wait
+            )
+            assert answer == ("error", 0)
+            wanted = Range(type=kind, start=10, end=19)
+            assert one.vfs.asked.pop() == ("set_lock", 5, 9, 44, wanted, bool(wait))
+        one.vfs.problem = WouldBlock("somebody has it")
+        assert await one.answer(Kind.SETLK, **fields) == ("error", errno.EAGAIN)
+
+
+@pytest.mark.parametrize(
+    ("operation", "kind", "wait"),
+    [
+        (fcntl.LOCK_SH, LockType.READ, True),
+        (fcntl.LOCK_EX | fcntl.LOCK_NB, LockType.WRITE, False),
+        (fcntl.LOCK_UN, LockType.UNLOCK, True),
+    ],
+)
+async def test_locks_of_open_files(operation: int, kind: LockType, wait: bool) -> None:
+    async with scene() as one:
+        answer = await one.answer(Kind.FLOCK, handle=5, owner=9, pid=44, argument=operation)
+        assert answer == ("error", 0)
+        assert one.vfs.asked == [("flock", 5, 9, kind, wait, 44)]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"kind": Kind.SETLK, "lock_type": LockType.READ, "argument": 1},
+        {"kind": Kind.FLOCK, "argument": fcntl.LOCK_EX},
+    ],
+)
+async def test_any_signal_ends_the_waiting_for_a_lock(fields: dict[str, int]) -> None:
+    async with scene() as one:
+        one.vfs.gate = trio.Event()
+        one.operations.start(Call(unique=8, pid=4, **fields))
+        await wait_all_tasks_blocked()
+        one.requests.interrupted(8)
+        await wait_all_tasks_blocked()
+        assert one.library.answers == [(8, ("error", errno.EINTR))]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"kind": Kind.SETLK, "lock_type": LockType.READ},
+        {"kind": Kind.SETLK, "lock_type": LockType.UNLOCK, "argument": 1},
+        {"kind": Kind.FLOCK, "argument": fcntl.LOCK_EX | fcntl.LOCK_NB},
+        {"kind": Kind.FLOCK, "argument": fcntl.LOCK_UN},
+    ],
+)
+async def test_no_signal_ends_what_waits_for_metad_only(
+    fields: dict[str, int], autojump_clock: MockClock
+) -> None:
+    async with scene() as one:
+        one.vfs.gate = trio.Event()
+        one.operations.start(Call(unique=8, pid=4, **fields))
+        await wait_all_tasks_blocked()
+        one.requests.interrupted(8)
+        await trio.sleep(60)
+        assert one.library.answers == []
+        one.vfs.gate.set()
+        await wait_all_tasks_blocked()
+        assert one.library.answers == [(8, ("error", 0))]
 
 
 async def test_flags() -> None:
