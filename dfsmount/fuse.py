@@ -398,12 +398,15 @@ class Handlers(pyfuse3.Operations):
     @speaks_errno
     async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> pyfuse3.FileInfo:
         if flags & os.O_TRUNC:
-            return await self.requests.change(self._open(inode, flags), partial(close_file, self))
+            opening = self._open(inode, flags, privileged=ctx.uid == 0)
+            return await self.requests.change(opening, partial(close_file, self))
         return await self.requests.ask(self._open(inode, flags))
 
     @given_inode
-    async def _open(self, inode: InodeT, flags: FlagT) -> pyfuse3.FileInfo:
-        handle = await self.vfs.open(inode, flags)
+    async def _open(
+        self, inode: InodeT, flags: FlagT, *, privileged: bool = True
+    ) -> pyfuse3.FileInfo:
+        handle = await self.vfs.open(inode, flags, privileged=privileged)
         return self._file_info(inode, handle, flags)
 
     @speaks_errno

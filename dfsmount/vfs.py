@@ -26,7 +26,14 @@ from dfsmount.ranges import SHARED_LEAST_BYTES, Ranges
 from dfswire.errors import NotPermitted, SessionLost
 from dfswire.locks import Lock, LockKind, LockType, Range
 from dfswire.messages import Attr
-from dfswire.operations import FS_APPEND, FS_IMMUTABLE, Create, CreateUnnamed, SetAttr
+from dfswire.operations import (
+    FS_APPEND,
+    FS_IMMUTABLE,
+    Create,
+    CreateUnnamed,
+    SetAttr,
+    without_privileges,
+)
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +67,7 @@ class Vfs(Ranges):
             exclusive=bool(flags & os.O_EXCL),
         )
         attr = await self._create(operation)
-        handle = await self.open(attr.inode, flags)
+        handle = await self.open(attr.inode, flags, privileged=uid == 0)
         try:
             return handle, await self.getattr(attr.inode)
         except BaseException:
@@ -97,8 +104,11 @@ class Vfs(Ranges):
                 raise
             await self._files.close(handle)
 
-    async def open(self, inode: int, flags: int) -> int:
+    async def open(self, inode: int, flags: int, *, privileged: bool = True) -> int:
         """A handle for an existing file.  Raises NoEntry.
+
+        `privileged`: by root, who may truncate a set-uid program and leave it one.  (For all other
+        changes of contents the kernel clears the bits, with a setattr.)
 
         The handle comes first, then the look whether the inode is still there: in this order, an
         unlink elsewhere either finds it open and leaves it, or is noticed here.
@@ -106,6 +116,8 @@ class Vfs(Ranges):
         handle = await self._open(inode, flags)
         try:
             if flags & os.O_TRUNC:
+                if not privileged:
+                    await self._drop_privileges(inode)
                 attr = await self._truncate(SetAttr(inode=inode, size=0))
             else:
                 attr = await self.getattr(inode)
@@ -115,6 +127,12 @@ class Vfs(Ranges):
             await self._files.close(handle)
             raise
         return handle
+
+    async def _drop_privileges(self, inode: int) -> None:
+        mode = (await self.getattr(inode)).mode
+        if (harmless := without_privileges(mode)) != mode:
+            await self.setattr(SetAttr(inode=inode, mode=stat.S_IMODE(harmless)))
+            await self._coherence.attr_changed(inode)  # after an open the kernel keeps the mode
 
     async def read(self, handle: int, offset: int, length: int) -> Octets:
         open_file = self._files.handle(handle)

@@ -9,6 +9,7 @@ clients agree on the order.
 
 from __future__ import annotations
 
+import stat
 from typing import Annotated
 
 import msgspec
@@ -169,6 +170,15 @@ class SetAttr(Operation, frozen=True, kw_only=True, tag="setattr"):
     atime_ns: int | None = None
     mtime_ns: int | None = None
     lease: Natural = 0
+
+
+def without_privileges(mode: int) -> int:
+    """A mode after the contents or the owner of the inode changed: no set-uid, no set-gid."""
+    if stat.S_ISDIR(mode):
+        return mode
+    # setgid without group execution is a mark for mandatory locking, not a privilege.
+    privileges = stat.S_ISUID | (stat.S_ISGID if mode & stat.S_IXGRP else 0)
+    return mode & ~privileges
 
 
 class SetFlags(Operation, frozen=True, kw_only=True, tag="setflags"):

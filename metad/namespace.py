@@ -36,6 +36,7 @@ from dfswire.operations import (
     SetAttr,
     SetFlags,
     Unlink,
+    without_privileges,
 )
 from metad import protection, rows
 from metad.database import Database
@@ -275,7 +276,7 @@ def setattr_(db: Database, op: SetAttr, now_ns: int, effects: Effects) -> list[A
         columns["mode"] = stat.S_IFMT(attr.mode) | stat.S_IMODE(op.mode)
         mode_changed(db, attr, op.mode)
     elif op.uid is not None or op.gid is not None:
-        columns["mode"] = _without_privileges(attr.mode)
+        columns["mode"] = without_privileges(attr.mode)
     if op.size is not None:
         _resize(db, attr, op.size, now_ns)
         columns |= {"size": op.size, "mtime_ns": now_ns}
@@ -306,14 +307,6 @@ def access(db: Database, op: Access, now_ns: int, effects: Effects) -> list[Attr
         if db.change(_ACCESS, (time.atime_ns, time.inode, time.ctime_ns)):
             effects.attr(time.inode)
     return []  # the rest of its attributes may be leased to somebody
-
-
-def _without_privileges(mode: int) -> int:
-    if stat.S_ISDIR(mode):
-        return mode
-    # setgid without group execution is a mark for mandatory locking, not a privilege.
-    privileges = stat.S_ISUID | (stat.S_ISGID if mode & stat.S_IXGRP else 0)
-    return mode & ~privileges
 
 
 def _resize(db: Database, attr: Attr, size: int, now_ns: int) -> None:

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.stateful.oracle import ext4
+from tests.t4_mount.compare import Sides
 from tests.t4_mount.direct import check_metadata
 from tests.t4_mount.harness import LiveCluster, LiveMount, Watchdog, missing_for_mounts
 
@@ -111,6 +113,23 @@ def here(mount_a: LiveMount, request: pytest.FixtureRequest) -> Path:
     directory = mount_a.point / _fresh_name(request)
     directory.mkdir()
     return directory
+
+
+@pytest.fixture(scope="session")
+def ext4_root(can_mount: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A directory on ext4."""
+    with ext4(tmp_path_factory.mktemp("oracle")) as place:
+        yield place
+
+
+@pytest.fixture
+def sides(here: Path, ext4_root: Path, request: pytest.FixtureRequest) -> Sides:
+    """A fresh directory, open to everybody, on the mount and on ext4."""
+    plain = ext4_root / _fresh_name(request)
+    plain.mkdir()
+    for side in (here, plain):
+        side.chmod(0o777)
+    return Sides(here, plain)
 
 
 @dataclass(frozen=True)

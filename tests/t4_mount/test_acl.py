@@ -1,4 +1,4 @@
-"""POSIX ACLs on mounts with -o acl: a local file system is asked what is right.
+"""POSIX ACLs on mounts with -o acl: ext4 is asked what is right.
 
 Both sides get the same lists, modes and umasks; results, modes and lists must be the same.
 """
@@ -9,7 +9,7 @@ import os
 import random
 import stat
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from tests.stateful.twin import outcome
+from tests.t4_mount.compare import Sides
 from tests.t4_mount.conftest import TwoViews
 from tests.t4_mount.harness import LiveCluster, LiveMount, acting_as, run
 
@@ -58,17 +59,8 @@ def umask(mask: int) -> Iterator[None]:
         os.umask(before)
 
 
-class Oracle:
-    """Does everything on the mount and on a local directory, and compares."""
-
-    def __init__(self, mine: Path, plain: Path) -> None:
-        self.sides = (mine, plain)
-
-    def same(self, action: Callable[[Path], Any], about: str = "") -> Any:
-        """`action(directory)` ends in the same way on both sides; how."""
-        ours, right = [outcome(lambda side=side: action(side)) for side in self.sides]
-        assert ours == right, f"{about}: {ours} instead of {right}"
-        return right
+class Oracle(Sides):
+    """Sides that are compared with their lists."""
 
     def same_state(self, name: str) -> Any:
         return self.same(lambda side: state(side / name), name)
@@ -107,20 +99,13 @@ def both(here: Path, acl_mounts: tuple[LiveMount, LiveMount]) -> TwoViews:
 
 
 @pytest.fixture
-def oracle(both: TwoViews, tmp_path: Path) -> Oracle:
-    plain = tmp_path / "plain"
-    plain.mkdir()
-    plain.chmod(0o777)
-    try:
-        os.setxattr(plain, ACCESS, acl(7, 7, 7))
-    except OSError:
-        pytest.skip(f"{plain} is on a file system without ACLs")
+def oracle(both: TwoViews, sides: Sides) -> Oracle:
     with umask(0o022):
-        for side in (both.a, plain):
+        for side in (both.a, sides.plain):
             (side / "f").write_bytes(b"data")
             (side / "d").mkdir()
             os.symlink("f", side / "l")
-    return Oracle(both.a, plain)
+    return Oracle(both.a, sides.plain)
 
 
 @pytest.mark.parametrize(
