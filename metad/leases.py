@@ -141,6 +141,8 @@ class Leases:
         else:
             unknown = [lease for lease in used if not self._exclusives.adopt(session, lease)]
         found.held = dict.fromkeys(found.held, 0)
+        for lease in unknown:  # it gave that back, and may not have heard that metad had heard
+            found.held[lease.inode] = lease.parts
         found.telling.clear()
         found.synced, found.open_known, found.dropping = True, True, 0
         self._unsynced.discard(session)
@@ -307,9 +309,10 @@ class Leases:
         return self._exclusives.grant(session, inode, parts)
 
     def _tell_sharers(self, session: str, inode: int, parts: int) -> Announcement | None:
-        """Those who share the parts must forget them."""
+        """Those who share the parts must forget them; who has them exclusively is recalled first."""
         for each in self._sessions.values():
-            if each.session != session and each.held.get(inode, 0) & parts:
+            own = self._exclusives.parts(each.session, inode)
+            if each.session != session and each.held.get(inode, 0) & parts & ~own:
                 what = parts & (ATTR | DATA) | (_ALL_NAMES if parts & NAMES else 0)
                 return self.invalidate([Invalidation(inode=inode, what=what)], session)
         return None
