@@ -123,12 +123,12 @@ class Clients:
         """(Re)open the event stream: an async iterator of `Event`."""
         session, state = request.session, self._state
         self.renew(session)
-        recalls = state.leases.connect(session, request.leases)
+        ask = state.leases.connect(session, request.leases)
         self._unused(state.orphans.reopened(session, request.open_inodes))
-        follower = state.streams.follow(session)
+        follower = state.streams.follow(session, confirms=ask.announcement is None)
         for tell in self.on_follow:
             tell(request)
-        self._recalls.ask_again(recalls)
+        self._recalls.send(ask)
         self._recalls.session_changed(session)
         return follower
 

@@ -161,11 +161,12 @@ class EventStreams:
             stream.follower.close()
         self._confirm(session, stream, stream.ticks)
 
-    def follow(self, session: str) -> Follower:
+    def follow(self, session: str, *, confirms: bool = True) -> Follower:
         """Open (or reopen) the stream.  Raises SessionLost.
 
-        The client has forgotten everything before this, so all earlier pushes are confirmed; an
-        older connection of the same session ends.
+        If the client has forgotten everything before this, that `confirms` all earlier pushes; else
+        the acknowledgement of what is pushed next does.  An older connection of the same session
+        ends.
         """
         stream = self._streams.get(session)
         if stream is None:
@@ -173,7 +174,8 @@ class EventStreams:
         if stream.follower is not None:
             self.disconnect(stream.follower)
         stream.follower = Follower(self, session, stream.number)
-        self._confirm(session, stream, stream.ticks)
+        if confirms:
+            self._confirm(session, stream, stream.ticks)
         return stream.follower
 
     def disconnect(self, follower: Follower) -> None:

@@ -75,6 +75,11 @@ def _parts_of(what: int) -> int:
     return what & (ATTR | DATA | NAMES) | (NAMES if what & _ALL_NAMES else 0)
 
 
+def _what(parts: int) -> int:
+    """The invalidation of these parts as a whole."""
+    return parts & (ATTR | DATA) | (_ALL_NAMES if parts & NAMES else 0)
+
+
 class Leases:
     """All sessions, and what they have."""
 
@@ -127,27 +132,36 @@ class Leases:
         """Sessions that have not opened their event stream since metad started."""
         return [each.session for each in self if not each.synced]
 
-    def connect(self, session: str, used: Sequence[Lease] = ()) -> Recalls:
+    def connect(self, session: str, used: Sequence[Lease] = ()) -> Blocked:
         """The session (re)opened its event stream: it has forgotten everything it had cached.
 
         `used` are the leases that it still uses.  After a restart they are taken as granted; else
         it keeps what it was granted and is asked again for what was recalled, and for what it does
-        not use.  What it was told about stays in `held` as possibly open, because a reply may be on
-        its way to it.
+        not use.  A lease that is not its own (it was given back, but the answer is on its way) it
+        must forget too: the announcement says so, and nothing that it was told before counts as
+        confirmed earlier.  What it was told about stays in `held` as possibly open, because a reply
+        may be on its way to it.
         """
-        found = self._sessions[session]
-        if found.synced:
-            unknown = [lease for lease in used if not self._exclusives.parts(session, lease.inode)]
+        found, own = self._sessions[session], self._exclusives
+        if not found.synced:
+            void = [lease for lease in used if not own.adopt(session, lease)]
         else:
-            unknown = [lease for lease in used if not self._exclusives.adopt(session, lease)]
+            void = [lease for lease in used if lease.parts & ~own.parts(session, lease.inode)]
         found.held = dict.fromkeys(found.held, 0)
-        for lease in unknown:  # it gave that back, and may not have heard that metad had heard
-            found.held[lease.inode] = lease.parts
         found.telling.clear()
         found.synced, found.open_known, found.dropping = True, True, 0
         self._unsynced.discard(session)
-        asked = self._exclusives.reopened(session, used) + unknown
-        return {session: asked} if asked else {}
+        recalls = own.reopened(session, used) + void
+        return Blocked({session: recalls} if recalls else {}, self._tell_void(found, void))
+
+    def _tell_void(self, found: Session, void: Sequence[Lease]) -> Announcement | None:
+        if not void:
+            return None
+        self._announcements += 1
+        for lease in void:
+            found.telling[lease.inode] = (lease.parts, self._announcements)
+        tell = [Invalidation(inode=each.inode, what=_what(each.parts)) for each in void]
+        return Announcement(self._announcements, {found.session: tell})
 
     def end(self, session: str) -> list[int]:
         """Forget a session; returns the inodes of which it had a lease.  Idempotent."""
@@ -181,6 +195,7 @@ class Leases:
 
         A session is not told again of a part before it asks again, except while it has not yet
         confirmed: then it is, so that whoever waits for this announcement waits for that one too.
+        Who has a part exclusively is not told (of an atime, which nobody recalls a lease for).
         (NAME is one name of many; the others stay cached.)
         """
         self._announcements += 1
@@ -196,6 +211,11 @@ class Leases:
         parts = _parts_of(what)
         if not each.may_cache(inode, parts) and not (what & _GONE and each.may_have_open(inode)):
             return False
+        own = self._exclusives.parts(each.session, inode)
+        if own:
+            parts &= ~own
+            if not parts and not what & _GONE:
+                return False
         gone = parts if what & _ALL_NAMES else parts & ~NAMES
         held = each.held.get(inode)
         if held is None or not each.synced:
@@ -309,12 +329,11 @@ class Leases:
         return self._exclusives.grant(session, inode, parts)
 
     def _tell_sharers(self, session: str, inode: int, parts: int) -> Announcement | None:
-        """Those who share the parts must forget them; who has them exclusively is recalled first."""
+        """Those who share the parts must forget them; who leased them is recalled before."""
         for each in self._sessions.values():
             own = self._exclusives.parts(each.session, inode)
             if each.session != session and each.held.get(inode, 0) & parts & ~own:
-                what = parts & (ATTR | DATA) | (_ALL_NAMES if parts & NAMES else 0)
-                return self.invalidate([Invalidation(inode=inode, what=what)], session)
+                return self.invalidate([Invalidation(inode=inode, what=_what(parts))], session)
         return None
 
     def _is_free(

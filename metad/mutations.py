@@ -193,7 +193,7 @@ class Mutations:
             execution.delivery = self._state.streams.wait_for_reopening(others)
         else:
             execution.delivery = self._recalls.announce(announcement)
-            self._end_leases(execution)
+        self._end_leases(execution)
         if self._recalls:
             self._recalls.changed(execution.changed)
 

@@ -97,11 +97,6 @@ class Recalls:
             self.announce(blocked.announcement)
         self._mention_slow(now)
 
-    def ask_again(self, recalls: Mapping[str, list[Lease]]) -> None:
-        """On a stream that was just opened: what was asked for before."""
-        for session, leases in recalls.items():
-            self._streams.recall(session, leases)
-
     def given_back(self, session: str, lease: Lease) -> None:
         """A session has given back (parts of) a lease; a late message of an earlier one is void."""
         if self.leases.give_back(session, lease):

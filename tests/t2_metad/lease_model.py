@@ -40,6 +40,7 @@ class Limits:
     flushes: int = 1  # that nobody asked for
     gives: int = 0  # leases given back that nobody asked for
     copies: int = 0  # messages that come twice
+    slow: int = 0  # commits during which other things happen
     breaks: int = 0  # streams
     deaths: int = 0  # clients
     restarts: int = 0  # metad
@@ -97,12 +98,22 @@ class Operation:
 class World:
     """See the module's text."""
 
-    def __init__(self, clients: int, inodes: int, parts: tuple[int, ...], limits: Limits) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        *,
+        clients: int = 2,
+        inodes: int = 1,
+        masks: tuple[int, ...] = (3,),
+        kind: type[Leases] = Leases,
+    ) -> None:
+        """`masks`: the parts that an operation may be about.  `kind`: for faults put in by hand."""
         self.left = limits
-        self.masks = parts  # what one operation may be about
+        self.kind = kind
+        self.masks = masks
         self.inodes = range(1, inodes + 1)
         self.clients = {name: Client(name) for name in "abc"[:clients]}
-        self.leases = Leases(FENCE_S)
+        self.leases = kind(FENCE_S)
         for name in self.clients:
             self.leases.open(name, 0.0)
         self.stored = {(inode, part): 0 for inode in self.inodes for part in PARTS}
@@ -110,6 +121,7 @@ class World:
         self.applied: set[int] = set()
         self.operations: dict[int, Operation] = {}
         self.unannounced: list[int] = []
+        self.slow_commits: set[int] = set()
         self.streams: dict[str, list[Any] | None] = {name: [] for name in self.clients}
         self.acks: dict[str, int] = {}
         self.given: list[tuple[str, Lease]] = []  # messages
@@ -202,7 +214,18 @@ class World:
     def do(self, step: Step) -> None:
         """Make it happen, and check the promises."""
         getattr(self, "_" + step[0].replace(" ", "_"))(*step[1:])
+        if not self.slow_commits:
+            self._answer_all()
         self.check()
+
+    def _answer_all(self) -> None:
+        """No commit is slow any more: what was executed is stored and announced at once."""
+        self._store()
+        while self.unannounced:
+            self._announce()
+        for number, op in self.operations.items():
+            if op.phase == "announced" and not op.unconfirmed:
+                self._answer(number)
 
     def check(self) -> None:
         """See the module's text."""
@@ -314,10 +337,9 @@ class World:
             self._flushed(client, op)
         elif op.lease is not None:
             self._granted(client, op, op.lease)
-        elif op.kind != "take" and client.follows and not op.stale:
-            if op.inode not in client.leases:
-                for part, version in op.versions.items():
-                    client.cache[op.inode, part] = version
+        elif client.follows and not op.stale and op.inode not in client.leases:
+            for part, version in op.versions.items():
+                client.cache[op.inode, part] = version
 
     def _granted(self, client: Client, op: Operation, lease: Lease) -> None:
         own = client.leases.get(op.inode)
@@ -345,7 +367,9 @@ class World:
         own = client.leases.get(op.inode)
         if own is None or own.flushing != op.number:
             return
-        own.dirty -= {part for part, version in op.versions.items() if own.versions[part] == version}
+        own.dirty -= {
+            part for part, version in op.versions.items() if own.versions[part] == version
+        }
         own.flushing = 0
         if op.give_back is not None and op.give_back.number == own.number:
             self._keep_shared(client, op.inode, is_told=not op.stale)
@@ -440,6 +464,8 @@ class World:
         elif number in self.applied:
             op.phase = "announced"
             op.unconfirmed = dict.fromkeys(set(leases.unsynced()) - {op.client}, 1 << 60)
+            if op.give_back is not None:
+                leases.give_back(op.client, op.give_back)
             return
         else:
             blocked = leases.obstacles(op.client, wanted, op.turn)
@@ -495,6 +521,9 @@ class World:
             op.turn = None
         op.phase = "executed"
         self.unannounced.append(op.number)
+        if self.left.slow:
+            self.left.slow -= 1
+            self.slow_commits.add(op.number)
 
     def _store(self) -> None:
         """The group commit returns."""
@@ -524,13 +553,12 @@ class World:
     def _answer(self, number: int) -> None:
         op = self.operations[number]
         if op.wants_lease:
-            op.lease = self.leases.take_if_free(
-                op.client, op.inode, op.parts, self._is_changing
-            )
+            op.lease = self.leases.take_if_free(op.client, op.inode, op.parts, self._is_changing)
             if op.lease is not None:
                 for part in PARTS:
                     op.versions.setdefault(part, self.stored[op.inode, part])
         self._answered(op)
+        self.slow_commits.discard(number)
 
     def _ack(self, name: str) -> None:
         self._confirmed(name, self.acks.pop(name))
@@ -548,11 +576,14 @@ class World:
         used = self.follows.pop(name)
         if name not in self.leases:
             return
-        recalls = self.leases.connect(name, used)
+        ask = self.leases.connect(name, used)
         self.streams[name] = [("hello",)]
         self.acks.pop(name, None)
-        self._confirmed(name, 1 << 60)
-        self._ask_back(recalls)
+        self._ask_back(ask.recalls)
+        if ask.announcement is None:
+            self._confirmed(name, 1 << 60)
+        else:
+            self._push(ask.announcement)
 
     def _fence(self, name: str) -> None:
         self.leases.end(name)
@@ -584,7 +615,7 @@ class World:
         if stored:
             self._store()
         alive = [session.session for session in self.leases]
-        self.leases = Leases(FENCE_S, first_lease=1000)
+        self.leases = self.kind(FENCE_S, first_lease=1000)
         for name in alive:
             self.leases.open(name, 0.0, synced=False)
         for op in list(self.operations.values()):
@@ -594,6 +625,7 @@ class World:
                 if op.kind == "copy":
                     del self.operations[op.number]
         self.unannounced, self.given, self.follows = [], [], {}
+        self.slow_commits.clear()
         self.acks.clear()
         for name in alive:
             self.streams[name] = None
@@ -675,15 +707,14 @@ class World:
             tuple(version[at] for at in self.stored.values()),
             tuple(version[at] for at in self.floor.values()),
             tuple(place[number] for number in self.unannounced),
+            tuple(sorted(place.get(number, -1) for number in self.slow_commits)),
             tuple(
                 None if stream is None else tuple(event(each) for each in stream)
                 for stream in self.streams.values()
             ),
             tuple(sorted((name, told[at]) for name, at in self.acks.items())),
             tuple(sorted((name, short(each)) for name, each in self.given)),
-            tuple(
-                sorted((name, tuple(map(short, each))) for name, each in self.follows.items())
-            ),
+            tuple(sorted((name, tuple(map(short, each))) for name, each in self.follows.items())),
             tuple(
                 (
                     each.session,

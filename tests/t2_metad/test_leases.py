@@ -340,13 +340,18 @@ def test_on_a_new_stream_the_session_is_asked_again(world: Names) -> None:
     asked, used, unused = world.lease("a", 5), world.lease("a", 6), world.lease("a", 7)
     world.asked("b", 5, ATTR)
     unknown = Lease(inode=8, parts=FILE, number=1)
-    recalls = world.leases.connect("a", [asked, used, unknown])
-    assert recalls == {
+    again = world.leases.connect("a", [asked, used, unknown])
+    assert again.recalls == {
         "a": [Lease(inode=5, parts=ATTR, number=asked.number), unused, unknown],
     }
     assert not world.may_tell("b", 6) and not world.may_tell("b", 7), "nothing was dropped"
     assert world.may_tell("b", 8)
-    assert world.leases.connect("b") == {}
+    assert again.announcement is not None
+    assert again.announcement.tell == {"a": [change(8, FILE)]}
+    assert isinstance(world.take("b", 8), Blocked), "a may still believe that it has it"
+    world.confirm("a")
+    world.lease("b", 8)
+    assert world.leases.connect("b", [world.lease("b", 8)]) == Blocked()
 
 
 def test_an_unsynced_session_counts_as_having_everything() -> None:
@@ -374,7 +379,7 @@ def test_an_unsynced_session_counts_as_having_everything() -> None:
 def test_leases_of_an_earlier_metad_are_adopted() -> None:
     world = Names("a", "b", synced=False)
     lease = Lease(inode=5, parts=FILE, number=50)
-    assert world.leases.connect("a", [lease]) == {}
+    assert world.leases.connect("a", [lease]) == Blocked()
     world.leases.connect("b")
     assert world.asked("b", 5, FILE) == {"a": [lease]}
     assert world.leases.give_back("a", lease)
@@ -389,9 +394,10 @@ def test_of_two_who_claim_a_lease_the_later_grant_is_right() -> None:
             "a": Lease(inode=5, parts=FILE, number=150),
             "b": Lease(inode=5, parts=FILE, number=151),
         }
-        recalls = [world.leases.connect(each, [claims[each]]) for each in (first, second)]
+        blocked = [world.leases.connect(each, [claims[each]]) for each in (first, second)]
         world.leases.connect("c")
-        assert recalls == [{}, {"a": [claims["a"]]} if second == "a" else {}]
+        recalled = {"a": [claims["a"]]} if second == "a" else {}
+        assert [each.recalls for each in blocked] == [{}, recalled]
         assert world.asked("c", 5, FILE) == {"b": [claims["b"]]}
         assert not world.leases.give_back("a", claims["a"])
         assert world.leases.give_back("b", claims["b"])
