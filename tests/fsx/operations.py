@@ -132,6 +132,8 @@ class Chooser:
         (kind,) = self._rng.choices(self._kinds, self._weights)
         first = [self._file(), self._rng.randrange(self._views)]
         self._now = first[0]
+        if kind == "append" and self._sizes[self._now] >= self._shape.end:
+            kind = "look"  # or appending would lead behind the largest file
         return Operation(kind, (*first, *(draw() for draw in self._arguments.get(kind, []))))
 
     def _file(self) -> int:
