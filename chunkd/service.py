@@ -185,4 +185,4 @@ class ChunkCalls:
 def _forward_deadline_s() -> float:
     """A share of the time that our own caller will still wait."""
     remaining_s = trio.current_effective_deadline() - trio.current_time()
-    return min(FORWARD_MAX_S, FORWARD_SHARE * remaining_s)
+    return max(0.0, min(FORWARD_MAX_S, FORWARD_SHARE * remaining_s))  # -inf when cancelled

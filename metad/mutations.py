@@ -21,7 +21,7 @@ from metad.batches import Executed
 from metad.clients import Clients
 from metad.events import Delivery
 from metad.leases import ATTR, DATA, NAMES, Blocked
-from metad.reads import room
+from metad.reads import promisable_bytes
 from metad.recalls import Recalls
 from metad.state import State
 from metad.touched import touched
@@ -149,7 +149,7 @@ class Mutations:
             # none on what it changed before that is announced (see is_changing).
             check = _admit_all if state.leases.is_alone(batch.session) else admit
             execution.executed = batches.execute(
-                state.db, batch, state.now_ns(), check, lambda: room(state)[1]
+                state.db, batch, state.now_ns(), check, lambda: promisable_bytes(state)
             )
             self._unannounced.append(execution)
 

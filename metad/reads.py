@@ -14,7 +14,13 @@ from typing import TypeVar
 import trio
 
 from dfswire.errors import NoData
-from dfswire.messages import CHUNK_ID_BYTES, ChunkGrant, ChunkLocation, Replica
+from dfswire.messages import (
+    CHUNK_ID_BYTES,
+    FILE_MAX_BYTES,
+    ChunkGrant,
+    ChunkLocation,
+    Replica,
+)
 from dfswire.metadata import (
     AttrReply,
     GrantReply,
@@ -224,3 +230,14 @@ def room(state: State) -> tuple[int, int]:
         free[server_id] += spare_bytes(figures.total_bytes, figures.free_bytes) // share
     replicas = state.policy.replicas
     return capacity_bytes(total, replicas), capacity_bytes(free, replicas)
+
+
+def promisable_bytes(state: State) -> int:
+    """How much may be preallocated: what is free, or anything while nobody can know that.
+
+    After metad was started again the servers have not told yet how much room they have.
+    """
+    now = state.clock()
+    if any(not each.heard and state.servers.state(each, now) != "down" for each in state.servers):
+        return FILE_MAX_BYTES
+    return room(state)[1]

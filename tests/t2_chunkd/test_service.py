@@ -173,6 +173,28 @@ async def test_a_sender_that_goes_away_leaves_nothing(cluster: Cluster) -> None:
     assert cluster.holders(A) == []
 
 
+async def test_a_sender_that_is_gone_before_anything_is_sent_on_is_no_more_than_that(
+    cluster: Cluster,
+) -> None:
+    """The task that sends on is cancelled before it looks at the clock."""
+
+    class Gone:
+        length = len(DATA)
+
+        async def receive_into(self, buffer: memoryview) -> int:
+            return 0
+
+    request = WriteChunk(
+        chunk=A,
+        length=len(DATA),
+        checksums=block_checksums(A, DATA),
+        disk="one",
+        chain=[cluster.two.replica],
+    )
+    with pytest.raises(Unavailable):
+        await cluster.one.service.calls.write(request, Gone())
+
+
 async def test_a_body_of_another_length_is_refused(cluster: Cluster) -> None:
     request = WriteChunk(chunk=A, length=4, checksums=bytes(8), disk="one")
     with pytest.raises(ProtocolError):

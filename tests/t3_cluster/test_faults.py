@@ -76,6 +76,20 @@ async def test_metad_restarts_under_load(
         await check(cluster, {"r" + path: data for path, data in files.items()})
 
 
+async def test_a_metad_that_has_just_started_does_not_call_the_disks_full(
+    autojump_clock: MockClock, rng: random.Random, tolerate_log: ExpectLog
+) -> None:
+    tolerate_log("metad at metad:1 does not answer")
+    async with running_cluster(rng) as cluster, cluster.client() as client:
+        inode = await write_file(client.vfs, "f", b"data")
+        handle = await client.vfs.open(inode, os.O_RDWR)
+        await cluster.kill_metad()
+        await cluster.start_metad()
+        await client.vfs.fallocate(handle, 0, 0, 1 << 20)
+        assert (await client.vfs.getattr(inode)).size == 1 << 20
+        await client.vfs.release(handle)
+
+
 async def test_lost_and_doubled_messages_do_everything_once(
     autojump_clock: MockClock, rng: random.Random
 ) -> None:

@@ -1,7 +1,8 @@
 """fsx below the kernel: random operations of tests/fsx through the vfs of two clients, by seed.
 
-No kernel's cache is between, so what fails here is ours; and the network loses and repeats requests
-and replies.  DFS_FSX_SEEDS=first:count runs other seeds.
+No kernel's cache is between, so what fails here is ours.  With odd seeds the network loses and
+repeats requests and replies, and in every second pair of seeds daemons are killed and started
+again.  DFS_FSX_SEEDS=first:count runs other seeds.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import random
 from collections.abc import Callable, Sequence
 
 import pytest
+import trio
 from trio.testing import MockClock
 
 from dfsmount.vfs import Vfs
@@ -22,13 +24,15 @@ from tests.fsx.model import Model
 from tests.fsx.operations import SMALL, SPARSE, Chooser, Operation, Shape
 from tests.fsx.player import fill_bytes
 from tests.fsx.system import MODES
-from tests.t3_cluster.cluster import running_cluster
+from tests.t3_cluster.cluster import Cluster, fully_replicated, running_cluster
 
 OPERATIONS = 600
 FILES = 2
 FIRST, _, COUNT = os.environ.get("DFS_FSX_SEEDS", "0:5").partition(":")
 SEEDS = range(int(FIRST), int(FIRST) + int(COUNT or 1))
 TRACE = 15
+TROUBLE = 0.01  # of the operations are followed by some
+HEAL_WITHIN_S = 600.0
 KINDS = [
     *("read", "write", "append", "truncate", *MODES, "copy", "seek", "look", "sync"),
     *("sync_data", "reopen", "check"),
@@ -172,6 +176,22 @@ class Player:
             await self._read(number, view, start, 65_536)
 
 
+async def _trouble(cluster: Cluster, rng: random.Random) -> None:
+    """A daemon is killed, and comes back while the operations go on."""
+    pause_s = rng.choice([0.0, 1.0, 5.0])
+    if rng.random() < 0.5:
+        await cluster.kill_metad()
+        await trio.sleep(pause_s)
+        await cluster.start_metad()
+        return
+    number = rng.randrange(len(cluster.stores))
+    await cluster.until(fully_replicated, HEAL_WITHIN_S)
+    if cluster.runs(number):
+        await cluster.kill_chunkd(number)
+        await trio.sleep(pause_s)
+        await cluster.start_chunkd(number)
+
+
 @pytest.mark.parametrize("clients", [1, 2])
 @pytest.mark.parametrize("shape", [SMALL, SPARSE], ids=["small", "sparse"])
 @pytest.mark.parametrize("seed", SEEDS)
@@ -184,6 +204,7 @@ async def test_seed(
 ) -> None:
     tolerate_log("metad at metad:1 does not answer")
     tolerate_log("chunk")
+    tolerate_log("replica")
     rng = random.Random(f"fsx {seed}")
     async with (
         running_cluster(random.Random(seed)) as cluster,
@@ -204,6 +225,8 @@ async def test_seed(
         chooser = Chooser(rng, shape, KINDS, clients, FILES)
         for _ in range(OPERATIONS):
             await player.play(chooser.draw(player.models))
+            if seed % 4 > 1 and rng.random() < TROUBLE:
+                await _trouble(cluster, rng)
         for number in range(FILES):
             for view in range(clients):
                 await player.play(Operation("check", (number, view)))
