@@ -18,7 +18,7 @@ from tests.t6_apps.programs import names_in
 from tests.t6_apps.size import sized
 
 SMALL_FILES = sized(3000, 1_000_000)
-ZIPPED_FILES = sized(1000, 5000)
+ZIPPED_FILES = sized(500, 5000)
 PER_DIRECTORY = 500
 PATIENCE_S = sized(120, 4 * 3600)
 

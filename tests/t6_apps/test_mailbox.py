@@ -52,7 +52,6 @@ def test_writers_of_one_mount_append_to_one_mbox(here: Path, locks: str) -> None
     deliver_into_an_mbox([here], locks)
 
 
-@pytest.mark.xfail(strict=False, reason="locks are local to a mount so far")
 @pytest.mark.parametrize("locks", [*LOCKS, ",".join(LOCKS)])
 def test_writers_of_two_mounts_append_to_one_mbox(views: TwoViews, locks: str) -> None:
     deliver_into_an_mbox([views.a, views.b], locks)
