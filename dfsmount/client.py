@@ -91,7 +91,7 @@ def _assemble(
     now_ns: Callable[[], int],
     local_hosts: tuple[str, ...],
 ) -> FileSystem:
-    meta = MetaClient(client, session, soft_timeout_s=config.soft_s or None)
+    meta = MetaClient(client, session, soft_timeout_s=config.soft_s or None, nursery=nursery)
     attrs = AttrCache(lambda: not config.nocache and session.lease_left_s() > 0)
     mutations = Mutations(meta, attrs)
     data = DataPath(client, mutations, nursery, _data_settings(config, grant, local_hosts))

@@ -68,17 +68,36 @@ class _Pending:
     leads: bool = False  # woken up to carry the next batch, its own operation included
 
 
+@dataclass(eq=False)
+class _Flight:
+    """A batch under way.  `message` is there when it may have been sent."""
+
+    pending: list[_Pending]
+    message: Batch | None = None
+    sent: list[_Pending] = field(default_factory=list)
+    over: trio.Event = field(default_factory=trio.Event)
+
+
 class MetaClient:
-    """Typed metad calls under one session."""
+    """Typed metad calls under one session.
+
+    A batch whose carrier is cancelled goes on in `nursery`, for it has operations of others.
+    """
 
     def __init__(
-        self, client: Client, session: Session, *, soft_timeout_s: float | None = None
+        self,
+        client: Client,
+        session: Session,
+        *,
+        soft_timeout_s: float | None = None,
+        nursery: trio.Nursery | None = None,
     ) -> None:
         self._client = client
         self._session = session
         self._soft_timeout_s = soft_timeout_s
+        self._nursery = nursery
         self._waiting: deque[_Pending] = deque()
-        self._batches_in_flight = 0
+        self._flights: set[_Flight] = set()
 
     # Mutations
 
@@ -90,15 +109,27 @@ class MetaClient:
         """
         pending = _Pending(operation, self._session.losses)
         self._waiting.append(pending)
-        if self._batches_in_flight < BATCHES_IN_FLIGHT_MAX:
-            await self._lead()
-        while pending.outcome is None:
-            await pending.done.wait()
-            if pending.leads:
+        try:
+            if len(self._flights) < BATCHES_IN_FLIGHT_MAX:
                 await self._lead()
+            while pending.outcome is None:
+                await pending.done.wait()
+                if pending.leads:
+                    await self._lead()
+        except trio.Cancelled:
+            if pending in self._waiting:
+                self._waiting.remove(pending)
+                if pending.leads:
+                    self._wake_leader()
+            raise
         if isinstance(pending.outcome, OpResult) and _must_wait(pending.outcome):
             return _result_of(await self._send_alone(pending))
         return _result_of(pending.outcome)
+
+    async def landed(self) -> None:
+        """Wait until every batch that is under way now has been answered or given up."""
+        for flight in list(self._flights):
+            await flight.over.wait()
 
     async def _send_alone(self, pending: _Pending) -> OpResult:
         """Another client has a lease on what the operation is about: it waits for that.
@@ -108,36 +139,68 @@ class MetaClient:
         """
         if await self._session.current() != pending.session:
             raise SessionLost("the session ended before the operation was executed")
-        _session, reply = await self._send([pending.operation], no_wait=False)
-        return reply.results[0]
+        batch = await self._begin([pending.operation], no_wait=False)
+        try:
+            return (await self._send(batch)).results[0]
+        finally:
+            self._session.finish(batch.session, batch.sequence)
 
     async def _lead(self) -> None:
         """Carry what waits in one batch, then wake the next leader."""
-        batch = self._take_batch()
-        for pending in batch:
+        flight = _Flight(self._take_batch())
+        for pending in flight.pending:
             if pending.leads:  # woken to lead, but another task came first
                 pending.leads, pending.done = False, trio.Event()
-        self._batches_in_flight += 1
-        outcomes: Sequence[OpResult | DFSError] = [Unavailable("the client is ending")] * len(batch)
-        session = ""
+        self._flights.add(flight)
         try:
-            await self._session.current()
-            sent = [each for each in batch if not self._is_late(each)]
-            if sent:
-                session, reply = await self._send([each.operation for each in sent])
-                outcomes = _spread(batch, dict(zip(sent, reply.results, strict=True)))
+            outcomes = await self._fly(flight)
+        except BaseException as problem:
+            if isinstance(problem, trio.Cancelled) and self._nursery is not None:
+                self._nursery.start_soon(self._fly_on, flight)
             else:
-                outcomes = _spread(batch, {})
-        except DFSError as problem:
-            outcomes = [problem] * len(batch)
+                self._land(flight, [Unavailable("the client is ending")] * len(flight.pending))
+            raise
+        self._land(flight, outcomes)
+
+    async def _fly_on(self, flight: _Flight) -> None:
+        """For a carrier that was cancelled."""
+        outcomes: Sequence[OpResult | DFSError]
+        outcomes = [Unavailable("the client is ending")] * len(flight.pending)
+        try:
+            outcomes = await self._fly(flight)
         finally:
-            self._batches_in_flight -= 1
-            for pending, outcome in zip(batch, outcomes, strict=True):
-                pending.outcome, pending.session = outcome, session
-                pending.done.set()
-            if self._waiting:
-                self._waiting[0].leads = True
-                self._waiting[0].done.set()
+            self._land(flight, outcomes)
+
+    async def _fly(self, flight: _Flight) -> Sequence[OpResult | DFSError]:
+        """Get a batch executed.  When this is cancelled and begun again, it is the same batch."""
+        try:
+            if flight.message is None:
+                await self._session.current()
+                flight.sent = [each for each in flight.pending if not self._is_late(each)]
+                if not flight.sent:
+                    return _spread(flight.pending, {})
+                flight.message = await self._begin([each.operation for each in flight.sent])
+            reply = await self._send(flight.message)
+        except DFSError as problem:
+            return [problem] * len(flight.pending)
+        return _spread(flight.pending, dict(zip(flight.sent, reply.results, strict=True)))
+
+    def _land(self, flight: _Flight, outcomes: Sequence[OpResult | DFSError]) -> None:
+        self._flights.remove(flight)
+        flight.over.set()
+        session = ""
+        if flight.message is not None:
+            session = flight.message.session
+            self._session.finish(session, flight.message.sequence)
+        for pending, outcome in zip(flight.pending, outcomes, strict=True):
+            pending.outcome, pending.session = outcome, session
+            pending.done.set()
+        self._wake_leader()
+
+    def _wake_leader(self) -> None:
+        if self._waiting:
+            self._waiting[0].leads = True
+            self._waiting[0].done.set()
 
     def _is_late(self, pending: _Pending) -> bool:
         """Bytes that were to be committed under a session that is lost are lost with it: whoever
@@ -155,23 +218,20 @@ class MetaClient:
             batch.append(self._waiting.popleft())
         return batch
 
-    async def _send(
-        self, operations: list[AnyOperation], *, no_wait: bool = True
-    ) -> tuple[str, BatchReply]:
-        """Execute a batch; under which session, and the results."""
+    async def _begin(self, operations: list[AnyOperation], *, no_wait: bool = True) -> Batch:
+        """A batch with a number of its own, to be given back when it is answered or given up."""
         session, sequence = await self._session.begin()
-        try:
-            batch = Batch(
-                session=session,
-                sequence=sequence,
-                operations=operations,
-                acknowledged=self._session.acknowledged,
-                no_wait=no_wait,
-            )
-            reply: BatchReply = await self._persist("meta.batch", batch)
-        finally:
-            self._session.finish(session, sequence)
-        return session, reply
+        return Batch(
+            session=session,
+            sequence=sequence,
+            operations=operations,
+            acknowledged=self._session.acknowledged,
+            no_wait=no_wait,
+        )
+
+    async def _send(self, batch: Batch) -> BatchReply:
+        reply: BatchReply = await self._persist("meta.batch", batch)
+        return reply
 
     # Questions
 

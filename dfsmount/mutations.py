@@ -36,6 +36,7 @@ class Mutations:
         """
         await self._given_up.wait()
         self._given_up = trio.Event()
+        await self._meta.landed()  # where the one who waited was cancelled
         while True:
             try:
                 await self._meta.submit(Release(inode=ROOT_INODE))  # changes nothing
@@ -51,7 +52,11 @@ class Mutations:
         with self._attrs.asking() as token:
             try:
                 result = await self._meta.submit(operation)
-            except (Unavailable, InputOutput):  # it may have happened all the same, or still will
+            except (
+                Unavailable,
+                InputOutput,
+                trio.Cancelled,
+            ):  # it may have happened, or still will
                 self._given_up.set()
                 for name in ("inode", "parent", "new_parent"):
                     if (inode := getattr(operation, name, None)) is not None:

@@ -19,11 +19,14 @@ from tests.t2_dfsmount.fakes_meta import FakeMetad
 from tests.t2_dfsmount.test_session import INTRODUCTION, Recorder
 
 
-async def client(soft_timeout_s: float | None = None) -> tuple[FakeMetad, Session, MetaClient]:
+async def client(
+    soft_timeout_s: float | None = None, nursery: trio.Nursery | None = None
+) -> tuple[FakeMetad, Session, MetaClient]:
     metad = FakeMetad()
     session = Session(cast(Client, metad), "metad:1", INTRODUCTION)
     await session.open()
-    return metad, session, MetaClient(cast(Client, metad), session, soft_timeout_s=soft_timeout_s)
+    meta = MetaClient(cast(Client, metad), session, soft_timeout_s=soft_timeout_s, nursery=nursery)
+    return metad, session, meta
 
 
 async def test_one_operation_goes_at_once(autojump_clock: MockClock) -> None:
@@ -140,6 +143,96 @@ async def test_those_who_wait_go_on_when_the_leaders_are_cancelled(
             leaders.cancel_scope.cancel()
         metad.gate.set()
     assert len(metad.executed) == BATCHES_IN_FLIGHT_MAX + 1
+
+
+async def test_operations_of_others_survive_their_carrier(autojump_clock: MockClock) -> None:
+    """A process is killed while its task carries a batch with operations of other processes."""
+    async with trio.open_nursery() as background:
+        metad, _, meta = await client(nursery=background)
+        metad.gate = trio.Event()
+        results: list[OpResult] = []
+
+        async def submit(inode: int) -> None:
+            results.append(await meta.submit(Release(inode=inode)))
+
+        async with trio.open_nursery() as first:
+            for inode in range(BATCHES_IN_FLIGHT_MAX):
+                first.start_soon(meta.submit, Release(inode=inode + 1))
+            await trio.testing.wait_all_tasks_blocked()
+            async with trio.open_nursery() as others:
+                scope = trio.CancelScope()
+                others.start_soon(cancellable, scope, meta, 50)
+                await trio.testing.wait_all_tasks_blocked()
+                others.start_soon(submit, 51)
+                others.start_soon(submit, 52)
+                await trio.testing.wait_all_tasks_blocked()
+                gate, metad.gate = metad.gate, trio.Event()
+                gate.set()  # the first four are answered: 50 carries the rest
+                await trio.testing.wait_all_tasks_blocked()
+                assert len(metad.batches[-1].operations) == 3
+                scope.cancel()
+                landed = trio.Event()
+                background.start_soon(tell_landed, meta, landed)
+                await trio.testing.wait_all_tasks_blocked()
+                assert results == []
+                assert not landed.is_set()
+                metad.gate.set()
+        await landed.wait()
+    assert results == [OpResult(), OpResult()]
+    assert metad.batches[-1] == metad.batches[-2]  # sent again, under its number
+    assert len(metad.executed) == BATCHES_IN_FLIGHT_MAX + 1
+
+
+async def cancellable(scope: trio.CancelScope, meta: MetaClient, inode: int) -> None:
+    with scope:
+        await meta.submit(Release(inode=inode))
+
+
+async def tell_landed(meta: MetaClient, landed: trio.Event) -> None:
+    await meta.landed()
+    landed.set()
+
+
+async def test_an_operation_that_was_not_sent_is_taken_back(autojump_clock: MockClock) -> None:
+    async with trio.open_nursery() as background:
+        metad, _, meta = await client(nursery=background)
+        metad.gate = trio.Event()
+        async with trio.open_nursery() as nursery:
+            for inode in range(BATCHES_IN_FLIGHT_MAX):
+                nursery.start_soon(meta.submit, Release(inode=inode + 1))
+            await trio.testing.wait_all_tasks_blocked()
+            scope = trio.CancelScope()
+            nursery.start_soon(cancellable, scope, meta, 50)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(meta.submit, Release(inode=51))
+            await trio.testing.wait_all_tasks_blocked()
+            scope.cancel()
+            await trio.testing.wait_all_tasks_blocked()
+            metad.gate.set()
+    sent = [operation for batch in metad.batches for operation in batch.operations]
+    assert Release(inode=50) not in sent
+    assert Release(inode=51) in sent  # somebody else leads
+
+
+async def test_a_leader_that_is_cancelled_as_it_wakes_passes_that_on(
+    autojump_clock: MockClock,
+) -> None:
+    async with trio.open_nursery() as background:
+        metad, _, meta = await client(nursery=background)
+        metad.gate = trio.Event()
+        async with trio.open_nursery() as nursery:
+            for inode in range(BATCHES_IN_FLIGHT_MAX):
+                nursery.start_soon(meta.submit, Release(inode=inode + 1))
+            await trio.testing.wait_all_tasks_blocked()
+            scope = trio.CancelScope()
+            nursery.start_soon(cancellable, scope, meta, 50)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(meta.submit, Release(inode=51))
+            await trio.testing.wait_all_tasks_blocked()
+            metad.gate.set()
+            scope.cancel()  # before anybody runs
+    sent = [operation for batch in metad.batches for operation in batch.operations]
+    assert Release(inode=51) in sent
 
 
 def leased(batch: Batch) -> BatchReply:
