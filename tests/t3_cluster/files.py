@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from dfsmount.vfs import Vfs
 from dfswire.errors import NoEntry
@@ -18,6 +20,16 @@ async def find(vfs: Vfs, path: str) -> Attr:
             raise NoEntry(path)
         attr = found
     return attr
+
+
+@asynccontextmanager
+async def opened(vfs: Vfs, path: str, flags: int = os.O_RDWR) -> AsyncIterator[int]:
+    """A handle of a file, closed at the end."""
+    handle = await vfs.open((await find(vfs, path)).inode, flags)
+    try:
+        yield handle
+    finally:
+        await vfs.release(handle)
 
 
 async def write_file(vfs: Vfs, path: str, data: bytes, *, sync: bool = False) -> int:

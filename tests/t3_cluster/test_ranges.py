@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import pytest
 import trio
@@ -35,7 +34,7 @@ from dfswire.operations import (
 )
 from tests.fakes import Faults
 from tests.t3_cluster.cluster import CHUNK_SIZE_BYTES, Cluster, fully_replicated, running_cluster
-from tests.t3_cluster.files import find, names, read_file, write_file
+from tests.t3_cluster.files import find, names, opened, read_file, write_file
 
 PUNCH = FALLOC_PUNCH_HOLE | FALLOC_KEEP_SIZE
 DATA = random.Random(1).randbytes(3 * CHUNK_SIZE_BYTES + 77)
@@ -53,15 +52,6 @@ async def cluster(autojump_clock: MockClock) -> AsyncIterator[Cluster]:
 async def client(cluster: Cluster) -> AsyncIterator[FileSystem]:
     async with cluster.client() as client:
         yield client
-
-
-@asynccontextmanager
-async def opened(vfs: Vfs, path: str, flags: int = os.O_RDWR) -> AsyncIterator[int]:
-    handle = await vfs.open((await find(vfs, path)).inode, flags)
-    try:
-        yield handle
-    finally:
-        await vfs.release(handle)
 
 
 async def clone(vfs: Vfs, source: str, target: str, *, sync: bool = False) -> None:

@@ -1,11 +1,11 @@
 """Random work under random faults, by seed: nothing acknowledged is lost, nothing wrong is read.
 
-Two clients write, rename, truncate and remove files, each in its own directory, while a nemesis
-kills and restarts daemons, cuts their power, spoils replicas and disturbs the network.  What each
-client was told is kept in a plain dictionary.  After the faults have stopped the cluster must heal
-by itself: full redundancy, no findings of fsck, and every file as the dictionary says, read by a
-client without caches.  DFS_SEEDS=first:count runs other seeds; a failing seed can be run alone with
-it.
+Two clients write, copy, punch, rename, truncate and remove files, each in its own directory (copies
+are made of the other's files too, as they are at that moment), while a nemesis kills and restarts
+daemons, cuts their power, spoils replicas and disturbs the network.  What each client was told is
+kept in a plain dictionary.  After the faults have stopped the cluster must heal by itself: full
+redundancy, no findings of fsck, and every file as the dictionary says, read by a client without
+caches.  DFS_SEEDS=first:count runs other seeds; a failing seed can be run alone with it.
 
 Data is checked after fsync, because power cuts may take what was only closed.
 """
@@ -15,14 +15,16 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 import trio
 from trio.testing import MockClock
 
 from dfsmount.client import FileSystem
+from dfswire.errors import NoEntry
 from dfswire.messages import ROOT_INODE
-from dfswire.operations import SetAttr
+from dfswire.operations import FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, SetAttr
 from tests.fakes import Faults
 from tests.t3_cluster.cluster import (
     CHUNK_SIZE_BYTES,
@@ -30,7 +32,7 @@ from tests.t3_cluster.cluster import (
     fully_replicated,
     running_cluster,
 )
-from tests.t3_cluster.files import find, names, read_file, write_file
+from tests.t3_cluster.files import find, names, opened, read_file, write_file
 
 STEPS = 40
 HEAL_WITHIN_S = 600.0
@@ -52,6 +54,7 @@ class Worker:
     def __init__(self, name: str, client: FileSystem, rng: random.Random) -> None:
         self.name = name
         self.model: dict[str, bytes] = {}
+        self.neighbour = self
         self._vfs = client.vfs
         self._rng = rng
 
@@ -64,6 +67,10 @@ class Worker:
                     self.write,
                     self.patch,
                     self.truncate,
+                    self.punch,
+                    self.copy,
+                    self.borrow,
+                    self.link_unnamed,
                     self.rename,
                     self.remove,
                     self.read,
@@ -105,6 +112,66 @@ class Worker:
         inode = (await find(self._vfs, path)).inode
         await self._vfs.setattr(SetAttr(inode=inode, size=size))
         self.model[path] = old[:size].ljust(size, b"\0")
+
+    async def punch(self) -> None:
+        if (path := self._known()) is None:
+            return
+        old = self.model[path]
+        offset, length = self._rng.randrange(len(old) + 1), self._rng.randrange(1, 100_000)
+        async with opened(self._vfs, path) as handle:
+            mode = FALLOC_PUNCH_HOLE | FALLOC_KEEP_SIZE
+            await self._vfs.fallocate(handle, mode, offset, length)
+        end = min(offset + length, len(old))
+        self.model[path] = old[:offset] + bytes(end - offset) + old[end:]
+
+    async def copy(self) -> None:
+        """A part of a file goes into another one, or elsewhere into itself."""
+        path, target = self._known(), self._known()
+        if path is None or target is None:
+            return
+        data, old = self.model[path], self.model[target]
+        start, offset = self._rng.randrange(len(data) + 1), self._rng.randrange(len(old) + 1000)
+        length = min(self._rng.randrange(1, 200_000), len(data) - start)
+        if path == target and abs(start - offset) < length:
+            return
+        async with opened(self._vfs, path) as source, opened(self._vfs, target) as handle:
+            done = 0
+            while done < length:
+                done += await self._vfs.copy_range(
+                    source, start + done, handle, offset + done, length - done
+                )
+            await self._vfs.fsync(handle)
+        if length:
+            padded = old.ljust(offset, b"\0")
+            copied = data[start : start + length]
+            self.model[target] = padded[:offset] + copied + padded[offset + length :]
+
+    async def borrow(self) -> None:
+        """A clone of a file of the other client, who may be changing it."""
+        if (path := self.neighbour._known()) is None:
+            return
+        target = self._path()
+        await write_file(self._vfs, target, b"", sync=True)
+        self.model[target] = b""
+        with suppress(NoEntry):  # removed or renamed meanwhile
+            async with opened(self._vfs, path) as source, opened(self._vfs, target) as handle:
+                await self._vfs.copy_range(source, 0, handle, 0, 1 << 40)
+                await self._vfs.fsync(handle)
+        self.model[target] = await read_file(self._vfs, target)
+
+    async def link_unnamed(self) -> None:
+        path = self._path()
+        if path in self.model:
+            return
+        directory = (await find(self._vfs, self.name)).inode
+        data = self._rng.randbytes(self._rng.choice([0, 100, 100_000]))
+        handle, attr = await self._vfs.tmpfile(directory, 0o600, os.O_RDWR, 0, 0, 0)
+        await self._vfs.write(handle, 0, data)
+        await self._vfs.fsync(handle)
+        if self._rng.random() < 0.7:
+            await self._vfs.link(attr.inode, directory, path.rpartition("/")[2].encode())
+            self.model[path] = data
+        await self._vfs.release(handle)
 
     async def rename(self) -> None:
         path, target = self._known(), self._path()
@@ -192,6 +259,7 @@ async def test_seed(
                 Worker("a", one, random.Random(f"a {seed}")),
                 Worker("b", other, random.Random(f"b {seed}")),
             ]
+            workers[0].neighbour, workers[1].neighbour = workers[1], workers[0]
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(nemesis.run)
                 async with trio.open_nursery() as work:
