@@ -19,6 +19,7 @@ from dfswire.messages import (
     FILE_MAX_BYTES,
     ChunkGrant,
     ChunkLocation,
+    DirEntry,
     Replica,
 )
 from dfswire.metadata import (
@@ -97,15 +98,34 @@ class Reads:
 
     async def readdir(self, request: ReaddirRequest) -> ReaddirReply:
         def look() -> tuple[ReaddirReply, Told]:
-            entries, end, parent = namespace.readdir(
+            found, end, parent = namespace.readdir(
                 self._state.db, request.inode, request.cookie, request.limit
             )
+            entries = self._before_leased(request.session, found)
             told = dict.fromkeys((entry.attr.inode for entry in entries), ATTR)
             told[parent.inode] = ATTR
             told[request.inode] = told.get(request.inode, 0) | NAMES
+            end = end and len(entries) == len(found)
             return ReaddirReply(entries=entries, end=end, parent=parent), told
 
         return await self._tell(request.session, look)
+
+    def _before_leased(self, session: str, entries: list[DirEntry]) -> list[DirEntry]:
+        """The entries before the first one (but the very first) that another session has leased.
+
+        All leases are recalled at once, so the next page finds most of them given back.  Waiting
+        for all of them together might never end where files are written all the time.
+        """
+        leases = self._state.leases
+        told = dict.fromkeys((entry.attr.inode for entry in entries), ATTR)
+        blocked = leases.obstacles(session, told)
+        if blocked is None:
+            return entries
+        self._recalls.send(blocked)
+        for count, entry in enumerate(entries):
+            if count and leases.obstacles(session, {entry.attr.inode: ATTR}):
+                return entries[:count]
+        return entries
 
     async def layout(self, request: LayoutRequest) -> LayoutReply:
         state = self._state

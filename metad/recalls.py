@@ -8,6 +8,7 @@ only means "look again", so none of them need be exact, and a lost or doubled me
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable, Mapping
 
 import trio
@@ -92,7 +93,7 @@ class Recalls:
         for session, leases in blocked.recalls.items():
             self._streams.recall(session, leases)
             for lease in leases:
-                self._asked_s.setdefault((session, lease.inode), now)
+                self._asked_s[session, lease.inode] = now
         if blocked.announcement is not None:
             self.announce(blocked.announcement)
         self._mention_slow(now)
@@ -137,6 +138,7 @@ class Recalls:
         self.changed(list(self._waiting) if dropped else forgotten)
 
     def _mention_slow(self, now: float) -> None:
+        """Once for each lease, by whoever waits then."""
         for (session, inode), asked_s in self._asked_s.items():
             if now - asked_s >= SLOW_S:
                 log.info(
@@ -145,3 +147,4 @@ class Recalls:
                     inode,
                     now - asked_s,
                 )
+                self._asked_s[session, inode] = math.inf

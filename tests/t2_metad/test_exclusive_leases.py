@@ -11,9 +11,18 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from dfswire.errors import DFSError, NoEntry
-from dfswire.messages import ROOT_INODE, Lease
-from dfswire.metadata import SessionRequest
-from dfswire.operations import Commit, Create, SetAttr
+from dfswire.messages import ROOT_INODE, Invalidated, Lease, Part
+from dfswire.metadata import (
+    AckEvents,
+    InodeRequest,
+    LayoutRequest,
+    LeaseRequest,
+    LookupRequest,
+    ReaddirReply,
+    ReaddirRequest,
+    SessionRequest,
+)
+from dfswire.operations import Commit, Create, Release, SetAttr, Unlink
 from metad.database import Database
 from tests.t2_metad.metad_for_tests import FILE, FakeClient, Metad
 
@@ -145,3 +154,257 @@ async def test_a_batch_that_does_not_want_to_wait_does_what_it_can(clients: Clie
         assert await client.send(batch) == [done, refused], "that was the answer"
     assert [each.inode for each in b.recalled] == [other]
     assert [each.inode for each in a.recalled] == []
+
+
+async def test_a_directory_is_listed_up_to_what_is_leased(clients: Clients) -> None:
+    """Whoever waited for all leases of a directory at once might never see its end."""
+    a, b = clients.a, clients.b
+    inodes = [await a.make(b"f%d" % number) for number in range(5)]
+    leases = {inode: (await a.take(inode)).lease for inode in (inodes[2], inodes[4])}
+
+    async def page(cookie: int) -> ReaddirReply:
+        request = ReaddirRequest(session=b.session, inode=ROOT_INODE, cookie=cookie)
+        reply: ReaddirReply = await clients.metad.call("meta.readdir", request)
+        return reply
+
+    first = await page(0)
+    assert [entry.attr.inode for entry in first.entries] == inodes[:2] and not first.end
+    await wait_all_tasks_blocked()
+    assert {lease.inode for lease in a.recalled} == leases.keys(), "all are recalled at once"
+    reading = await clients.doing(page, first.entries[-1].cookie)
+    assert not reading.done
+    await a.give_back(leases[inodes[2]])
+    await wait_all_tasks_blocked()
+    second: ReaddirReply = reading.result
+    assert [entry.attr.inode for entry in second.entries] == inodes[2:4] and not second.end
+    await a.give_back(leases[inodes[4]])
+    await wait_all_tasks_blocked()
+    last = await page(second.entries[-1].cookie)
+    assert [entry.attr.inode for entry in last.entries] == inodes[4:] and last.end
+
+
+ASKING: dict[str, Callable[[str, int], Any]] = {
+    "meta.lookup": lambda session, inode: LookupRequest(
+        session=session, parent=ROOT_INODE, name=b"f"
+    ),
+    "meta.getattr": lambda session, inode: InodeRequest(session=session, inode=inode),
+    "meta.readlink": lambda session, inode: InodeRequest(session=session, inode=inode),
+    "meta.xattrs": lambda session, inode: InodeRequest(session=session, inode=inode),
+    "meta.readdir": lambda session, inode: ReaddirRequest(session=session, inode=ROOT_INODE),
+    "meta.layout": lambda session, inode: LayoutRequest(
+        session=session, inode=inode, offset=0, length=1
+    ),
+}
+
+
+@pytest.mark.parametrize("call", ASKING)
+async def test_every_question_settles_leases_first(clients: Clients, call: str) -> None:
+    a, b = clients.a, clients.b
+    create = Create(parent=ROOT_INODE, name=b"f", mode=0o120777, uid=0, gid=0, target=b"t")
+    (made,) = await a.do(create)
+    inode = made.attrs[0].inode
+    lease = (await a.take(inode)).lease
+    own = ASKING[call](a.session, inode)
+    await clients.metad.call(call, own)
+    asking = await clients.doing(clients.metad.call, call, ASKING[call](b.session, inode))
+    assert not asking.done
+    assert [each.number for each in a.recalled] == [lease.number]
+    await a.give_back(lease)
+    await wait_all_tasks_blocked()
+    assert asking.done and asking.problem is None
+    taking = await clients.doing(a.take, inode)
+    assert taking.done and b.told_of(inode) & Invalidated.ATTR, "b was registered"
+
+
+async def test_attributes_and_data_are_apart(clients: Clients) -> None:
+    a, b = clients.a, clients.b
+    inode = await a.make(b"f")
+    await a.take(inode, int(Part.DATA))
+    await b.getattr(inode)
+    layout = LayoutRequest(session=b.session, inode=inode, offset=0, length=1)
+    assert not (await clients.doing(clients.metad.call, "meta.layout", layout)).done
+
+
+async def test_names_can_be_leased(clients: Clients) -> None:
+    a, b = clients.a, clients.b
+    await b.lookup(b"f")
+    lease = (await a.take(ROOT_INODE, int(Part.NAMES))).lease
+    assert b.told_of(ROOT_INODE) & Invalidated.ALL_NAMES
+    assert await a.make(b"f")
+    assert not (await clients.doing(b.lookup, b"f")).done
+    making = await clients.doing(b.make, b"g")
+    assert not making.done
+    await a.give_back(lease)
+    await wait_all_tasks_blocked()
+    assert making.done
+
+
+async def test_a_slow_holder_is_mentioned(
+    clients: Clients, mock_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    a, b = clients.a, clients.b
+    inode = await a.make(b"f")
+    await a.take(inode)
+    caplog.set_level("INFO", "metad.recalls")
+    reading = await clients.doing(b.getattr, inode)
+    for _ in range(5):
+        mock_clock.jump(5.0)
+        await wait_all_tasks_blocked()
+    mentioned = [each.message for each in caplog.records if "has not given back" in each.message]
+    assert len(mentioned) == 1 and a.session in mentioned[0] and f"inode {inode}" in mentioned[0]
+    assert not reading.done
+
+
+async def test_who_gives_up_waiting_is_not_waited_for(clients: Clients) -> None:
+    """A take whose caller is gone leaves its place to those behind it."""
+    a, b, c = clients.a, clients.b, clients.c
+    inode = await a.make(b"f")
+    lease = (await a.take(inode)).lease
+    with trio.CancelScope() as scope:
+        clients._nursery.start_soon(cancel_soon, scope)
+        request = LeaseRequest(session=b.session, inode=inode, parts=FILE)
+        await clients.metad.service.leases.take(request)
+    assert scope.cancelled_caught
+    await a.give_back(lease)
+    await c.getattr(inode)
+    assert not clients.metad.service.state.leases._turns
+
+
+async def test_those_behind_it_go_on_when_somebody_gives_up(clients: Clients) -> None:
+    a, b, c = clients.a, clients.b, clients.c
+    inode = await b.make(b"f")
+    b.silent = True
+    request = LeaseRequest(session=a.session, inode=inode, parts=FILE)
+    scope = trio.CancelScope()
+    taking = await clients.doing(in_scope, scope, clients.metad.service.leases.take, request)
+    reading = await clients.doing(c.getattr, inode)
+    assert not taking.done and not reading.done, "b has not confirmed"
+    scope.cancel()
+    await wait_all_tasks_blocked()
+    assert reading.done
+
+
+async def in_scope(scope: trio.CancelScope, action: Callable[[Any], Any], request: Any) -> None:
+    with scope:
+        await action(request)
+
+
+async def test_a_repeated_answer_tells_nothing_that_is_leased(clients: Clients) -> None:
+    a, b = clients.a, clients.b
+    batch = a.batch(Create(parent=ROOT_INODE, name=b"f", mode=0o100644, uid=0, gid=0))
+    (made,) = await a.send(batch)
+    lease = (await b.take(made.attrs[0].inode)).lease
+    repeating = await clients.doing(a.send, batch)
+    assert not repeating.done
+    await b.do(Commit(inode=lease.inode, extents=[], size=7, mtime_ns=1, give_back=lease))
+    await wait_all_tasks_blocked()
+    assert repeating.result[0].attrs[0].size == 7
+
+
+async def test_what_is_leased_may_be_open(clients: Clients) -> None:
+    a, b = clients.a, clients.b
+    inode = await a.make(b"f")
+    await b.take(inode, int(Part.DATA))
+    await a.do(Unlink(parent=ROOT_INODE, name=b"f"))
+    await wait_all_tasks_blocked()
+    assert (await b.getattr(inode)).nlink == 0
+    await b.do(Release(inode=inode))
+    await wait_all_tasks_blocked()
+    with pytest.raises(NoEntry):
+        await b.getattr(inode)
+
+
+async def cancel_soon(scope: trio.CancelScope) -> None:
+    await wait_all_tasks_blocked()
+    scope.cancel()
+
+
+async def test_takers_are_served_in_the_order_in_which_they_came(clients: Clients) -> None:
+    a, b, c = clients.a, clients.b, clients.c
+    inode = await a.make(b"f")
+    lease = (await a.take(inode)).lease
+    first = await clients.doing(b.take, inode)
+    second = await clients.doing(c.take, inode)
+    again = await clients.doing(a.take, inode)
+    for taking in (first, second, again):
+        assert not taking.done
+        await {first: a, second: b, again: c}[taking].give_back(lease)
+        await wait_all_tasks_blocked()
+        assert taking.done
+        lease = taking.result.lease
+
+
+# restarts
+
+
+async def test_after_a_restart_leases_go_on(clients: Clients) -> None:
+    a, b, c = clients.a, clients.b, clients.c
+    inode = await a.make(b"f")
+    lease = (await a.take(inode)).lease
+    await clients.metad.restart()
+    reading = await clients.doing(b.getattr, inode)
+    changing = await clients.doing(b.do, SetAttr(inode=inode, mode=0o600))
+    for client in (b, c):
+        await client.follow()
+        assert not reading.done and not changing.done, "a may have it exclusively"
+    await a.follow(leases=[lease])
+    await wait_all_tasks_blocked()
+    assert not reading.done and not changing.done, "it has"
+    assert a.recalled == [Lease(inode=inode, parts=1, number=lease.number)]
+    await a.do(Commit(inode=inode, extents=[], size=7, mtime_ns=1, give_back=lease))
+    await wait_all_tasks_blocked()
+    assert reading.result.size == 7 and changing.done
+
+
+async def test_a_commit_that_is_repeated_after_a_restart_gives_back_too(clients: Clients) -> None:
+    a, b, c = clients.a, clients.b, clients.c
+    inode = await a.make(b"f")
+    lease = (await a.take(inode)).lease
+    batch = a.batch(Commit(inode=inode, extents=[], size=7, mtime_ns=1, give_back=lease))
+    await a.send(batch)
+    await clients.metad.restart()
+    for client in (b, c):
+        await client.follow()
+    await a.follow(leases=[lease])
+    reading = await clients.doing(b.getattr, inode)
+    assert not reading.done
+    await a.send(batch)
+    await wait_all_tasks_blocked()
+    assert reading.result.size == 7
+
+
+async def test_a_recall_is_repeated_on_a_new_stream(clients: Clients) -> None:
+    a, b = clients.a, clients.b
+    inode = await a.make(b"f")
+    lease = (await a.take(inode)).lease
+    a.disconnect()
+    await wait_all_tasks_blocked()
+    reading = await clients.doing(b.getattr, inode)
+    assert a.recalled == []
+    await a.follow(leases=[lease])
+    await wait_all_tasks_blocked()
+    assert [each.number for each in a.recalled] == [lease.number]
+    await a.give_back(lease)
+    await wait_all_tasks_blocked()
+    assert reading.done
+
+
+async def test_a_lease_that_ended_is_forgotten_before_others_go_on(clients: Clients) -> None:
+    """A reopened stream confirms what was told before, but not for what is still believed."""
+    a, b = clients.a, clients.b
+    inode = await a.make(b"f")
+    lease = (await a.take(inode)).lease
+    await a.give_back(lease)
+    a.silent = True
+    changing = await clients.doing(b.do, SetAttr(inode=inode, mode=0o600))
+    a.disconnect()
+    await wait_all_tasks_blocked()
+    await a.follow(leases=[lease])
+    await wait_all_tasks_blocked()
+    assert not changing.done
+    assert a.told_of(inode) == FILE
+    await clients.metad.call(
+        "session.ack", AckEvents(session=a.session, number=a.events[-1].number)
+    )
+    await wait_all_tasks_blocked()
+    assert changing.done
