@@ -248,7 +248,10 @@ class Attributes:
         if writer is None:
             return attr
         return msgspec.structs.replace(
-            attr, size=max(attr.size, writer.dirty_end), mtime_ns=writer.mtime_ns
+            attr,
+            size=max(attr.size, writer.dirty_end),
+            mtime_ns=writer.mtime_ns,
+            ctime_ns=max(attr.ctime_ns, writer.mtime_ns),
         )
 
     async def _keep_bounds(self) -> None:

@@ -210,7 +210,7 @@ class Access(Operation, frozen=True, kw_only=True, tag="access"):
 
 
 class SetXattr(Operation, frozen=True, kw_only=True, tag="setxattr"):
-    """Set one.  Errors: ENOENT, EEXIST (XATTR_CREATE), ENODATA (XATTR_REPLACE).
+    """Set one.  Errors: ENOENT, EEXIST (XATTR_CREATE), ENODATA (XATTR_REPLACE), ENOSPC (too many).
 
     ACL_ACCESS changes the mode too (without the setgid bit if `clear_setgid`: the caller is not of
     the file's group), and is not kept when the mode says the same.  Errors of ACLs: EINVAL, EACCES

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import stat
 
-from dfswire.errors import AccessDenied, Exists, Invalid, NoAttribute, NotSupported
-from dfswire.messages import Attr, Xattr
+from dfswire.errors import AccessDenied, Exists, Invalid, NoAttribute, NoSpace, NotSupported
+from dfswire.messages import XATTR_LIST_MAX_BYTES, XATTRS_MAX_BYTES, Attr, Xattr
 from dfswire.operations import (
     ACL_ACCESS,
     ACL_DEFAULT,
@@ -42,16 +42,30 @@ def setxattr(db: Database, op: SetXattr, now_ns: int, effects: Effects) -> list[
     protection.check_change(attr)
     if op.name in (ACL_ACCESS, ACL_DEFAULT):
         return [_set_acl(db, op, attr, now_ns, effects)]
-    if op.flags not in (0, XATTR_CREATE, XATTR_REPLACE):
+    if op.flags & ~(XATTR_CREATE | XATTR_REPLACE):
         raise Invalid(f"setxattr flags {op.flags}")
     exists = value(db, op.inode, op.name) is not None
-    if exists and op.flags == XATTR_CREATE:
+    if exists and op.flags & XATTR_CREATE:
         raise Exists(f"{op.name!r} is set")
-    if not exists and op.flags == XATTR_REPLACE:
+    if not exists and op.flags & XATTR_REPLACE:
         raise NoAttribute(f"{op.name!r} is not set")
+    _check_room(db, op)
     put(db, op.inode, op.name, op.value)
     effects.attr(op.inode)
     return [rows.relink(db, op.inode, now_ns)]
+
+
+def _check_room(db: Database, op: SetXattr) -> None:
+    """Raise NoSpace for more names than listxattr(2) can tell, or more bytes than one reply."""
+    names, octets = db.read(
+        "SELECT coalesce(sum(length(name) + 1), 0), coalesce(sum(length(name) + length(value)), 0) "
+        "FROM xattr WHERE inode = ? AND name <> ?",
+        (op.inode, op.name),
+    )[0]
+    if names + len(op.name) + 1 > XATTR_LIST_MAX_BYTES:
+        raise NoSpace(f"the names of the xattrs of inode {op.inode} would be too long to list")
+    if octets + len(op.name) + len(op.value) > XATTRS_MAX_BYTES:
+        raise NoSpace(f"inode {op.inode} has {octets} bytes of xattrs")
 
 
 def _set_acl(db: Database, op: SetXattr, attr: Attr, now_ns: int, effects: Effects) -> Attr:

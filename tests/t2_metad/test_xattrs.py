@@ -63,3 +63,28 @@ def test_they_go_with_the_inode(world: World) -> None:
     world.do(Unlink(parent=1, name=b"f"))
     world.purge(file)
     assert world.db.read("SELECT * FROM xattr") == []
+
+
+def test_what_cannot_be_listed_or_sent_in_one_reply_is_refused(world: World) -> None:
+    file = world.make(b"f")
+    for number in range(15):
+        world.do(SetXattr(inode=file, name=b"user.%d" % number, value=b"v" * 65_536))
+    with pytest.raises(errors.NoSpace):
+        world.do(SetXattr(inode=file, name=b"user.more", value=b"v" * 65_536))
+    world.do(SetXattr(inode=file, name=b"user.1", value=b"w" * 65_536))
+    world.do(SetXattr(inode=file, name=b"user.less", value=b""))
+    other = world.make(b"g")
+    for number in range(256):
+        world.do(SetXattr(inode=other, name=b"user.%250d" % number, value=b""))
+    with pytest.raises(errors.NoSpace):
+        world.do(SetXattr(inode=other, name=b"user.x", value=b""))
+
+
+def test_both_flags_at_once_can_only_fail(world: World) -> None:
+    file = world.make(b"f")
+    op = SetXattr(inode=file, name=b"user.a", value=b"", flags=XATTR_CREATE | XATTR_REPLACE)
+    with pytest.raises(errors.NoAttribute):
+        world.do(op)
+    world.do(SetXattr(inode=file, name=b"user.a", value=b""))
+    with pytest.raises(errors.Exists):
+        world.do(op)
