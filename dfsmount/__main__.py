@@ -156,7 +156,7 @@ async def _serve(config: MountConfig, file_system: FileSystem) -> None:
     options = fuse_options(config)
     requests = Requests(LIBRARY or NoLibrary(), file_system.coherence.drop_all)
     if LIBRARY is None:
-        log.warning("%s: %s", WITHOUT_LIBRARY, MISSING)
+        log.warning("dfsmount.lowlevel is missing (%s): %s", MISSING, WITHOUT_LIBRARY)
     else:
         operations = Operations(file_system.vfs, LIBRARY, requests)
         LIBRARY.attach(KINDS, operations.start, requests.interrupted)
