@@ -227,6 +227,10 @@ class Vfs(Ranges):
     async def _set_lock(
         self, handle: int, kind: LockKind, owner: int, lock: Range, wait: bool
     ) -> None:
+        if lock.type != LockType.WRITE:
+            # Whoever has the lock next sees what was written under this one, even if this host
+            # dies now.  What cannot be stored is told by fsync and close, as ever.
+            await self._files.flush_inode(self._files.handle(handle).file.inode)
         while True:
             session = await self._session.current()
             inode = self._files.handle(handle).file.inode  # perhaps fenced with that session's loss

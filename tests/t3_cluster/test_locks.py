@@ -382,7 +382,6 @@ async def add_one(file: Opened, flock: bool) -> None:
     try:
         value = int(await file.read())
         await file.write(b"%d" % (value + 1))
-        await file.client.vfs.flush(file.handle, None)
     finally:
         await lock(UNLOCK)
 
