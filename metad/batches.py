@@ -36,7 +36,7 @@ from dfswire.operations import (
     SetXattr,
     Unlink,
 )
-from metad import chunkmap, namespace, ranges, sessions, xattrs
+from metad import attributes, chunkmap, namespace, ranges, sessions, xattrs
 from metad.database import Database
 from metad.effects import Effects
 from metad.rename import rename
@@ -136,11 +136,11 @@ def _apply(
         case Rename():
             run = partial(rename, db, op)
         case SetAttr():
-            run = partial(namespace.setattr_, db, op)
+            run = partial(attributes.setattr_, db, op)
         case SetFlags():
-            run = partial(namespace.set_flags, db, op)
+            run = partial(attributes.set_flags, db, op)
         case Access():
-            run = partial(namespace.access, db, op)
+            run = partial(attributes.access, db, op)
         case SetXattr():
             run = partial(xattrs.setxattr, db, op)
         case RemoveXattr():

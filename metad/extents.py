@@ -1,6 +1,6 @@
 """The extents of files: laying new ones over old ones, cutting what goes, sharing with other files.
 
-chunkmap.commit, ranges.py, namespace.setattr_ and the purge of an inode use it.  Whatever they do,
+chunkmap.commit, ranges.py, attributes.setattr_ and the purge of an inode use it.  Whatever they do,
 extents of an inode never overlap, inode.allocated_bytes is their sum, chunk.refs counts them, and a
 chunk that loses its last one is dead from `now_ns`.  Runs in the caller's transaction.
 """

@@ -56,7 +56,7 @@ LAYERS = {
         mutations reads leasecalls reports status locking
         clients repair reclaim batches fsck
         recalls touched
-        namespace chunkmap ranges rename invariants state
+        attributes namespace chunkmap ranges rename invariants state
         extents inheritance xattrs
         machines policies sessions replicas rows
         database group_commit

@@ -29,7 +29,17 @@ from dfswire.operations import (
     SetXattr,
     Unlink,
 )
-from metad import chunkmap, fsck, machines, namespace, ranges, replicas, sessions, xattrs
+from metad import (
+    attributes,
+    chunkmap,
+    fsck,
+    machines,
+    namespace,
+    ranges,
+    replicas,
+    sessions,
+    xattrs,
+)
 from metad.database import Database, open_database
 from metad.effects import Effects
 from metad.rename import rename
@@ -41,9 +51,9 @@ OPERATIONS: dict[type[Operation], Any] = {
     Unlink: namespace.unlink,
     RmDir: namespace.rmdir,
     Rename: rename,
-    SetAttr: namespace.setattr_,
-    SetFlags: namespace.set_flags,
-    Access: namespace.access,
+    SetAttr: attributes.setattr_,
+    SetFlags: attributes.set_flags,
+    Access: attributes.access,
     SetXattr: xattrs.setxattr,
     RemoveXattr: xattrs.removexattr,
 }
