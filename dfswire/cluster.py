@@ -247,6 +247,21 @@ class InfoReply(Message, frozen=True, kw_only=True):
     paths: list[bytes]
     extents: list[ExtentInfo]
     chunks: list[ChunkInfo]
+    locks: list[LockInfo] = []
+
+
+class LockInfo(Message, frozen=True, kw_only=True):
+    """A lock that somebody holds or waits for.  `end` is the last byte; None is wherever the file
+    ends."""
+
+    kind: Literal["fcntl", "flock"]
+    type: Literal["read", "write"]
+    waits: bool
+    start: int
+    end: int | None
+    host: str
+    mount_point: str
+    pid: int  # on that host; 0 when it is not known
 
 
 class ExtentInfo(Message, frozen=True, kw_only=True):

@@ -72,10 +72,9 @@ class Clients:
         if session in leases and (announcement := leases.hold(session, told)):
             self._recalls.drop_all(session, announcement)
 
-    def host(self, session: str) -> str:
-        """Where its client runs; "" when it has ended."""
-        known = self._known.get(session)
-        return known.host if known is not None else ""
+    def find(self, session: str) -> StoredSession | None:
+        """One that has not ended."""
+        return self._known.get(session)
 
     def all(self) -> list[StoredSession]:
         """Every session that has not ended."""

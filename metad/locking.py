@@ -12,14 +12,18 @@ from __future__ import annotations
 
 import trio
 
+from dfswire.cluster import LockInfo
 from dfswire.errors import Unavailable
 from dfswire.locks import (
+    LOCK_END_MAX,
     CancelLock,
     GetLock,
     GetLockReply,
     LockAnswer,
+    LockKind,
     LockOutcome,
     LockType,
+    Range,
     SetLock,
 )
 from dfswire.metadata import FollowEvents
@@ -27,10 +31,11 @@ from metad.clients import Clients
 from metad.events import Delivery
 from metad.lockledger import Ledger, request_of
 from metad.locks import LockTable
-from metad.lockspace import Request
+from metad.lockspace import Owner, Request
 from metad.state import State
 
 WAIT_S = 3.0  # then "still waiting": well within the 5 s after which clients give up a call
+SHOWN_MAX = 1000  # locks of one inode, to people
 
 
 class Locking:
@@ -75,7 +80,33 @@ class Locking:
         if found is None:
             return GetLockReply()
         owner, held = found
-        return GetLockReply(range=held, host=self._clients.host(owner.session))
+        client = self._clients.find(owner.session)
+        return GetLockReply(range=held, host=client.host if client is not None else "")
+
+    def of_inode(self, inode: int) -> list[LockInfo]:
+        """For people: who has it, then who waits."""
+        held = [
+            self._describe(kind, owner, held, waits=False)
+            for kind, owner, held in self.table.holders(inode)
+        ]
+        waiting = [
+            self._describe(each.kind, each.owner, each.wanted, waits=True)
+            for each in self.table.waiting(inode)
+        ]
+        return (held + waiting)[:SHOWN_MAX]
+
+    def _describe(self, kind: LockKind, owner: Owner, range_: Range, *, waits: bool) -> LockInfo:
+        client = self._clients.find(owner.session)
+        return LockInfo(
+            kind="flock" if kind == LockKind.FLOCK else "fcntl",
+            type="write" if range_.type == LockType.WRITE else "read",
+            waits=waits,
+            start=range_.start,
+            end=range_.end if range_.end != LOCK_END_MAX else None,
+            host=client.host if client is not None else "",
+            mount_point=client.mount_point if client is not None else "",
+            pid=range_.pid,
+        )
 
     def _followed(self, request: FollowEvents) -> None:
         self._ledger.connect(request.session, request.locks)

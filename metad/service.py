@@ -12,6 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+import msgspec
 import trio
 
 from dfswire.cluster import ClusterStatus, FsckReport, FsckRequest, Hello, InfoReply, InfoRequest
@@ -130,7 +131,8 @@ class Service:
         return await status.cluster_status(self.state, self.clients)
 
     async def _info(self, request: InfoRequest) -> InfoReply:
-        return status.info(self.state, request)
+        found = status.info(self.state, request)
+        return msgspec.structs.replace(found, locks=self.locking.of_inode(found.attr.inode))
 
     async def _fsck(self, request: FsckRequest) -> FsckReport:
         return await self.state.db.read_in_thread(lambda db: fsck.run(db, request.limit))

@@ -1,4 +1,4 @@
-"""`dfs info`: where the bytes of one file are.
+"""`dfs info`: where the bytes of one file are, and who has locked it.
 
 On a mount the file is found by its inode number, so every name of it gives the same answer; with
 `--url` or `--dir` the path counts from the root of the file system, and no mount is needed.
@@ -17,7 +17,7 @@ from rich.table import Table
 from dfsmount.cli.cluster import AsJson, Directory, Url, ask, find_metad
 from dfsmount.cli.mounts import mount_of
 from dfsmount.cli.output import console, path_text, plain, plain_table, show_json
-from dfswire.cluster import ChunkInfo, ExtentInfo, InfoReply, InfoRequest, ReplicaInfo
+from dfswire.cluster import ChunkInfo, ExtentInfo, InfoReply, InfoRequest, LockInfo, ReplicaInfo
 from dfswire.errors import UsageError
 
 
@@ -27,7 +27,7 @@ def info(
     directory: Directory = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show a file's inode, extents, chunks, and the servers that have them."""
+    """Show a file's inode, extents, chunks, the servers that have them, and locks."""
     reply = find(path, url, directory)
     if as_json:
         show_json(as_plain(reply))
@@ -81,6 +81,9 @@ def show(reply: InfoReply) -> None:
     if reply.chunks:
         screen.print()
         screen.print(_chunks(reply.chunks, numbers))
+    if reply.locks:
+        screen.print()
+        screen.print(_locks(reply.locks))
 
 
 def _extents(extents: list[ExtentInfo], numbers: dict[bytes, int]) -> Table:
@@ -101,6 +104,16 @@ def _chunks(chunks: list[ChunkInfo], numbers: dict[bytes, int]) -> Table:
         replicas = "\n".join(_replica(replica) for replica in chunk.replicas)
         number = str(numbers[chunk.chunk])
         table.add_row(number, chunk.chunk.hex(), str(chunk.length), escape(replicas))
+    return table
+
+
+def _locks(locks: list[LockInfo]) -> Table:
+    table = plain_table("lock", "bytes", "who")
+    for lock in locks:
+        what = f"{lock.kind} {lock.type}" + (", waits" if lock.waits else "")
+        span = f"{lock.start}-{'' if lock.end is None else lock.end}"
+        who = f"process {lock.pid} at {lock.host}:{lock.mount_point}"
+        table.add_row(what, "all" if lock.kind == "flock" else span, escape(who))
     return table
 
 

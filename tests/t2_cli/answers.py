@@ -10,6 +10,7 @@ from dfswire.cluster import (
     ExtentInfo,
     HostFigures,
     InfoReply,
+    LockInfo,
     ReplicaInfo,
     ServerStatus,
 )
@@ -87,5 +88,18 @@ def file_info(*states: tuple[str, str]) -> InfoReply:
             ChunkInfo(
                 chunk=chunk, length=9, digest=bytes(16), refs=1, state="live", replicas=replicas
             )
+        ],
+        locks=[
+            LockInfo(
+                kind="fcntl",
+                type="read",
+                waits=waits,
+                start=3,
+                end=end,
+                host="h[1]",
+                mount_point="/m",
+                pid=pid,
+            )
+            for waits, end, pid in ((False, 5, 77), (True, None, 78))
         ],
     )

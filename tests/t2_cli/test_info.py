@@ -36,6 +36,8 @@ def test_by_path_without_a_mount(
     assert "in metadata" in shown
     assert "chunk 1, from 1" in shown
     assert "server down" in shown
+    assert "fcntl read          3-5     process 77 at h[1]:/m" in shown
+    assert "fcntl read, waits   3-      process 78 at h[1]:/m" in shown
 
 
 def test_by_inode_on_a_mount(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

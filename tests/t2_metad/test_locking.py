@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import msgspec
 import pytest
 import trio
 from trio.testing import MockClock
 
+from dfswire.cluster import InfoReply, InfoRequest
 from dfswire.errors import SessionLost, Unavailable
 from dfswire.locks import (
     CancelLock,
@@ -110,6 +112,28 @@ async def test_who_has_it(autojump_clock: MockClock, two: tuple[FakeClient, Fake
     found = await get(other)
     assert (found.range, found.host) == (lock(WRITE).range, "one")
     assert (await get(one)).range is None
+
+
+async def test_what_operators_are_shown(
+    autojump_clock: MockClock,
+    two: tuple[FakeClient, FakeClient],
+    metad: Metad,
+    nursery: trio.Nursery,
+) -> None:
+    one, other = two
+    inode = await one.make(b"f")
+    for number, kind, client in ((1, LockKind.FLOCK, one), (2, LockKind.POSIX, one)):
+        wanted = Lock(inode=inode, kind=kind, owner=1, range=Range(type=WRITE, start=2, pid=7))
+        message = SetLock(session=client.session, number=number, lock=wanted, wait=True)
+        await metad.call("lock.set", message)
+    await metad.call("lock.set", msgspec.structs.replace(message, session=other.session))
+    info: InfoReply = await metad.call("cluster.info", InfoRequest(inode=inode))
+    assert [(each.kind, each.waits, each.host, each.pid) for each in info.locks] == [
+        ("fcntl", False, "one", 7),
+        ("flock", False, "one", 7),
+        ("fcntl", True, "other", 7),
+    ]
+    assert (info.locks[0].type, info.locks[0].start, info.locks[0].end) == ("write", 2, None)
 
 
 async def test_a_session_that_ends_wakes_who_waits(
