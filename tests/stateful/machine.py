@@ -115,7 +115,9 @@ class Machine(RuleBasedStateMachine):
             self.fail(f"{mine} instead of {theirs}")
 
     def fail(self, difference: str) -> None:
-        raise AssertionError("\n".join([difference[:1000], *self.trace[-TRACE:]]))
+        text = "\n".join([difference[:1000], *self.trace[-TRACE:]])
+        print(text)  # hypothesis tells nothing of a failure that does not come again
+        raise AssertionError(text)
 
     # -- what there is
 
