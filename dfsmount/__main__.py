@@ -70,12 +70,22 @@ def _command(
         setup_logging("DEBUG" if config.debug else "INFO")
         for noisy in ("httpx", "httpcore", "pyfuse3"):
             logging.getLogger(noisy).setLevel(logging.WARNING)
+        logging.getLogger("pyfuse3").addFilter(worth_logging)
         check_directory(config)
         trio.run(mount, config)
     except* UsageError as problems:
         for problem in _leaves(problems):
             sys.stderr.write(f"dfs mount: {problem}\n")
         raise SystemExit(EXIT_USAGE) from None
+
+
+def worth_logging(record: logging.LogRecord) -> bool:
+    """All but the one answer that nobody may be there to take.
+
+    The kernel does not wait for RELEASE, so a directory can be unmounted while one is under way.
+    """
+    text = record.getMessage()
+    return not (text.startswith("fuse_release()") and text.endswith("No such file or directory"))
 
 
 def _leaves(group: BaseExceptionGroup[UsageError]) -> list[BaseException]:
