@@ -10,8 +10,10 @@ import sqlite3
 import stat
 from collections.abc import Callable, Iterable
 
+from dfswire.errors import Invalid
 from dfswire.messages import ROOT_INODE
-from dfswire.operations import FS_KEPT
+from dfswire.operations import ACL_ACCESS, ACL_DEFAULT, FS_KEPT
+from metad import acl
 from metad.database import Database
 
 Violations = Iterable[tuple[str, str]]
@@ -140,6 +142,25 @@ def check_xattr(db: Database) -> Violations:
         "SELECT 'xattr ' || id, 'of inode ' || inode || ', which does not exist' FROM xattr "
         "WHERE inode NOT IN (SELECT inode FROM inode)",
     )
+
+
+def check_acl(db: Database) -> Violations:
+    """ACLs are well formed and where they can be; an access ACL says the same as the mode."""
+    for inode, mode, name, value in db.read(
+        "SELECT i.inode, mode, x.name, value FROM xattr x JOIN inode i ON i.inode = x.inode "
+        "WHERE x.name IN (?, ?)",
+        (ACL_ACCESS, ACL_DEFAULT),
+    ):
+        subject = f"inode {inode}"
+        try:
+            entries = acl.parse(value)
+        except Invalid as problem:
+            yield subject, f"{name!r} is broken: {problem}"
+            continue
+        if name == ACL_DEFAULT and not stat.S_ISDIR(mode):
+            yield subject, "has a default ACL, but is no directory"
+        if name == ACL_ACCESS and (not entries or acl.mode_of(entries) != mode & 0o777):
+            yield subject, f"its mode is {mode:o}, its ACL says something else"
 
 
 # -- extents and chunks ---------------------------------------------------------------------------
@@ -295,6 +316,7 @@ CHECKS: tuple[Check, ...] = (
     check_size,
     check_flags,
     check_xattr,
+    check_acl,
     check_extent_inode,
     check_extent_overlap,
     check_extent_content,

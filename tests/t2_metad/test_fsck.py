@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from dfswire.messages import Extent
-from dfswire.operations import Link, SetXattr, Unlink
-from metad import batches, fsck, invariants
+from dfswire.operations import ACL_ACCESS, Link, SetXattr, Unlink
+from metad import acl, batches, fsck, invariants
 from metad.database import Database, open_database
 from tests.t2_metad.conftest import World
 
@@ -19,6 +19,15 @@ Breakage = tuple[str, tuple[str, ...]]
 # bytes, 5 = /l -> "target", 6 = an orphan; dentries in that order from cookie 3; chunk 1 live on
 # disks 1 and 2, chunk 2 granted, chunk 3 dead.
 CHUNK = "x'" + "00" * 15 + "01'"
+ACL = acl.build(
+    (
+        acl.Entry(acl.USER_OBJ, 6),
+        acl.Entry(acl.USER, 7, 1000),
+        acl.Entry(acl.GROUP_OBJ, 4),
+        acl.Entry(acl.MASK, 6),
+        acl.Entry(acl.OTHER, 0),
+    )
+)
 GRANTED = "x'" + "00" * 15 + "02'"
 
 BREAKAGES: list[Breakage] = [
@@ -46,6 +55,12 @@ BREAKAGES: list[Breakage] = [
     ("UPDATE inode SET flags = 16 WHERE inode = 5", ("flags",)),
     ("UPDATE inode SET flags = 8 WHERE inode = 4", ("flags",)),
     ("UPDATE xattr SET inode = 77", ("xattr",)),
+    ("UPDATE inode SET mode = 33279 WHERE inode = 4", ("acl",)),
+    ("UPDATE xattr SET value = x'00' WHERE length(value) > 4", ("acl",)),
+    (
+        "UPDATE xattr SET name = CAST('system.posix_acl_default' AS BLOB) WHERE length(value) > 4",
+        ("acl",),
+    ),
     ("UPDATE inode SET size = 109 WHERE inode = 4", ("extent_inode",)),
     ("UPDATE extent SET inode = 77 WHERE data NOT NULL", ("extent_inode", "allocated")),
     ("UPDATE extent SET inode = 5 WHERE data NOT NULL", ("extent_inode", "allocated")),
@@ -96,6 +111,7 @@ def populate(world: World) -> None:
     world.make(b"gone")
     world.do(Unlink(parent=1, name=b"gone"))
     world.do(SetXattr(inode=file, name=b"user.a", value=b"1"))
+    world.do(SetXattr(inode=file, name=ACL_ACCESS, value=ACL))
     with world.db.transaction():
         batches.execute(
             world.db,
