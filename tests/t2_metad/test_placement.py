@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections import Counter
 
@@ -45,6 +46,16 @@ def candidate(
     )
 
 
+def at_one_place(disks: list[Candidate]) -> list[Candidate]:
+    """All disks of a server are where the first one is."""
+    places: dict[str, Candidate] = {}
+    return [
+        dataclasses.replace(disk, zone=first.zone, rack=first.rack)
+        for disk in disks
+        for first in [places.setdefault(disk.server_id, disk)]
+    ]
+
+
 CLUSTERS = st.lists(
     st.builds(
         candidate,
@@ -56,7 +67,7 @@ CLUSTERS = st.lists(
     ),
     max_size=10,
     unique_by=lambda each: each.disk,
-)
+).map(at_one_place)
 
 
 @given(CLUSTERS, st.integers(1, 4), st.integers(0, 9))
