@@ -42,10 +42,10 @@ def test_mounts_behave_like_ext4(
     def check() -> None:
         assert not check_metadata(cluster.metad).findings
 
+    assert not missing_abilities(roots)
     world = World(
         roots=roots,
         plain=plain,
-        missing=missing_abilities(roots),
         remount=lambda view: mounts[view].restart(),
         check=check,
     )

@@ -52,10 +52,10 @@ def test_faults_do_not_show(
         cluster.wait_healthy()
         cluster.check_fsck()
 
+    assert not missing_abilities(mounts)
     world = World(
         roots=mounts,
         plain=plain,
-        missing=missing_abilities(mounts),
         remount=remount,
         restart_metad=restart_metad,
         lose_chunkd=lambda number: cluster.kill(cluster.chunkd_names[number]),
