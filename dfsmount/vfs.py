@@ -151,8 +151,8 @@ class Vfs(Ranges):
         """
         open_file = self._files.handle(handle)
         known = self._attrs.attr(open_file.file.inode)
-        if known is not None and known.flags & FS_IMMUTABLE:
-            raise NotPermitted(f"inode {known.inode} is immutable")
+        if known is not None and known.flags:
+            _check_write(self.newest(known), open_file.flags, offset)
         if open_file.flags & os.O_APPEND:
             return await self._append(handle, offset, data)
         check_size(offset + len(data))
@@ -262,4 +262,14 @@ def _check_flags(attr: Attr, flags: int) -> None:
     if wants_write(flags) and (
         attr.flags & FS_IMMUTABLE or (attr.flags & FS_APPEND and not append_only)
     ):
+        raise NotPermitted(f"inode {attr.inode} is immutable or append-only")
+
+
+def _check_write(attr: Attr, flags: int, offset: int) -> None:
+    """May a file that has got flags since it was opened be written at `offset`?
+
+    metad would refuse it too, but only when the bytes are committed.
+    """
+    at_end = flags & os.O_APPEND or offset >= attr.size
+    if attr.flags & FS_IMMUTABLE or (attr.flags & FS_APPEND and not at_end):
         raise NotPermitted(f"inode {attr.inode} is immutable or append-only")

@@ -238,7 +238,13 @@ async def test_flags_forbid_opening_and_writing(
             await vfs.open(inode, flags)
     async with opened(vfs, "f", os.O_WRONLY | os.O_APPEND) as handle:
         await vfs.write(handle, 0, b"ghi")
-    assert await read_file(vfs, "f") == b"abcdefghi"
+    with pytest.raises(NotPermitted):
+        await vfs.write(early, 8, b"over")
+    await vfs.write(early, 9, b"jkl")
+    with pytest.raises(NotPermitted):
+        await vfs.write(early, 9, b"not even now")
+    await vfs.fsync(early)
+    assert await read_file(vfs, "f") == b"abcdefghijkl"
     await vfs.set_flags(inode, 0)
     await vfs.release(early)
 
