@@ -13,7 +13,7 @@ than it saves time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 from dfswire.errors import SessionLost
@@ -49,6 +49,16 @@ class Session:
         if not self.synced or self.dropping:
             return True
         return bool((self.held.get(inode, 0) | self.telling.get(inode, _NOTHING)[0]) & parts)
+
+    def knows_none(self, inodes: Set[int]) -> bool:
+        """A quick no: nothing of these can be cached or open.  (Most sessions, at most changes.)"""
+        return (
+            self.held.keys().isdisjoint(inodes)
+            and (not self.telling or self.telling.keys().isdisjoint(inodes))
+            and self.synced
+            and self.open_known
+            and not self.dropping
+        )
 
     def may_have_open(self, inode: int) -> bool:
         return not self.synced or not self.open_known or inode in self.held
@@ -200,10 +210,13 @@ class Leases:
         """
         self._announcements += 1
         tell: dict[str, list[Invalidation]] = {}
-        for invalidation in invalidations:
-            for each in self._sessions.values():
-                if each.session != by_session and self._concerns(invalidation, each):
-                    tell.setdefault(each.session, []).append(invalidation)
+        changes = list(invalidations)
+        inodes = {change.inode for change in changes}
+        for each in self._sessions.values():
+            if each.session != by_session and not each.knows_none(inodes):
+                told = [change for change in changes if self._concerns(change, each)]
+                if told:
+                    tell[each.session] = told
         return Announcement(self._announcements, tell)
 
     def _concerns(self, invalidation: Invalidation, each: Session) -> bool:

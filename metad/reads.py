@@ -42,7 +42,7 @@ from dfswire.metadata import (
 )
 from metad import chunkmap, namespace, ranges, xattrs
 from metad.clients import Clients
-from metad.leases import ATTR, DATA, NAMES
+from metad.leases import ATTR, DATA, NAMES, Blocked
 from metad.placement import capacity_bytes, choose_for_grant, spare_bytes
 from metad.recalls import Recalls
 from metad.state import State
@@ -205,15 +205,28 @@ class Reads:
 
         Looking, deciding and registering the session as a holder are one step.
         """
+        self._clients.check(session)
+        reply, told = look()
+        if blocked := self._state.leases.obstacles(session, told):
+            return await self._tell_later(session, look, blocked, told)
+        self._clients.hold(session, told)
+        return reply
+
+    async def _tell_later(
+        self,
+        session: str,
+        look: Callable[[], tuple[Reply, Told]],
+        blocked: Blocked | None,
+        told: Told,
+    ) -> Reply:
         with self._recalls.waiting(session) as wait:
-            while True:
+            while blocked is not None:
+                await wait.until_changed(blocked, told)
                 self._clients.check(session)
                 reply, told = look()
                 blocked = self._state.leases.obstacles(session, told, wait.turn)
-                if blocked is None:
-                    self._clients.hold(session, told)
-                    return reply
-                await wait.until_changed(blocked, told)
+            self._clients.hold(session, told)
+            return reply
 
     async def _count_inodes(self) -> int:
         now = self._state.clock()

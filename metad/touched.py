@@ -79,14 +79,15 @@ def _reached(db: Database, inode: int) -> dict[int, int]:
 def _names(db: Database, *places: tuple[int, bytes]) -> dict[int, int]:
     """Directories whose names are looked at or changed, and what is there now under these names.
 
-    Of that the names too: whether it is an empty directory decides if it can be replaced.
+    Of that the names too: whether it is an empty directory decides if it can be replaced.  A place
+    without a name stands for the directory alone.
     """
     parts: dict[int, int] = {}
     for parent, name in places:
         parts[parent] = ATTR | NAMES
-        found = db.read_one(
+        found = name and db.read_one(
             "SELECT inode FROM dentry WHERE parent = ? AND name = ?", (parent, name)
         )
-        if found is not None:
+        if found:
             parts[found[0]] = ATTR | NAMES
     return parts
