@@ -50,6 +50,7 @@ WITHOUT_LIBRARY = (
     "locks hold within this mount only, fallocate, SEEK_HOLE, O_TMPFILE and chattr are missing, "
     "and who waits for metad cannot be killed"
 )
+CALLS_PATIENCE_S = 5.0  # for calls under way at the end
 STOP_PATIENCE_S = 60.0  # for storing dirty data at the end
 
 
@@ -181,7 +182,7 @@ async def _serve(config: MountConfig, file_system: FileSystem) -> None:
         async with trio.open_nursery() as nursery:
             requests.nursery = nursery
             nursery.start_soon(_announce, config)
-            nursery.start_soon(_stop_on_signal, file_system)
+            nursery.start_soon(_stop_on_signal, file_system, nursery.cancel_scope)
             await pyfuse3.main(max_tasks=FUSE_TASKS_MAX)
             nursery.cancel_scope.cancel()
     finally:
@@ -198,14 +199,16 @@ async def _announce(config: MountConfig) -> None:
     notify("READY=1")
 
 
-async def _stop_on_signal(file_system: FileSystem) -> None:
+async def _stop_on_signal(file_system: FileSystem, serving: trio.CancelScope) -> None:
+    """End the mount.  Calls that wait for metad end a little later, with an error."""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async for number in signals:
             log.info("%s: storing dirty data, then unmounting", signal.Signals(number).name)
             with trio.move_on_after(STOP_PATIENCE_S):
                 await _store_all(file_system)
             pyfuse3.terminate()
-            return
+            await trio.sleep(CALLS_PATIENCE_S)
+            serving.cancel()
 
 
 async def _store_all(file_system: FileSystem) -> None:

@@ -186,11 +186,12 @@ class Vfs(Ranges):
         The POSIX locks of `owner`, the process that closes, go, through whatever descriptor they
         were set.
         """
+        inode = self._files.inode(handle)  # the handle may be released while this waits
         try:
             await self._files.flush(handle, durable=False)
         finally:
             if owner is not None:
-                await self._locks.release_owner(self._files.inode(handle), owner)
+                await self._locks.release_owner(inode, owner)
 
     async def fsync(self, handle: int) -> None:
         """The data survives anything from here on."""

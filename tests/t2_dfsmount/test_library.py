@@ -34,6 +34,17 @@ def test_the_compiler_has_nothing_to_remark(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(("compiler", "built"), [("gcc", True), ("/bin/false", False)])
+def test_installing_builds_it_where_that_is_possible(
+    compiler: str, built: bool, tmp_path: Path
+) -> None:
+    command = [sys.executable, "setup.py", "--quiet", "build_ext"]
+    places = ["--build-lib", tmp_path / "lib", "--build-temp", tmp_path / "temp"]
+    environment = {**os.environ, "CC": compiler}
+    subprocess.run([*command, *places], cwd=ROOT, env=environment, check=True, capture_output=True)
+    assert len(list(tmp_path.glob("lib/dfsmount/lowlevel/extra*.so"))) == built
+
+
 def in_a_process_of_its_own(program: str, **environment: str) -> str:
     done = subprocess.run(
         [sys.executable, "-c", program],

@@ -187,6 +187,27 @@ async def test_the_last_close_releases_flocks_and_locks_of_the_open_file(
         await other.lock(WRITE, wait=False)
 
 
+async def test_a_file_may_be_released_while_its_close_is_under_way(
+    autojump_clock: MockClock, rng: random.Random
+) -> None:
+    """The kernel does that when the process was killed in its close(2)."""
+    async with two_openers(rng) as (cluster, one, other), trio.open_nursery() as nursery:
+        await one.lock(WRITE)
+        await one.write(b"1")
+        await cluster.kill_metad()
+        closing = Waiter(nursery, lambda: one.client.vfs.flush(one.handle, one.owner))
+        await trio.testing.wait_all_tasks_blocked()
+        release = Waiter(nursery, lambda: one.client.vfs.release(one.handle, one.owner))
+        await trio.testing.wait_all_tasks_blocked()
+        assert not closing.over.is_set()
+        await cluster.start_metad()
+        await closing.over.wait()
+        await release.over.wait()
+        assert (closing.error, release.error) == (None, None)
+        await other.lock(WRITE)
+        assert await read_file(other.client.vfs, "f") == b"1"
+
+
 async def test_a_close_without_locks_asks_nothing(
     autojump_clock: MockClock, rng: random.Random
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import signal
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from tests.t5_process.observed import run_dfs, sha256_of, wait_for
 KILL_S = 2.0  # what is promised
 SLACK_S = 3.0  # of a busy machine
 UNMOUNT_S = 20.0
-CONTENT = bytes(range(256)) * 40_000
+CONTENT = bytes(range(256)) * 10_000
 
 # Each gets a directory with the files `old` and `large` and the directory `full`.
 PROGRAMS = {
@@ -80,35 +81,48 @@ def waits_for_the_mount(process: subprocess.Popen[str]) -> bool:
 
 def furnish(place: Path) -> None:
     (place / "full").mkdir()
-    for number in range(10):
+    for number in range(3):
         (place / "full" / str(number)).touch()
     (place / "old").write_bytes(b"old")
     (place / "large").write_bytes(CONTENT)
 
 
-@pytest.fixture
-def furnished(cluster: Cluster, tmp_path: Path) -> Iterator[Path]:
-    """A directory for each program, since the kernel lets one at a time change a directory.
-
-    What kernel and client knew of it is forgotten.
-    """
+@contextlib.contextmanager
+def directories(cluster: Cluster, count: int) -> Iterator[Path]:
+    """A directory with some of them, "0" and so on; kernel and client know nothing of it, except
+    for the way there."""
     root = cluster.mount_point / "killed"
     root.mkdir()
-    for number in range(len(PROGRAMS)):
+    for number in range(count):
         (root / str(number)).mkdir()
         furnish(root / str(number))
     cluster.remount()
-    for number in range(len(PROGRAMS)):
-        (root / str(number)).stat()  # the way there is known
+    for number in range(count):
+        (root / str(number)).stat()
     yield root
     subprocess.run(["rm", "-r", str(root)], check=True)
 
 
-def test_everything_that_waits_for_metad_can_be_killed(cluster: Cluster, furnished: Path) -> None:
+@pytest.fixture
+def furnished(cluster: Cluster) -> Iterator[Path]:
+    with directories(cluster, 1) as root:
+        yield root
+
+
+@pytest.fixture
+def all_furnished(cluster: Cluster) -> Iterator[Path]:
+    """One for each program, since the kernel lets one at a time change a directory."""
+    with directories(cluster, len(PROGRAMS)) as root:
+        yield root
+
+
+def test_everything_that_waits_for_metad_can_be_killed(
+    cluster: Cluster, all_furnished: Path
+) -> None:
     with contextlib.ExitStack() as cleanup:
         cleanup.enter_context(cluster.stopped("metad"))
         processes = {
-            name: cleanup.enter_context(waiting(command, furnished / str(number)))
+            name: cleanup.enter_context(waiting(command, all_furnished / str(number)))
             for number, (name, command) in enumerate(PROGRAMS.items())
         }
         for name, process in processes.items():
@@ -122,14 +136,14 @@ def test_everything_that_waits_for_metad_can_be_killed(cluster: Cluster, furnish
             assert process.wait(left_s) == -signal.SIGKILL, name
     # The mount goes on, and believes nothing that is not so.
     for number in range(len(PROGRAMS)):
-        place = furnished / str(number)
+        place = all_furnished / str(number)
         seen = {path.name: path.stat().st_size for path in place.iterdir()}
         assert {"full", "large"} <= seen.keys()
         (place / "after").write_bytes(CONTENT)
         assert sha256_of(place / "after") == hashlib.sha256(CONTENT).hexdigest()
     cluster.remount()
     for number in range(len(PROGRAMS)):
-        place = furnished / str(number)
+        place = all_furnished / str(number)
         assert sha256_of(place / "after") == hashlib.sha256(CONTENT).hexdigest()
         for path in place.iterdir():
             path.stat()
@@ -149,7 +163,7 @@ def test_a_terminated_program_ends_as_well(cluster: Cluster, furnished: Path) ->
 WRITER = """
 import os, sys
 fd = os.open("kept", os.O_CREAT | os.O_WRONLY)
-os.write(fd, bytes(range(256)) * 40_000)
+os.write(fd, bytes(range(256)) * 10_000)
 print("written", flush=True)
 sys.stdin.readline()
 os.fsync(fd)
@@ -247,4 +261,18 @@ def test_unmounting_while_metad_is_away(cluster: Cluster, furnished: Path, comma
             subprocess.run([*command.split(), point], check=True, timeout=UNMOUNT_S)
         assert mount_at(cluster.mount_point) is None
         wait_for(lambda: not Path(f"/proc/{pid}/root").exists(), "the process ends", UNMOUNT_S)
+    cluster.restore()
+
+
+def test_a_mount_that_is_told_to_end_while_a_program_waits(
+    cluster: Cluster, furnished: Path
+) -> None:
+    """It does not wait for metad; the program gets an error."""
+    pid = cluster.pid(cluster.mount_point.name)
+    with cluster.stopped("metad"), waiting("stat none", furnished / "0") as process:
+        wait_for(lambda: waits_for_the_mount(process), "it waits")
+        os.kill(pid, signal.SIGTERM)
+        wait_for(lambda: not Path(f"/proc/{pid}/root").exists(), "the process ends", UNMOUNT_S)
+        assert process.wait(KILL_S) == 1
+        assert mount_at(cluster.mount_point) is None
     cluster.restore()
