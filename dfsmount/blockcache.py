@@ -112,6 +112,7 @@ class BlockCache:
             data = await self._fetch(location, start, run.length)
             run.data = data.toreadonly()
             self._used[run] = None
+            self._make_room(0)  # several may have come at once, or nothing at all be kept
         except DFSError as problem:
             run.problem = problem
             raise

@@ -188,3 +188,28 @@ async def test_a_new_file_has_no_xattrs_and_an_opened_one_has_its_own(
         assert await other.vfs.getxattr(inode, b"user.x") == b"1"
         assert await one.vfs.getxattr(inode, b"user.x") == b"1"
         await other.vfs.release(handle)
+
+
+@pytest.mark.parametrize("options", ["", "nocache"])
+async def test_a_client_without_caches_asks_for_everything_and_sees_the_same(
+    autojump_clock: MockClock, rng: random.Random, options: str
+) -> None:
+    data = rng.randbytes(200_000)
+    async with (
+        running_cluster(rng) as cluster,
+        cluster.client("a", options=options) as one,
+        cluster.client("b") as other,
+    ):
+        await trio.sleep(1)  # until its stream of events is open nothing is kept
+        inode = await write_file(one.vfs, "f", data)
+        assert (await one.vfs.getattr(inode)).size == len(data)
+        assert await one.vfs.lookup(ROOT_INODE, b"none") is None
+        assert (one.vfs.attr_timeout_s(inode) > 0) == (not options)
+        assert (one.vfs.name_timeout_s(ROOT_INODE, b"f", inode) > 0) == (not options)
+        assert (one.vfs.name_timeout_s(ROOT_INODE, b"none", None) > 0) == (not options)
+        for _ in range(2):
+            assert await read_file(one.vfs, "f") == data
+        assert (one.data.cache.held_bytes == 0) == bool(options)
+        assert bool(one.data.layouts.known_slices(inode, 0, len(data))) == (not options)
+        await write_file(other.vfs, "f", b"shorter")
+        assert await read_file(one.vfs, "f") == b"shorter"
