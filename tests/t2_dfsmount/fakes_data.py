@@ -28,7 +28,15 @@ from dfswire.chunks import (
     block_checksums,
     chunk_digest,
 )
-from dfswire.errors import CorruptChunk, DFSError, NoEntry, NoSpace, Unavailable, UnknownChunk
+from dfswire.errors import (
+    CorruptChunk,
+    DFSError,
+    NoData,
+    NoEntry,
+    NoSpace,
+    Unavailable,
+    UnknownChunk,
+)
 from dfswire.messages import (
     BLOCK_SIZE_BYTES,
     FILE_MAX_BYTES,
@@ -152,6 +160,16 @@ class FakeCluster:
             mtime_ns=self.mtime_ns,
             ctime_ns=0,
         )
+
+    async def seek(self, inode: int, offset: int, whence: int) -> int:
+        """SEEK_DATA only."""
+        await trio.sleep(0.001)
+        if self.is_gone:
+            raise NoEntry("gone")
+        found = self.extents.covered(offset, FILE_MAX_BYTES)
+        if not found:
+            raise NoData("no data")
+        return found[0].offset
 
     async def layout(self, inode: int, offset: int, length: int) -> LayoutReply:
         self.calls["layout"] += 1

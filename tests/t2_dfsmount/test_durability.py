@@ -124,3 +124,98 @@ async def test_the_background_pass_survives_an_outage(
             server.is_down = False
         await trio.sleep(25)
         assert path.durability.count() == 0
+
+
+# -- ranges that were copied from other files -----------------------------------------------------
+
+
+async def written_elsewhere(cluster: FakeCluster) -> None:
+    """The file's chunks come from another client, who did not sync them."""
+    async with data_path(cluster, chunk_size_bytes=100) as other:
+        await write_in_background(other)
+
+
+async def test_copied_chunks_are_synced_whoever_wrote_them(autojump_clock: MockClock) -> None:
+    cluster = FakeCluster()
+    await written_elsewhere(cluster)
+    async with data_path(cluster, chunk_size_bytes=100) as path:
+        path.durability.note_copied(INODE, 0, 150)
+        path.durability.note_copied(INODE, 150, 1 << 40)  # much of it is a hole
+        assert path.durability.count() == 1 and not cluster.is_durable()
+        asked = cluster.calls["layout"]
+        await path.durability.settle(INODE)
+        assert cluster.is_durable() and path.durability.count() == 0
+        assert cluster.calls["layout"] == asked + 1
+
+
+async def test_every_fsync_waits_for_what_was_copied_before_it(autojump_clock: MockClock) -> None:
+    cluster = FakeCluster()
+    await written_elsewhere(cluster)
+    async with data_path(cluster, chunk_size_bytes=100) as path:
+        path.durability.note_copied(INODE, 0, 100)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(path.durability.settle, INODE)
+            await trio.sleep(0.0005)  # the first one has asked for the data, and has no answer
+            path.durability.note_copied(INODE, 100, 300)
+            await path.durability.settle(INODE)
+            assert cluster.is_durable()
+        assert path.durability.count() == 0
+
+
+async def test_what_is_copied_during_an_fsync_is_left_for_the_next(
+    autojump_clock: MockClock,
+) -> None:
+    cluster = FakeCluster()
+    await written_elsewhere(cluster)
+    async with data_path(cluster, chunk_size_bytes=100) as path:
+        path.durability.note_copied(INODE, 0, 100)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(path.durability.settle, INODE)
+            await trio.sleep(0.0005)
+            path.durability.note_copied(INODE, 200, 300)
+        assert path.durability.count() == 1 and not cluster.is_durable()
+        await path.durability.settle(INODE)
+        path.durability.note_copied(INODE, 100, 200)
+        await path.durability.settle(INODE)
+        assert cluster.is_durable()
+
+
+async def test_a_chunk_that_is_copied_within_its_file_is_looked_for_in_both_places(
+    autojump_clock: MockClock,
+) -> None:
+    cluster = FakeCluster(count=2)
+    async with data_path(cluster, chunk_size_bytes=100) as path:
+        await write_in_background(path, 100)
+        (first,) = cluster.extents.covered(0, 100)
+        cluster.extents.lay(500, 100, first.value, 0)
+        path.durability.note_copied(INODE, 500, 600)
+        cluster.extents.cut(0, 100)
+        cluster.servers["h1:9500"].is_down = True
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(path.durability.settle, INODE)
+            await trio.sleep(20)
+            assert path.durability.count() == 1, "it is still needed at 500"
+            cluster.servers["h1:9500"].is_down = False
+        assert cluster.is_durable()
+
+
+async def test_copied_ranges_wait_for_metad_and_may_be_gone(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = FakeCluster()
+    await written_elsewhere(cluster)
+    async with data_path(cluster, chunk_size_bytes=100) as path:
+
+        async def away(inode: int, offset: int, whence: int) -> int:
+            raise Unavailable("metad is away")
+
+        path.durability.note_copied(INODE, 0, 300)
+        with monkeypatch.context() as patch:
+            patch.setattr(cluster, "seek", away)
+            await trio.sleep(100)
+            assert path.durability.count() == 1
+            with pytest.raises(Unavailable):
+                await path.durability.settle(INODE)
+        cluster.is_gone = True
+        await path.durability.settle(INODE)
+        assert path.durability.count() == 0
