@@ -69,17 +69,17 @@ class Names(Attributes):
         rdev: int = 0,
     ) -> Attr:
         """mknod(2): a regular or special file, a directory with mkdir."""
-        return await self._create(
-            Create(
-                parent=parent,
-                name=check_name(name),
-                mode=mode,
-                uid=uid,
-                gid=gid,
-                umask=umask & 0o777,
-                rdev=rdev,
-            )
+        operation = Create(
+            parent=parent,
+            name=check_name(name),
+            mode=mode,
+            uid=uid,
+            gid=gid,
+            umask=umask & 0o777,
+            rdev=rdev,
         )
+        attr, _ = await self._create(operation)
+        return attr
 
     async def mkdir(
         self, parent: int, name: bytes, mode: int, uid: int, gid: int, *, umask: int = 0
@@ -91,9 +91,10 @@ class Names(Attributes):
         if len(target) > SYMLINK_MAX_BYTES:
             raise NameTooLong(f"link target of {len(target)} bytes")
         mode = stat.S_IFLNK | 0o777
-        return await self._create(
+        attr, _ = await self._create(
             Create(parent=parent, name=check_name(name), mode=mode, uid=uid, gid=gid, target=target)
         )
+        return attr
 
     async def link(self, inode: int, parent: int, name: bytes) -> Attr:
         await self._files.flush_inode(inode)
@@ -185,7 +186,8 @@ class Names(Attributes):
         if self._attrs.put_name(parent, name, inode, token):
             self._coherence.forget_names_soon([(parent, name)])
 
-    async def _create(self, operation: Create) -> Attr:
+    async def _create(self, operation: Create) -> tuple[Attr, bool]:
+        """The attributes, and True when it is known that there was no such inode before."""
         with self._changing((operation.parent, operation.name)) as token:
             result = await self._mutations.submit(operation)
             made, inode = result.attrs[0], result.attrs[0].inode
@@ -195,7 +197,7 @@ class Names(Attributes):
             if stat.S_ISDIR(operation.mode):
                 self._attrs.put_complete(inode, token)  # nobody else can have put anything in it
         await self._keep_bounds()
-        return self.newest(made)
+        return self.newest(made), result.bare
 
     async def _inode_of(self, parent: int, name: bytes) -> int | None:
         attr = await self.lookup(parent, name)

@@ -66,7 +66,9 @@ class Vfs(Ranges):
             umask=umask & 0o777,
             exclusive=bool(flags & os.O_EXCL),
         )
-        attr = await self._create(operation)
+        attr, is_new = await self._create(operation)
+        if is_new:  # to truncate it would be one more change at metad, for nothing
+            flags &= ~os.O_TRUNC
         handle = await self.open(attr.inode, flags, privileged=uid == 0)
         try:
             return handle, await self.getattr(attr.inode)

@@ -213,3 +213,27 @@ async def test_a_client_without_caches_asks_for_everything_and_sees_the_same(
         assert bool(one.data.layouts.known_slices(inode, 0, len(data))) == (not options)
         await write_file(other.vfs, "f", b"shorter")
         assert await read_file(one.vfs, "f") == b"shorter"
+
+
+async def test_a_file_that_was_just_made_is_not_truncated(
+    autojump_clock: MockClock, rng: random.Random
+) -> None:
+    """To open a new file is one change, to close it another; an old one is emptied."""
+    async with (
+        running_cluster(rng) as cluster,
+        cluster.client("a") as one,
+        cluster.client("b") as other,
+    ):
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+        before = one.session.acknowledged
+        handle, attr = await one.vfs.create(ROOT_INODE, b"f", 0o644, flags, 0, 0)
+        assert attr.size == 0
+        assert one.session.acknowledged == before + 1
+        await one.vfs.write(handle, 0, b"data")
+        await one.vfs.flush(handle)
+        await one.vfs.release(handle)
+        assert one.session.acknowledged == before + 2
+        handle, attr = await other.vfs.create(ROOT_INODE, b"f", 0o644, flags, 0, 0)
+        assert attr.size == 0
+        await other.vfs.release(handle)
+        assert await read_file(one.vfs, "f") == b""
