@@ -66,9 +66,10 @@ class FollowEvents(Message, frozen=True, kw_only=True):
 
     `open_inodes`: all inodes that this client has open, so that metad, even a restarted one, keeps
     those of them whose last name is gone.  `leases`: the exclusive leases that it still uses
-    (there is something dirty, or an operation is under way); all others of it are given back.
-    A recall that is not obeyed yet is repeated on the new stream.  `locks` are for a metad that was
-    restarted and does not know this session's locks; any other knows better.
+    (there is something dirty, or an operation is under way); all others of it are recalled on the
+    new stream, as is again what was recalled before, and one that has ended is invalidated there.
+    `locks` are for a metad that was restarted and does not know this session's locks; any other
+    knows better.
     """
 
     session: str

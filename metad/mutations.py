@@ -145,6 +145,8 @@ class Mutations:
             raise _MustWait(blocked)
 
         def work() -> None:
+            # It may have ended while this waited, and others may have been granted what it had.
+            self._clients.check(batch.session)
             # The loop runs nothing else meanwhile, so no lease is granted before this is over; and
             # none on what it changed before that is announced (see is_changing).
             check = _admit_all if state.leases.is_alone(batch.session) else admit

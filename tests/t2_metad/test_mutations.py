@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from dfswire.errors import NoSpace
+from dfswire.errors import NoSpace, SessionLost
 from dfswire.messages import ROOT_INODE
 from dfswire.operations import Create, SetAttr, Unlink
 from metad import chunkmap
@@ -169,3 +169,40 @@ async def test_answers_are_not_kept_for_ever(
 async def cancel_soon(scope: trio.CancelScope) -> None:
     await wait_all_tasks_blocked()
     scope.cancel()
+
+
+async def test_a_batch_that_waits_to_be_executed_ends_with_its_session(
+    db: Database, nursery: trio.Nursery, mock_clock: MockClock
+) -> None:
+    """Its row in the database goes later, but others may have its leases by now."""
+    metad, one, other = await two_clients(db, nursery)
+    inode = await one.make(b"f")
+
+    class LateDatabase(SlowDatabase):
+        """Other works are executed first."""
+
+        async def write(self, work: Callable[[], Any]) -> Any:
+            released = trio.Event()
+            self.waiting.append(released)
+            await released.wait()
+            return await self._db.write(work)
+
+    late = LateDatabase(db)
+    object.__setattr__(metad.service.state, "db", late)
+    problems: list[SessionLost] = []
+
+    async def change() -> None:
+        try:
+            await one.do(SetAttr(inode=inode, mode=0o600))
+        except SessionLost as problem:
+            problems.append(problem)
+
+    nursery.start_soon(change)
+    await wait_all_tasks_blocked()
+    nursery.start_soon(metad.service.clients.end, one.session)
+    await wait_all_tasks_blocked()
+    late.release_all()
+    await wait_all_tasks_blocked()
+    assert problems
+    assert (await other.getattr(inode)).mode & 0o777 == 0o644
+    metad.crash()
