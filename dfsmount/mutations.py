@@ -18,6 +18,7 @@ from dfswire.metadata import LayoutReply
 from dfswire.operations import AnyOperation, OpResult, Release
 
 SETTLE_PAUSE_S = 1.0
+UNKNOWN = (Unavailable, InputOutput, trio.Cancelled)  # it may have happened, or still will
 
 
 class Mutations:
@@ -52,11 +53,7 @@ class Mutations:
         with self._attrs.asking() as token:
             try:
                 result = await self._meta.submit(operation)
-            except (
-                Unavailable,
-                InputOutput,
-                trio.Cancelled,
-            ):  # it may have happened, or still will
+            except UNKNOWN:
                 self._given_up.set()
                 for name in ("inode", "parent", "new_parent"):
                     if (inode := getattr(operation, name, None)) is not None:

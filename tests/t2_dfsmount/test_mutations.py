@@ -1,0 +1,40 @@
+"""What a client remembers of changes whose result nobody waited for."""
+
+from __future__ import annotations
+
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from dfsmount.attrcache import AttrCache
+from dfsmount.mutations import Mutations
+from dfswire.operations import SetAttr
+from tests.t2_dfsmount.test_metaclient import client
+
+
+async def test_after_a_cancelled_change_everything_is_dropped_when_it_is_over(
+    autojump_clock: MockClock,
+) -> None:
+    """Not before: what is learnt while it may still happen would be wrong."""
+    async with trio.open_nursery() as background:
+        metad, _, meta = await client(nursery=background)
+        mutations = Mutations(meta, AttrCache(lambda: True))
+        settled = trio.Event()
+
+        async def settle() -> None:
+            await mutations.settle()
+            settled.set()
+
+        background.start_soon(settle)
+        metad.gate = trio.Event()
+        with trio.move_on_after(1):
+            await mutations.submit(SetAttr(inode=5, mode=0o600))
+        metad_goes_on, metad.gate = metad.gate, trio.Event()
+        await wait_all_tasks_blocked()
+        assert not settled.is_set()
+        metad_goes_on.set()
+        metad.gate.set()
+        await settled.wait()
+        assert [type(batch.operations[0]).__name__ for batch in metad.batches] == [
+            *("SetAttr", "SetAttr", "Release")
+        ]
+        assert len(metad.executed) == 2
