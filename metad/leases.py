@@ -13,55 +13,16 @@ than it saves time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dfswire.errors import SessionLost
-from dfswire.messages import Invalidated, Invalidation, Lease, Part
+from dfswire.messages import Invalidation, Lease
 from metad.exclusive import Exclusives, Recalls
+from metad.knowledge import ATTR, DATA, NAMES, Session, invalidation_of
 from metad.turns import Turn, Turns
 
-# Plain numbers: arithmetic with enum.Flag costs a microsecond.
-ATTR, DATA, NAMES = int(Part.ATTR), int(Part.DATA), int(Part.NAMES)
-_ALL_NAMES, _GONE = int(Invalidated.ALL_NAMES), int(Invalidated.GONE)
-_NAME = int(Invalidated.NAME)
-_NOTHING = (0, 0)
-
-
-@dataclass
-class Session:
-    """What metad knows of one client.
-
-    `held` has every inode that the session was told about, with the parts of which it may have
-    something cached (0: told to forget them, though it may still have the inode open).  `telling`:
-    parts that it was told to forget, and by which announcement, until it has confirmed that.
-    """
-
-    session: str
-    expires_s: float  # the fence time
-    synced: bool = True  # False: may have anything cached, leased and open (metad was restarted)
-    open_known: bool = True  # False: may have anything open (`held` overflowed)
-    dropping: int = 0  # the announcement that tells it to drop everything, until it has confirmed
-    held: dict[int, int] = field(default_factory=dict)
-    telling: dict[int, tuple[int, int]] = field(default_factory=dict)  # in order of announcement
-
-    def may_cache(self, inode: int, parts: int) -> bool:
-        if not self.synced or self.dropping:
-            return True
-        return bool((self.held.get(inode, 0) | self.telling.get(inode, _NOTHING)[0]) & parts)
-
-    def knows_none(self, inodes: Set[int]) -> bool:
-        """A quick no: nothing of these can be cached or open.  (Most sessions, at most changes.)"""
-        return (
-            self.held.keys().isdisjoint(inodes)
-            and (not self.telling or self.telling.keys().isdisjoint(inodes))
-            and self.synced
-            and self.open_known
-            and not self.dropping
-        )
-
-    def may_have_open(self, inode: int) -> bool:
-        return not self.synced or not self.open_known or inode in self.held
+__all__ = ["ATTR", "DATA", "NAMES", "Announcement", "Blocked", "Leases", "Session"]
 
 
 @dataclass(frozen=True)
@@ -78,16 +39,6 @@ class Blocked:
 
     recalls: Recalls = field(default_factory=dict)
     announcement: Announcement | None = None
-
-
-def _parts_of(what: int) -> int:
-    """Which parts an invalidation (of Invalidated) is about."""
-    return what & (ATTR | DATA | NAMES) | (NAMES if what & _ALL_NAMES else 0)
-
-
-def _what(parts: int) -> int:
-    """The invalidation of these parts as a whole."""
-    return parts & (ATTR | DATA) | (_ALL_NAMES if parts & NAMES else 0)
 
 
 class Leases:
@@ -157,9 +108,7 @@ class Leases:
             void = [lease for lease in used if not own.adopt(session, lease)]
         else:
             void = [lease for lease in used if lease.parts & ~own.parts(session, lease.inode)]
-        found.held = dict.fromkeys(found.held, 0)
-        found.telling.clear()
-        found.synced, found.open_known, found.dropping = True, True, 0
+        found.reopened()
         self._unsynced.discard(session)
         recalls = own.reopened(session, used) + void
         return Blocked({session: recalls} if recalls else {}, self._tell_void(found, void))
@@ -170,7 +119,7 @@ class Leases:
         self._announcements += 1
         for lease in void:
             found.telling[lease.inode] = (lease.parts, self._announcements)
-        tell = [Invalidation(inode=each.inode, what=_what(each.parts)) for each in void]
+        tell = [invalidation_of(each.inode, each.parts) for each in void]
         return Announcement(self._announcements, {found.session: tell})
 
     def end(self, session: str) -> list[int]:
@@ -214,32 +163,18 @@ class Leases:
         inodes = {change.inode for change in changes}
         for each in self._sessions.values():
             if each.session != by_session and not each.knows_none(inodes):
-                told = [change for change in changes if self._concerns(change, each)]
+                told = [
+                    change
+                    for change in changes
+                    if each.must_forget(
+                        change,
+                        self._announcements,
+                        leased=self._exclusives.parts(each.session, change.inode),
+                    )
+                ]
                 if told:
                     tell[each.session] = told
         return Announcement(self._announcements, tell)
-
-    def _concerns(self, invalidation: Invalidation, each: Session) -> bool:
-        inode, what = invalidation.inode, invalidation.what
-        parts = _parts_of(what)
-        if not each.may_cache(inode, parts) and not (what & _GONE and each.may_have_open(inode)):
-            return False
-        own = self._exclusives.parts(each.session, inode)
-        if own:
-            parts &= ~own
-            if not parts and not what & _GONE:
-                return False
-        gone = parts if what & _ALL_NAMES else parts & ~NAMES
-        held = each.held.get(inode)
-        if held is None or not each.synced:
-            gone = 0
-        else:
-            each.held[inode] = held & ~gone
-            gone &= held
-        earlier = each.telling.pop(inode, _NOTHING)[0]
-        if gone | earlier:
-            each.telling[inode] = (gone | earlier, self._announcements)
-        return True
 
     def confirmed(self, session: str, number: int) -> tuple[list[int], bool]:
         """The session has forgotten all that it was told up to this announcement.
@@ -247,19 +182,7 @@ class Leases:
         Returns the inodes of which it has forgotten something, and whether it dropped everything.
         """
         found = self._sessions.get(session)
-        if found is None:
-            return [], False
-        dropped = 0 < found.dropping <= number
-        if dropped:
-            found.dropping = 0
-        done = []
-        for inode, (_, told) in found.telling.items():
-            if told > number:
-                break
-            done.append(inode)
-        for inode in done:
-            del found.telling[inode]
-        return done, dropped
+        return found.confirmed(number) if found is not None else ([], False)
 
     def forget(self, session: str, inode: int) -> None:
         """The session has nothing of the inode, so that deleted files do not fill up memory."""
@@ -346,7 +269,7 @@ class Leases:
         for each in self._sessions.values():
             own = self._exclusives.parts(each.session, inode)
             if each.session != session and each.held.get(inode, 0) & parts & ~own:
-                return self.invalidate([Invalidation(inode=inode, what=_what(parts))], session)
+                return self.invalidate([invalidation_of(inode, parts)], session)
         return None
 
     def _is_free(
@@ -359,8 +282,7 @@ class Leases:
         if self._exclusives.contradicts(session, {inode: parts}) or is_changing(session, inode):
             return False
         return not any(
-            each.dropping or each.telling.get(inode, _NOTHING)[0] & parts
-            for each in self._sessions.values()
+            each.dropping or each.is_told(inode) & parts for each in self._sessions.values()
         )
 
     def give_back(self, session: str, lease: Lease) -> bool:

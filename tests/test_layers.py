@@ -67,7 +67,7 @@ LAYERS = {
         lockspace
         orphans
         leases
-        exclusive turns placement orders events effects recent acl config protection
+        exclusive knowledge turns placement orders events effects recent acl config protection
     """,
     "chunkd": """
         __main__
@@ -113,8 +113,8 @@ PURE = words(
     """
     dfswire.messages dfswire.operations dfswire.metadata dfswire.cluster dfswire.chunks
     dfswire.calls dfswire.codec dfswire.errors dfswire.locks dfswire.lockranges
-    metad.leases metad.exclusive metad.turns metad.orphans metad.protection metad.acl
-    metad.locks metad.waits metad.lockspace metad.lockledger
+    metad.leases metad.exclusive metad.knowledge metad.turns metad.orphans
+    metad.protection metad.acl metad.locks metad.waits metad.lockspace metad.lockledger
     metad.servers metad.placement metad.orders metad.effects chunkd.chunkfile chunkd.diskhealth
     dfsmount.holdings dfsmount.extents dfsmount.attrcache dfsmount.readahead metad.recent
     """
