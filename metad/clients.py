@@ -185,5 +185,6 @@ class Clients:
                 log.warning("rows of ended sessions can't be removed: %s", problem)
             else:
                 now = clock()
-                pause_s = leases.next_expiry(now) - now
+                until_next_s = leases.next_expiry(now) - now  # negative when rows took long
+                pause_s = max(0.0, min(pause_s, until_next_s))
             await trio.sleep(pause_s)

@@ -40,3 +40,29 @@ async def test_a_full_database_does_not_keep_a_session_alive(
     await wait_all_tasks_blocked()
     assert sessions.list_sessions(db) == []
     metad.crash()
+
+
+async def test_a_session_that_expires_while_rows_are_removed_ends_then(
+    db: Database, nursery: trio.Nursery, mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metad = Metad(db, nursery)
+    await metad.start()
+    await FakeClient(metad, nursery).open()
+    mock_clock.jump(1.0)
+    other = await FakeClient(metad, nursery).open()
+    write, slow = db.write, trio.Event()
+
+    async def write_slowly(work: Callable[[], object]) -> object:
+        await slow.wait()
+        return await write(work)
+
+    monkeypatch.setattr(db, "write", write_slowly)
+    mock_clock.jump(29.5)
+    await wait_all_tasks_blocked()
+    mock_clock.jump(5.0)
+    slow.set()
+    await wait_all_tasks_blocked()
+    with pytest.raises(SessionLost):
+        await other.lookup(b"f")
+    assert sessions.list_sessions(db) == []
+    metad.crash()
