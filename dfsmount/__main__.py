@@ -177,11 +177,11 @@ async def _serve(config: MountConfig, file_system: FileSystem) -> None:
     except RuntimeError as problem:
         raise UsageError(f"cannot mount on {config.directory}: {problem}") from problem
     kernel.attach()
-    file_system.coherence.kernel = kernel
+    file_system.notices.kernel = kernel
     try:
         async with trio.open_nursery() as nursery:
             requests.nursery = nursery
-            nursery.start_soon(_announce, config)
+            nursery.start_soon(_announce, config, kernel)
             nursery.start_soon(_stop_on_signal, file_system, nursery.cancel_scope)
             await pyfuse3.main(max_tasks=FUSE_TASKS_MAX)
             nursery.cancel_scope.cancel()
@@ -192,8 +192,9 @@ async def _serve(config: MountConfig, file_system: FileSystem) -> None:
         notify("STOPPING=1")
 
 
-async def _announce(config: MountConfig) -> None:
+async def _announce(config: MountConfig, kernel: KernelCaches) -> None:
     """Once the kernel has its answer to INIT (the stat makes sure), the mount is ready."""
+    kernel.device = (await trio.Path(config.directory).stat()).st_dev
     await trio.to_thread.run_sync(raise_read_ahead, config.directory, config.read_ahead_bytes)
     log.info("%s is mounted on %s", config.metad, config.directory)
     notify("READY=1")

@@ -14,7 +14,9 @@ from dfsmount.accesstimes import AccessTimes
 from dfsmount.attrcache import AttrCache
 from dfsmount.coherence import Coherence
 from dfsmount.durability import Durability
+from dfsmount.kernel import Notices
 from dfsmount.layouts import Layouts
+from dfsmount.leases import Leases
 from dfsmount.locks import Locks
 from dfsmount.metaclient import MetaClient
 from dfsmount.mutations import Mutations
@@ -53,6 +55,8 @@ class Parts:
     locks: Locks
     durability: Durability
     times: AccessTimes
+    leases: Leases
+    notices: Notices
     acl: bool = False
 
 
@@ -71,6 +75,8 @@ class Attributes:
         self._durability = parts.durability
         self._times = parts.times
         self._acl = parts.acl
+        self._leases = parts.leases
+        self._notices = parts.notices
 
     def attr_timeout_s(self, inode: int) -> float:
         """How long the attributes just answered may be kept; 0 when they may not."""

@@ -21,7 +21,9 @@ from dfsmount.attributes import Parts
 from dfsmount.coherence import Coherence
 from dfsmount.config import NOATIME, MountConfig
 from dfsmount.datapath import DataPath, DataSettings
+from dfsmount.kernel import Notices
 from dfsmount.layouts import LAYOUTS_MAX
+from dfsmount.leases import Leases
 from dfsmount.locks import Locks
 from dfsmount.metaclient import MetaClient
 from dfsmount.mutations import Mutations
@@ -42,7 +44,7 @@ RELEASE_PAUSE_S = 5.0  # a soft mount gives up, a metad whose disk is full refus
 
 @dataclass(frozen=True)
 class FileSystem:
-    """A connected client.  Set `coherence.kernel` when a kernel caches for it."""
+    """A connected client.  Set `notices.kernel` when a kernel caches for it."""
 
     vfs: Vfs
     files: OpenFiles
@@ -50,6 +52,8 @@ class FileSystem:
     session: Session
     data: DataPath
     times: AccessTimes
+    leases: Leases
+    notices: Notices
 
 
 @asynccontextmanager
@@ -93,7 +97,8 @@ def _assemble(
 ) -> FileSystem:
     meta = MetaClient(client, session, soft_timeout_s=config.soft_s or None, nursery=nursery)
     attrs = AttrCache(lambda: not config.nocache and session.lease_left_s() > 0)
-    mutations = Mutations(meta, attrs)
+    leases = Leases(meta, session, attrs, nursery, hard=not config.soft_s)
+    mutations = Mutations(meta, attrs, leases)
     data = DataPath(client, mutations, nursery, _data_settings(config, grant, local_hosts))
 
     def make_writer(inode: int) -> Writer:
@@ -119,9 +124,13 @@ def _assemble(
         data.reader,
         release=lambda inode: nursery.start_soon(release, inode),
         session_lost=data.session_lost,
+        closed=leases.closed,
     )
-    coherence = Coherence(attrs, data.layouts, files, nursery)
+    notices = Notices(nursery)
+    coherence = Coherence(attrs, data.layouts, files, leases, notices)
+    leases.contents = coherence
     coherence.locks = locks = Locks(meta, session, nursery)
+    nursery.start_soon(leases.run)
 
     async def settle() -> None:
         while True:
@@ -143,9 +152,12 @@ def _assemble(
         locks,
         data.durability,
         times,
+        leases,
+        notices,
         config.acl,
     )
-    return FileSystem(Vfs(parts, now_ns), files, coherence, session, data, times)
+    vfs = Vfs(parts, now_ns)
+    return FileSystem(vfs, files, coherence, session, data, times, leases, notices)
 
 
 def _data_settings(

@@ -25,6 +25,7 @@ import pyfuse3
 from pyfuse3 import FileHandleT, FileNameT, FlagT, FUSEError, InodeT, ModeT, RequestContext
 
 from dfsmount.config import MountConfig
+from dfsmount.nested import is_mounted_upon
 from dfsmount.vfs import Vfs
 from dfswire.errors import DFSError, NoEntry, Stale
 from dfswire.messages import BLOCK_SIZE_BYTES, NAME_MAX_BYTES, Attr
@@ -37,7 +38,9 @@ T = TypeVar("T")
 
 STATFS_BLOCK_BYTES = 4096
 UNNAMED = b"/"  # the name in an O_TMPFILE, which the library hands over as a create
-FUSE_NOTIFY_INVAL_ENTRY = 3  # linux/fuse.h
+FUSE_NOTIFY_INVAL_INODE = 2  # linux/fuse.h
+FUSE_NOTIFY_INVAL_ENTRY = 3
+FUSE_NOTIFY_INC_EPOCH = 8
 FUSE_OUT_HEADER_BYTES = 16
 FUSE_EXPIRE_ONLY = 1  # before Linux 6.2 the field was padding, and the entry is taken out
 
@@ -130,7 +133,8 @@ class KernelCaches:
 
     def __init__(self) -> None:
         self._lookups: dict[int, int] = {}
-        self._device = -1
+        self._channel = -1
+        self.device: int | None = None  # the file system's number, once it is mounted
 
     def attach(self) -> None:
         """To be called when pyfuse3 has opened the device; it does not tell how it is numbered.
@@ -140,7 +144,7 @@ class KernelCaches:
         """
         opened = Path("/proc/self/fd")
         numbers = (int(entry.name) for entry in opened.iterdir() if _target(entry) == "/dev/fuse")
-        self._device = os.dup(next(numbers))
+        self._channel = os.dup(next(numbers))
 
     def count(self, inode: int) -> None:
         """The kernel learns of an inode (once more)."""
@@ -161,6 +165,27 @@ class KernelCaches:
     def forget_inode(self, inode: int, data: bool) -> None:
         _ignoring_enoent(lambda: pyfuse3.invalidate_inode(inode, not data))
 
+    def forget_pages(self, inode: int, offset: int, end: int | None) -> None:
+        length = 0 if end is None else end - offset  # 0: up to the end
+        body = struct.pack("=Qqq", inode, offset, length)
+        _ignoring_enoent(lambda: self._notify(FUSE_NOTIFY_INVAL_INODE, body))
+
+    def expire_names(self) -> bool:
+        """All entries are asked for again when they are next walked through (Linux 6.16).
+
+        Unlike forget_name this waits for no operation in the directory, and is not to be done when
+        something is mounted inside, see nested.py.
+        """
+        if self.device is None or is_mounted_upon(self.device):
+            return False
+        try:
+            _ignoring_enoent(lambda: self._notify(FUSE_NOTIFY_INC_EPOCH, b""))
+        except OSError as problem:
+            if problem.errno != errno.EINVAL:
+                raise
+            return False
+        return True
+
     def forget_name(self, parent: int, name: bytes) -> None:
         """The entry expires: the next walk through it asks.
 
@@ -168,8 +193,11 @@ class KernelCaches:
         would get ENOENT from getcwd(2) until somebody walks there by a path.
         """
         body = struct.pack("=QII", parent, len(name), FUSE_EXPIRE_ONLY) + name + b"\0"
-        head = struct.pack("=IiQ", FUSE_OUT_HEADER_BYTES + len(body), FUSE_NOTIFY_INVAL_ENTRY, 0)
-        _ignoring_enoent(lambda: os.write(self._device, head + body))
+        _ignoring_enoent(lambda: self._notify(FUSE_NOTIFY_INVAL_ENTRY, body))
+
+    def _notify(self, code: int, body: bytes) -> None:
+        head = struct.pack("=IiQ", FUSE_OUT_HEADER_BYTES + len(body), code, 0)
+        os.write(self._channel, head + body)
 
 
 def _target(link: Path) -> str:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import random
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,6 +33,7 @@ from dfswire.messages import (
     Attr,
     ChunkGrant,
     DirEntry,
+    Lease,
     Xattr,
 )
 from dfswire.operations import (
@@ -309,14 +310,39 @@ class MetaClient:
         """
         return await self._persist(call, request)
 
+    async def take_lease(self, inode: int, parts: int) -> metadata.LeaseReply:
+        """Have an inode exclusively, waiting for those who have something of it.
+
+        Raises SessionLost: under another session it is another question.
+        """
+        request = metadata.LeaseRequest(
+            session=await self._session.current(), inode=inode, parts=parts
+        )
+        reply: metadata.LeaseReply = await self._persist("lease.take", request)
+        return reply
+
+    async def give_back(self, leases: list[Lease]) -> None:
+        """Raises SessionLost: then they have ended."""
+        await self._persist(
+            "lease.give_back",
+            metadata.GiveBack(session=await self._session.current(), leases=leases),
+        )
+
     async def told(self) -> None:
         """Wait until metad tells this client of changes.  Raises Unavailable on a soft mount."""
+        await self._in_patience(self._session.followed)
+
+    async def heard(self) -> None:
+        """Wait until metad takes this client for alive.  Raises Unavailable on a soft mount."""
+        await self._in_patience(self._session.heard)
+
+    async def _in_patience(self, wait: Callable[[], Awaitable[None]]) -> None:
         patience_s = self._soft_timeout_s or float("inf")
         try:
             with trio.fail_after(patience_s):
-                await self._session.followed()
+                await wait()
         except trio.TooSlowError as problem:
-            raise Unavailable(f"no event stream from metad for {patience_s:g} s") from problem
+            raise Unavailable(f"no word from metad for {patience_s:g} s") from problem
 
     async def _ask(self, call: str, kind: type[msgspec.Struct], **fields: Any) -> Any:
         """Ask until answered.  A lost session is no obstacle to a question: it is asked again."""

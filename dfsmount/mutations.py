@@ -2,20 +2,23 @@
 
 The vfs and the writers submit through this: the attributes that come back with a result go into the
 attribute cache, unless an invalidation overtook them on the way; of what an unanswered one may have
-changed nothing is remembered.  Otherwise it is the `ports.Metadata` of the data path, passed on to
+changed nothing is remembered.  Exclusive leases that come with results, or end with commits, are
+told to `Leases`.  Otherwise it is the `ports.Metadata` of the data path, passed on to
 the metaclient.
 """
 
 from __future__ import annotations
 
+import msgspec
 import trio
 
 from dfsmount.attrcache import AttrCache
+from dfsmount.leases import Leases
 from dfsmount.metaclient import MetaClient
 from dfswire.errors import DFSError, InputOutput, SessionLost, Unavailable
-from dfswire.messages import ROOT_INODE, ChunkGrant
+from dfswire.messages import ROOT_INODE, ChunkGrant, Lease
 from dfswire.metadata import LayoutReply
-from dfswire.operations import AnyOperation, OpResult, Release
+from dfswire.operations import AnyOperation, Commit, OpResult, Release
 
 SETTLE_PAUSE_S = 1.0
 UNKNOWN = (Unavailable, InputOutput, trio.Cancelled)  # it may have happened, or still will
@@ -24,9 +27,10 @@ UNKNOWN = (Unavailable, InputOutput, trio.Cancelled)  # it may have happened, or
 class Mutations:
     """A metaclient with a memory."""
 
-    def __init__(self, meta: MetaClient, attrs: AttrCache) -> None:
+    def __init__(self, meta: MetaClient, attrs: AttrCache, leases: Leases) -> None:
         self._meta = meta
         self._attrs = attrs
+        self._leases = leases
         self._given_up = trio.Event()
 
     async def settle(self) -> None:
@@ -48,8 +52,32 @@ class Mutations:
             else:
                 return
 
-    async def submit(self, operation: AnyOperation) -> OpResult:
-        """As MetaClient.submit."""
+    async def submit(self, operation: AnyOperation, *, ends_lease: bool = False) -> OpResult:
+        """As MetaClient.submit.  `ends_lease`: nothing is dirty after this commit."""
+        if isinstance(operation, Commit):
+            lease = self._leases.begin_return(operation.inode) if ends_lease else None
+            return await self._commit(operation, lease)
+        if not getattr(operation, "lease", 0):
+            return await self._submit(operation)
+        with self._leases.asking() as token:
+            result = await self._submit(operation)
+            if result.lease is not None:
+                self._leases.granted(result.lease, token)
+        return result
+
+    async def _commit(self, commit: Commit, lease: Lease | None) -> OpResult:
+        if lease is None:
+            return await self._submit(commit)
+        done = False
+        try:
+            commit = msgspec.structs.replace(commit, give_back=lease)
+            result = await self._submit(commit)
+            done = True
+        finally:
+            self._leases.end_return(commit.inode, done)
+        return result
+
+    async def _submit(self, operation: AnyOperation) -> OpResult:
         with self._attrs.asking() as token:
             try:
                 result = await self._meta.submit(operation)

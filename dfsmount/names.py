@@ -31,6 +31,8 @@ class Names(Attributes):
         """Likewise for the answer that a name stands for `inode` (None: does not exist)."""
         if name in DOTS or self._attrs.child(parent, name) != (True, inode):
             return 0.0
+        if self._notices.is_contested(parent):
+            return 0.0
         return self._session.lease_left_s()
 
     async def lookup(self, parent: int, name: bytes) -> Attr | None:
@@ -147,7 +149,7 @@ class Names(Attributes):
                     self._attrs.put_changed_name(new_parent, new_name, attrs[0].inode, token)
                     if not self.name_timeout_s(new_parent, new_name, attrs[0].inode):
                         # The kernel moves its entry, and what that was good for moves along.
-                        self._coherence.forget_names_soon([(new_parent, new_name)])
+                        self._notices.moved(new_parent, new_name)
             return attrs
 
         await self._files.while_removing(replaced, remove)
@@ -184,7 +186,7 @@ class Names(Attributes):
 
     def _learn_name(self, parent: int, name: bytes, inode: int | None, token: int) -> None:
         if self._attrs.put_name(parent, name, inode, token):
-            self._coherence.forget_names_soon([(parent, name)])
+            self._notices.forget_soon([(parent, name)])
 
     async def _create(self, operation: Create) -> tuple[Attr, bool]:
         """The attributes, and True when it is known that there was no such inode before."""
@@ -207,11 +209,11 @@ class Names(Attributes):
     def _changing(self, *names: tuple[int, bytes]) -> Iterator[int]:
         """Around an operation that changes these names, each (directory, name).
 
-        Coherence._tell_kernel wants to know of it.  After a failure nothing is known of the names:
+        `Notices` wants to know of it.  After a failure nothing is known of the names:
         the operation may have happened all the same.
         """
         directories = [directory for directory, _ in names]
-        self._coherence.changing.update(directories)
+        self._notices.changing.update(directories)
         try:
             with self._attrs.asking() as token:
                 yield token
@@ -219,15 +221,15 @@ class Names(Attributes):
             self._forget_names(*names)
             raise
         finally:
-            self._coherence.changing.subtract(directories)
+            self._notices.changing.subtract(directories)
             for directory in directories:
-                if self._coherence.changing[directory] <= 0:
-                    del self._coherence.changing[directory]
+                if self._notices.changing[directory] <= 0:
+                    del self._notices.changing[directory]
 
     def _forget_names(self, *names: tuple[int, bytes]) -> None:
         for directory, name in names:
             self._attrs.forget_name(directory, name)
-        self._coherence.forget_names_soon(list(names))
+        self._notices.forget_soon(list(names))
 
 
 def check_name(name: bytes) -> bytes:

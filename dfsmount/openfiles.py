@@ -31,6 +31,7 @@ class OpenInode:
 
     `kept`: metad knows, or will be told in time, that it is open here, so it outlives its names.
     `unnamed`: made without a name, and has none yet.
+    `may_be_mapped`: writable, by a process for which the inode stays open as long as that lasts.
     """
 
     inode: int
@@ -39,6 +40,7 @@ class OpenInode:
     unlinked: bool = False
     kept: bool = False
     unnamed: bool = False
+    may_be_mapped: bool = False
     appending: trio.Lock = field(default_factory=trio.Lock)  # one write with O_APPEND at a time
 
 
@@ -51,6 +53,7 @@ class Handle:
     flags: int
     errors_seen: int = 0
     fenced: bool = False
+    flushed: bool = False  # one of its descriptors was closed: others may be open
 
 
 @dataclass
@@ -65,8 +68,8 @@ class OpenFiles:
     """The table of handles.
 
     `make_writer(inode)` and `make_reader(inode)` build the data path; `release(inode)` tells
-    metad, in the background, that an unlinked inode is not open here; `session_lost` is passed on
-    to the data path.
+    metad, in the background, that an unlinked inode is not open here; `closed(inode)` is called
+    after its last handle; `session_lost` is passed on to the data path.
     """
 
     def __init__(
@@ -75,11 +78,13 @@ class OpenFiles:
         make_reader: Callable[[int], Reader],
         release: Callable[[int], None],
         session_lost: Callable[[], None] = lambda: None,
+        closed: Callable[[int], None] = lambda inode: None,
     ) -> None:
         self._make_writer = make_writer
         self._make_reader = make_reader
         self._release = release
         self._tell_session_lost = session_lost
+        self._tell_closed = closed
         self._inodes: dict[int, OpenInode] = {}
         self._handles: dict[int, Handle] = {}
         self._next_handle = 1
@@ -95,6 +100,7 @@ class OpenFiles:
         if file is None:
             file = self._inodes[inode] = OpenInode(inode, self._make_writer(inode))
         file.handles += 1
+        file.may_be_mapped = file.may_be_mapped or flags & os.O_ACCMODE == os.O_RDWR
         number, self._next_handle = self._next_handle, self._next_handle + 1
         self._handles[number] = Handle(
             file, self._make_reader(inode), flags, file.writer.error_count
@@ -129,7 +135,7 @@ class OpenFiles:
         try:
             # Again as long as others, who closed while this one flushed, have left something.
             while file.handles == 1 and file.writer.has_dirty and not file.unlinked:
-                await file.writer.flush(durable=False)
+                await file.writer.flush(durable=False, last=True)
         except DFSError as problem:
             log.warning("inode %d: written data is lost: %s", file.inode, problem)
         finally:
@@ -137,6 +143,7 @@ class OpenFiles:
             if file.handles == 0:
                 file.writer.discard()
                 del self._inodes[file.inode]
+                self._tell_closed(file.inode)
                 if file.unlinked or file.unnamed:
                     self._release(file.inode)
 
@@ -197,21 +204,30 @@ class OpenFiles:
         await self.handle(number).file.writer.write(offset, data, now_ns)
         return len(data)
 
-    async def flush(self, number: int, *, durable: bool) -> None:
-        """Store what is dirty; raise a lost write that this handle has not reported yet."""
+    async def flush(self, number: int, *, durable: bool = False, closing: bool = False) -> None:
+        """Store what is dirty; raise a lost write that this handle has not reported yet.
+
+        `closing`: for close(2) of one of its descriptors, probably the only one.
+        """
         handle = self.handle(number)
         writer = handle.file.writer
+        last = closing and handle.file.handles == 1 and not handle.flushed
+        handle.flushed = handle.flushed or closing
         try:
             if writer.has_dirty or durable:
-                await writer.flush(durable=durable)
+                await writer.flush(durable=durable, last=last)
         finally:
             seen, handle.errors_seen = handle.errors_seen, writer.error_count
         writer.check_error(seen)
 
-    async def flush_inode(self, inode: int) -> None:
-        """Store what is dirty of an inode, if anything is."""
+    async def flush_inode(self, inode: int, *, last: bool = False) -> None:
+        """Store what is dirty of an inode, if anything is; `last` as in Writer.flush."""
         if (writer := self.writer(inode)) is not None:
-            await writer.flush(durable=False)
+            await writer.flush(durable=False, last=last)
+
+    def may_be_mapped(self, inode: int) -> bool:
+        """May the kernel have dirty pages of it?"""
+        return inode in self._inodes and self._inodes[inode].may_be_mapped
 
     async def flush_all(self) -> None:
         """At unmounting."""

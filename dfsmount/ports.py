@@ -18,9 +18,10 @@ from dfswire.operations import AnyOperation, OpResult
 class Metadata(Protocol):
     """The few questions that reading and writing data ask of metad."""
 
-    async def submit(self, operation: AnyOperation) -> OpResult:
+    async def submit(self, operation: AnyOperation, *, ends_lease: bool = False) -> OpResult:
         """Execute one mutation exactly once; waits while metad is away.
 
+        `ends_lease`: nothing of the inode is dirty after this commit.
         Raises the error that the operation met (FileError, UnknownChunk), or SessionLost.
         """
         ...

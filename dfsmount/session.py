@@ -20,7 +20,7 @@ import trio
 from dfswire.client import Client
 from dfswire.errors import DFSError, SessionLost, Unavailable
 from dfswire.locks import HeldLocks
-from dfswire.messages import Event, Invalidation
+from dfswire.messages import Event, Invalidation, Lease
 from dfswire.metadata import AckEvents, FollowEvents, OpenSession, SessionGrant, SessionRequest
 
 log = logging.getLogger(__name__)
@@ -43,6 +43,15 @@ class Listener(Protocol):
 
     def held_locks(self) -> HeldLocks:
         """All locks of this client at this moment."""
+
+    def recall(self, leases: list[Lease]) -> None:
+        """Somebody waits for these exclusive leases: store what is dirty, in the background."""
+
+    def leases_in_use(self) -> list[Lease]:
+        """The exclusive leases that are still needed; all others end now."""
+
+    def stream_opened(self) -> None:
+        """metad has heard of the open inodes and of the leases in use."""
 
     async def session_lost(self) -> None:
         """The session ended: uncommitted data and grants are worth nothing any more."""
@@ -132,6 +141,16 @@ class Session:
         """How long cached things may still be believed; 0 while no event stream is followed."""
         return max(0.0, self._lease_until - trio.current_time()) if self._following else 0.0
 
+    def contact_left_s(self) -> float:
+        """How long metad certainly takes this client for alive: whatever it holds is respected."""
+        return max(0.0, self._lease_until - trio.current_time())
+
+    async def heard(self) -> None:
+        """Wait while metad may take this client for dead."""
+        while not self.contact_left_s():
+            self._expire()
+            await self._renewed.wait()
+
     @property
     def host(self) -> str:
         return self._introduction.host
@@ -154,6 +173,7 @@ class Session:
             self._opened = trio.Event()
             self._unfollow()
             self._lease_until = -1.0
+            self._expire()
             self._lost.set()
 
     # For the one task that keeps it
@@ -218,9 +238,13 @@ class Session:
             await trio.sleep_until(self._lease_until)
             if trio.current_time() >= self._lease_until:
                 log.warning("the lease ended without an answer from metad; caches are dropped")
-                self._renewed = trio.Event()
+                self._expire()
                 await listener.drop_all()
                 await self._renewed.wait()
+
+    def _expire(self) -> None:
+        if self._renewed.is_set():  # else there may be some who wait for it
+            self._renewed = trio.Event()
 
     async def _follow(self, grant: SessionGrant, listener: Listener) -> None:
         """Follow the event stream; open it again whenever it breaks."""
@@ -246,6 +270,7 @@ class Session:
         request = FollowEvents(
             session=grant.session,
             open_inodes=listener.open_inodes(),
+            leases=listener.leases_in_use(),
             locks=listener.held_locks(),
         )
         async with self._client.stream("session.events", self.address, request) as events:
@@ -254,11 +279,14 @@ class Session:
                     # What was asked between the last drop_all and this moment may be kept by
                     # others of this host, while metad, opening the stream, took it for forgotten.
                     await listener.drop_all()
+                    listener.stream_opened()
                     self._following = True
                     self._followed.set()
                 await self._obey(grant, event, listener)
 
     async def _obey(self, grant: SessionGrant, event: Event, listener: Listener) -> None:
+        if event.recalls:
+            listener.recall(event.recalls)
         if event.drop_all:
             await listener.drop_all()
         if event.invalidations:

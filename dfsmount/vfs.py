@@ -20,6 +20,7 @@ from collections.abc import Callable
 import msgspec
 
 from dfsmount.attributes import Parts, check_size
+from dfsmount.leases import WRITE_PARTS
 from dfsmount.names import check_name
 from dfsmount.openfiles import Octets, wants_write
 from dfsmount.ranges import SHARED_LEAST_BYTES, Ranges
@@ -36,6 +37,8 @@ from dfswire.operations import (
 )
 
 log = logging.getLogger(__name__)
+
+READ_AGAIN_MAX = 10  # while another client changes the file again and again
 
 
 class Vfs(Ranges):
@@ -65,6 +68,7 @@ class Vfs(Ranges):
             gid=gid,
             umask=umask & 0o777,
             exclusive=bool(flags & os.O_EXCL),
+            lease=WRITE_PARTS if wants_write(flags) else 0,
         )
         attr, is_new = await self._create(operation)
         if is_new:  # to truncate it would be one more change at metad, for nothing
@@ -120,7 +124,8 @@ class Vfs(Ranges):
             if flags & os.O_TRUNC:
                 if not privileged:
                     await self._drop_privileges(inode)
-                attr = await self._truncate(SetAttr(inode=inode, size=0))
+                lease = self._leases.wanted(inode) if wants_write(flags) else 0
+                attr = await self._truncate(SetAttr(inode=inode, size=0, lease=lease))
             else:
                 attr = await self.getattr(inode)
             self._files.keep(handle, attr)
@@ -139,8 +144,13 @@ class Vfs(Ranges):
     async def read(self, handle: int, offset: int, length: int) -> Octets:
         open_file = self._files.handle(handle)
         inode = open_file.file.inode
-        attr = self._attrs.attr(inode) or await self.getattr(inode)
-        data = await self._files.read(handle, offset, length, attr)
+        with self._notices.locking(inode, offset, length) as locked:
+            for _ in range(READ_AGAIN_MAX):
+                version = locked.version
+                attr = self._attrs.attr(inode) or await self.getattr(inode)
+                data = await self._files.read(handle, offset, length, attr)
+                if locked.version == version:
+                    break
         if not open_file.flags & os.O_NOATIME:
             self._times.note(attr)
         return data
@@ -158,14 +168,24 @@ class Vfs(Ranges):
         if open_file.flags & os.O_APPEND:
             return await self._append(handle, offset, data)
         check_size(offset + len(data))
-        return await self._files.write(handle, offset, data, self._now_ns())
+        inode = open_file.file.inode
+        writing = self._leases.writing(inode)
+        with self._notices.locking(inode, offset, len(data)):
+            async with writing:
+                written = await self._files.write(handle, offset, data, self._now_ns())
+        if writing.through:
+            await self._files.flush(handle)
+        return written
 
     async def _append(self, handle: int, offset: int, data: Octets) -> int:
         file = self._files.handle(handle).file
-        async with file.appending:  # the next one finds the end that this one leaves
+        writing = self._leases.writing(file.inode)
+        async with file.appending, writing:  # the next one finds the end that this one leaves
             end = (await self.getattr(file.inode)).size
             check_size(end + len(data))
             written = await self._files.write(handle, end, data, self._now_ns())
+        if writing.through:
+            await self._files.flush(handle)
         if end != offset or file.handles > 1:
             await self._coherence.pages_written(file.inode)
         if self._files.handle(handle).flags & os.O_DSYNC:
@@ -190,7 +210,7 @@ class Vfs(Ranges):
         """
         inode = self._files.inode(handle)  # the handle may be released while this waits
         try:
-            await self._files.flush(handle, durable=False)
+            await self._files.flush(handle, closing=True)
         finally:
             if owner is not None:
                 await self._locks.release_owner(inode, owner)

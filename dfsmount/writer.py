@@ -54,6 +54,7 @@ class Writer:
         self._open: Pack | None = None
         self._sealed: deque[Pack] = deque()  # in the order of sealing, until committed or lost
         self._committing = trio.Lock()
+        self._last = False  # what is being flushed is all that will be written for now
         self._streams = False  # a pack was filled: the next one is taken at full size
         self._error: DFSError | None = None
         self.error_count = 0
@@ -213,7 +214,9 @@ class Writer:
             chunks=[one.written for one in stored],
         )
         try:
-            result = await self._shared.metadata.submit(commit)
+            result = await self._shared.metadata.submit(
+                commit, ends_lease=self._last and self._is_all(batch)
+            )
         except DFSError:  # it may have happened all the same
             self._shared.layouts.invalidate(self._inode)
             raise
@@ -225,6 +228,10 @@ class Writer:
                     self._inode, one, *span_of(extents, one.location.chunk)
                 )
         self._learn(result, layers.end)
+
+    def _is_all(self, batch: list[Pack]) -> bool:
+        """Is nothing dirty but what is in these packs?"""
+        return self._open is None and set(self._sealed) <= set(batch)
 
     def _learn(self, result: OpResult, end: int) -> None:
         self._size = max(self._size, end)
@@ -258,16 +265,21 @@ class Writer:
 
     # Waiting for it
 
-    async def flush(self, durable: bool) -> None:
+    async def flush(self, durable: bool, *, last: bool = False) -> None:
         """Return when everything written so far is committed, and with `durable` on disk as well.
 
-        Never raises for lost data: `check_error` tells it to each handle.
+        `last`: the exclusive lease on the inode may end with it.  Never raises for lost data:
+        `check_error` tells it to each handle.
         """
+        self._last = last
         self._seal(durable=durable)
         for pack in list(self._sealed):
             pack.durable = pack.durable or durable  # of use where the upload has not begun
-        for pack in list(self._sealed):
-            await pack.finished.wait()
+        try:
+            for pack in list(self._sealed):
+                await pack.finished.wait()
+        finally:
+            self._last = False
         if durable:
             try:
                 await self._shared.durability.settle(self._inode)

@@ -91,10 +91,11 @@ LAYERS = {
         reader writer
         writeback
         uploader packs mutations durability coherence
+        leases
         accesstimes grants layouts directories attrcache blockcache readahead
         locks lockrequests holdings
         metaclient chunkclient
-        session hedging serverhealth ports runtime config
+        session hedging serverhealth ports runtime config kernel nested
         lowlevel.requests
         extents lowlevel.library lowlevel
     """,

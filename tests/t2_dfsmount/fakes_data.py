@@ -89,6 +89,7 @@ class FakeCluster:
         self.grant_expires_s = 600.0
         self.grant_problem: DFSError | None = None
         self.submit_problems: list[DFSError] = []  # one is raised for each submit
+        self.ends_lease: list[bool] = []  # what each submit said of it
         self.before_submit: Callable[[], Any] | None = None
         self.before_layout_reply: Callable[[], Any] | None = None
         self.report_problem: DFSError | None = None
@@ -104,7 +105,8 @@ class FakeCluster:
 
     # Metadata
 
-    async def submit(self, operation: Operation) -> OpResult:
+    async def submit(self, operation: Operation, *, ends_lease: bool = False) -> OpResult:
+        self.ends_lease.append(ends_lease)
         await trio.sleep(0.001)
         if self.before_submit:
             await self.before_submit()

@@ -6,7 +6,8 @@ the session, push events.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -14,11 +15,33 @@ import msgspec
 import trio
 
 from dfswire.errors import SessionLost, Unavailable
-from dfswire.messages import Empty, Event, Invalidation
-from dfswire.metadata import AckEvents, FollowEvents, OpenSession, SessionGrant
+from dfswire.messages import Attr, Empty, Event, Invalidation, Lease
+from dfswire.metadata import (
+    AckEvents,
+    FollowEvents,
+    GiveBack,
+    LeaseReply,
+    LeaseRequest,
+    OpenSession,
+    SessionGrant,
+)
 from dfswire.operations import Batch, BatchReply, OpResult
 
 LEASE_S, RENEW_S, SIGN_OF_LIFE_S = 20.0, 5.0, 5.0
+
+
+def attr(inode: int, ctime_ns: int = 1, size: int = 0) -> Attr:
+    """The attributes of a file."""
+    return Attr(
+        inode=inode,
+        mode=0o100644,
+        uid=0,
+        gid=0,
+        size=size,
+        atime_ns=0,
+        mtime_ns=0,
+        ctime_ns=ctime_ns,
+    )
 
 
 class FakeMetad:
@@ -27,6 +50,7 @@ class FakeMetad:
     def __init__(self) -> None:
         self.sessions = 0
         self.away = False
+        self.has_streams = True
         self.lose_replies = 0
         self.gate = trio.Event()  # batches wait for it
         self.gate.set()
@@ -36,6 +60,10 @@ class FakeMetad:
         self.followed: list[FollowEvents] = []
         self.calls: list[str] = []
         self.answers: dict[str, Callable[[Any], Any]] = {}
+        self.lease_number = 0
+        self.take_gate = trio.Event()  # a lease that was asked for is granted, its reply waits
+        self.take_gate.set()
+        self.given_back: list[Lease] = []
         self._events: trio.MemorySendChannel[Event] | None = None
         self._number = 0
 
@@ -48,13 +76,24 @@ class FakeMetad:
         self.sessions += 100
         self.break_stream()
 
-    async def push(self, *invalidations: Invalidation, drop_all: bool = False) -> int:
+    async def push(
+        self, *invalidations: Invalidation, drop_all: bool = False, recalls: Sequence[Lease] = ()
+    ) -> int:
         assert self._events is not None, "nobody follows"
         self._number += 1
-        await self._events.send(
-            Event(number=self._number, invalidations=list(invalidations), drop_all=drop_all)
+        event = Event(
+            number=self._number,
+            invalidations=list(invalidations),
+            drop_all=drop_all,
+            recalls=list(recalls),
         )
+        await self._events.send(event)
         return self._number
+
+    def lease(self, inode: int, parts: int = 3) -> Lease:
+        """A new exclusive lease."""
+        self.lease_number += 1
+        return Lease(inode=inode, parts=parts, number=self.lease_number)
 
     def break_stream(self) -> None:
         if self._events is not None:
@@ -83,6 +122,12 @@ class FakeMetad:
             return await self._execute(request)
         if isinstance(request, AckEvents):
             self.acked.append(request.number)
+        if isinstance(request, GiveBack):
+            self.given_back += request.leases
+        if isinstance(request, LeaseRequest) and name not in self.answers:
+            lease = self.lease(request.inode, request.parts)
+            await self.take_gate.wait()
+            return LeaseReply(lease=lease, attr=attr(request.inode))
         return self.answers.get(name, lambda _request: Empty())(request)
 
     async def _execute(self, batch: Batch) -> BatchReply:
@@ -103,7 +148,7 @@ class FakeMetad:
         self, name: str, address: str, request: msgspec.Struct
     ) -> AsyncIterator[AsyncIterator[Event]]:
         await trio.lowlevel.checkpoint()
-        if self.away:
+        if self.away or not self.has_streams:
             raise Unavailable("away")
         assert isinstance(request, FollowEvents)
         if request.session != self.session:
@@ -127,3 +172,32 @@ class FakeMetad:
 
     async def aclose(self) -> None:
         self.break_stream()
+
+
+class FakeKernel:
+    """`gate` stands for an operation under way in the kernel, for which a notification waits."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[int, object]] = []
+        self.expires = False  # knows how to let all names expire
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def forget_inode(self, inode: int, data: bool) -> None:
+        self.gate.wait()
+        self.heard.append((inode, data))
+
+    def forget_pages(self, inode: int, offset: int, end: int | None) -> None:
+        self.heard.append((inode, (offset, end)))
+
+    def forget_name(self, parent: int, name: bytes) -> None:
+        self.gate.wait()
+        self.heard.append((parent, name))
+
+    def expire_names(self) -> bool:
+        if self.expires:
+            self.heard.append((0, "all names"))
+        return self.expires
+
+    def inodes(self) -> list[int]:
+        return [1, 7]

@@ -3,20 +3,8 @@
 from __future__ import annotations
 
 from dfsmount.attrcache import AttrCache
-from dfswire.messages import Attr, Xattr
-
-
-def attr(inode: int, ctime_ns: int = 1, size: int = 0) -> Attr:
-    return Attr(
-        inode=inode,
-        mode=0o100644,
-        uid=0,
-        gid=0,
-        size=size,
-        atime_ns=0,
-        mtime_ns=0,
-        ctime_ns=ctime_ns,
-    )
+from dfswire.messages import Xattr
+from tests.t2_dfsmount.fakes_meta import attr
 
 
 def cache(attrs_max: int = 100) -> AttrCache:

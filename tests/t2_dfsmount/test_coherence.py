@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Collection
 from typing import cast
 
-import pytest
 import trio
-from trio.testing import MockClock
 
 from dfsmount.attrcache import AttrCache
-from dfsmount.coherence import KERNEL_PATIENCE_S, Coherence
+from dfsmount.coherence import Coherence
+from dfsmount.kernel import Notices
 from dfsmount.layouts import Layouts
+from dfsmount.leases import Leases
+from dfsmount.metaclient import MetaClient
+from dfsmount.session import Session
 from dfswire.messages import Invalidated, Invalidation
-from tests.t2_dfsmount.test_attrcache import attr
+from tests.t2_dfsmount.fakes_meta import FakeKernel, attr
 
 
 class FakeLayouts:
@@ -36,6 +37,14 @@ class FakeFiles:
     def open_inodes(self) -> list[int]:
         return [7]
 
+    def writer(self, inode: int) -> object | None:
+        return None
+
+    async def flush_inode(self, inode: int, *, last: bool = False) -> None: ...
+
+    def may_be_mapped(self, inode: int) -> bool:
+        return False
+
     def unlinked_elsewhere(self, inode: int) -> None:
         self.unlinked.append(inode)
 
@@ -43,24 +52,8 @@ class FakeFiles:
         self.lost = True
 
 
-class FakeKernel:
-    """`gate` stands for an operation under way in the kernel, for which a notification waits."""
-
-    def __init__(self) -> None:
-        self.heard: list[tuple[int, object]] = []
-        self.gate = threading.Event()
-        self.gate.set()
-
-    def forget_inode(self, inode: int, data: bool) -> None:
-        self.gate.wait()
-        self.heard.append((inode, data))
-
-    def forget_name(self, parent: int, name: bytes) -> None:
-        self.gate.wait()
-        self.heard.append((parent, name))
-
-    def inodes(self) -> list[int]:
-        return [1, 7]
+def leases_of(attrs: AttrCache, nursery: trio.Nursery) -> Leases:
+    return Leases(cast(MetaClient, None), cast(Session, None), attrs, nursery)
 
 
 def parts(nursery: trio.Nursery) -> tuple[Coherence, AttrCache, FakeLayouts, FakeFiles, FakeKernel]:
@@ -75,8 +68,10 @@ def parts(nursery: trio.Nursery) -> tuple[Coherence, AttrCache, FakeLayouts, Fak
             attrs.put_attr(attr(inode), token)
         attrs.put_name(1, b"a", 7, token)
         attrs.put_name(1, b"b", 8, token)
-    coherence = Coherence(attrs, cast(Layouts, layouts), files, nursery)
-    coherence.kernel = kernel
+    notices = Notices(nursery)
+    leases = leases_of(attrs, nursery)
+    coherence = Coherence(attrs, cast(Layouts, layouts), files, leases, notices)
+    notices.kernel = kernel
     return coherence, attrs, layouts, files, kernel
 
 
@@ -126,9 +121,10 @@ async def test_drop_all_reaches_the_kernel(nursery: trio.Nursery) -> None:
 
 
 async def test_without_a_kernel_nothing_is_told(nursery: trio.Nursery) -> None:
-    coherence = Coherence(
-        AttrCache(lambda: True), cast(Layouts, FakeLayouts()), FakeFiles(), nursery
-    )
+    attrs = AttrCache(lambda: True)
+    leases = leases_of(attrs, nursery)
+    layouts = cast(Layouts, FakeLayouts())
+    coherence = Coherence(attrs, layouts, FakeFiles(), leases, Notices(nursery))
     await coherence.drop_all()
     assert coherence.open_inodes() == [7]
 
@@ -137,29 +133,6 @@ async def test_a_lost_session_is_passed_on(nursery: trio.Nursery) -> None:
     coherence, _attrs, _layouts, files, _kernel = parts(nursery)
     await coherence.session_lost()
     assert files.lost
-
-
-async def test_an_own_operation_in_the_directory_is_not_waited_for(
-    nursery: trio.Nursery, autojump_clock: MockClock
-) -> None:
-    coherence, attrs, _layouts, _files, kernel = parts(nursery)
-    kernel.gate.clear()
-    coherence.changing[1] = 1
-    await coherence.invalidate(said(1, Invalidated.NAME, b"a"))
-    assert attrs.child(1, b"a") == (False, None)
-    assert kernel.heard == []
-    kernel.gate.set()
-
-
-async def test_patience_with_the_kernel_ends(
-    nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("dfsmount.coherence.KERNEL_PATIENCE_S", 0.01)
-    coherence, _attrs, _layouts, _files, kernel = parts(nursery)
-    kernel.gate.clear()
-    with trio.fail_after(KERNEL_PATIENCE_S):
-        await coherence.invalidate(said(7, Invalidated.DATA))
-    kernel.gate.set()
 
 
 async def test_what_this_client_finds_out_itself_reaches_the_kernel(nursery: trio.Nursery) -> None:

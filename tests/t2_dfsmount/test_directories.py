@@ -7,7 +7,7 @@ import pytest
 from dfsmount.directories import Directories
 from dfswire.errors import BadHandle
 from dfswire.messages import Attr, DirEntry
-from tests.t2_dfsmount.test_attrcache import attr
+from tests.t2_dfsmount.fakes_meta import attr
 
 PAGE = 3
 

@@ -13,7 +13,7 @@ from trio.testing import MockClock
 from dfsmount.session import Session
 from dfswire.client import Client
 from dfswire.locks import HeldLocks
-from dfswire.messages import Invalidated, Invalidation
+from dfswire.messages import Invalidated, Invalidation, Lease
 from dfswire.metadata import OpenSession
 from tests.t2_dfsmount.fakes_meta import LEASE_S, RENEW_S, FakeMetad
 
@@ -29,6 +29,8 @@ class Recorder:
         self.heard: list[Any] = []
         self.blocked: trio.Event | None = None
         self.news = trio.Event()
+        self.leases = [Lease(inode=7, parts=3, number=5)]
+        self.opened = 0
 
     def _note(self, item: Any) -> None:
         self.heard.append(item)
@@ -48,6 +50,15 @@ class Recorder:
 
     def held_locks(self) -> HeldLocks:
         return HeldLocks(number=3)
+
+    def recall(self, leases: list[Lease]) -> None:
+        self._note(leases)
+
+    def leases_in_use(self) -> list[Lease]:
+        return self.leases
+
+    def stream_opened(self) -> None:
+        self.opened += 1
 
     async def session_lost(self) -> None:
         self._note("lost")
@@ -71,6 +82,8 @@ async def test_caches_are_valid_once_the_stream_is_open(autojump_clock: MockCloc
         assert listener.heard == OPENED
         assert metad.followed[0].open_inodes == [7, 9]
         assert metad.followed[0].locks.number == 3
+        assert metad.followed[0].leases == listener.leases
+        assert listener.opened == 1
 
 
 async def test_an_event_is_acknowledged_only_after_it_was_obeyed(
@@ -85,6 +98,37 @@ async def test_an_event_is_acknowledged_only_after_it_was_obeyed(
         await trio.testing.wait_all_tasks_blocked()
         assert listener.heard[-1] == [CHANGE]
         assert metad.acked == [number]
+
+
+async def test_a_recall_is_passed_on_and_does_not_hold_up_an_acknowledgement(
+    autojump_clock: MockClock,
+) -> None:
+    async with running() as (metad, _session, listener):
+        number = await metad.push(CHANGE, recalls=listener.leases)
+        await trio.testing.wait_all_tasks_blocked()
+        assert listener.heard[-2:] == [listener.leases, [CHANGE]]
+        assert metad.acked == [number]
+        await metad.push(recalls=listener.leases)
+        await trio.testing.wait_all_tasks_blocked()
+        assert listener.heard[-1] == listener.leases
+
+
+async def test_who_may_be_taken_for_dead_waits_until_he_was_heard(
+    autojump_clock: MockClock, expect_log: Any
+) -> None:
+    expect_log("the lease ended")
+    async with running() as (metad, session, _listener):
+        await session.heard()
+        metad.away = True
+        await trio.sleep(LEASE_S)
+        assert session.contact_left_s() == 0
+        with trio.move_on_after(LEASE_S) as patience:
+            await session.heard()
+        assert patience.cancelled_caught
+        metad.away = False
+        with trio.fail_after(RENEW_S):
+            await session.heard()
+        assert session.contact_left_s() > 0
 
 
 async def test_the_lease_is_renewed_in_time(autojump_clock: MockClock) -> None:

@@ -6,7 +6,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, cast
 
@@ -15,10 +15,9 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from dfsmount.attrcache import AttrCache
 from dfsmount.client import FileSystem
-from dfsmount.coherence import Coherence
 from dfsmount.fuse import Handlers, KernelCaches
+from dfsmount.kernel import Notices
 from dfsmount.lowlevel.requests import NoLibrary, Requests
 from dfsmount.vfs import Vfs
 from dfswire.bodies import BodyStream, Octets
@@ -161,6 +160,11 @@ class Kernel:
 
     def forget_inode(self, inode: int, data: bool) -> None: ...
 
+    def forget_pages(self, inode: int, offset: int, end: int | None) -> None: ...
+
+    def expire_names(self) -> bool:
+        return False
+
     def forget_name(self, parent: int, name: bytes) -> None:
         self.names.append((parent, name))
 
@@ -173,15 +177,18 @@ def kernel_of(client: FileSystem, monkeypatch: pytest.MonkeyPatch) -> Iterator[K
     """A kernel for the client, told without threads, which a virtual clock would not wait for."""
 
     async def inline(
-        self: Coherence, inodes: dict[int, bool], names: list[tuple[int, bytes]]
+        self: Notices,
+        inodes: dict[int, bool],
+        names: list[tuple[int, bytes]],
+        pages: Iterable[tuple[int, int, int | None]] = (),
     ) -> None:
         for parent, name in names:
             self.kernel.forget_name(parent, name)
         for inode, data in inodes.items():
             self.kernel.forget_inode(inode, data)
 
-    monkeypatch.setattr(Coherence, "_in_thread", inline)
-    client.coherence.kernel = kernel = Kernel()
+    monkeypatch.setattr(Notices, "_in_thread", inline)
+    client.notices.kernel = kernel = Kernel()
     yield kernel
 
 
@@ -702,11 +709,11 @@ async def test_slow_answers_of_the_kernel_do_not_keep_later_ones_from_being_aske
                 go_on.wait(10)
 
     async with trio.open_nursery() as nursery:
-        coherence = Coherence(AttrCache(lambda: True), cast(Any, None), cast(Any, None), nursery)
-        coherence.kernel = Slow()
+        notices = Notices(nursery)
+        notices.kernel = Slow()
         try:
             for inode in range(1, 51):
-                await coherence.pages_written(inode)
+                await notices.tell({inode: True}, [])
             await trio.to_thread.run_sync(time.sleep, 0.2, limiter=trio.CapacityLimiter(1))
             assert sorted(told) == list(range(1, 51))
         finally:
