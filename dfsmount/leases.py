@@ -30,6 +30,7 @@ from dfswire.messages import Lease, Part
 log = logging.getLogger(__name__)
 
 WRITE_PARTS = int(Part.ATTR | Part.DATA)
+ALL_PARTS = int(Part.ATTR | Part.DATA | Part.NAMES)  # of a lease: those that are held
 SHARED_S = 3.0  # after a recall: who looked once will look again, and then finds nothing to recall
 IDLE_S = 1.0  # a file that was just closed is often opened again; then others need no recall
 IDLE_MAX = 1000  # so many closed files; the oldest are given back at once
@@ -112,7 +113,8 @@ class Leases:
         self._asking = 0
         self._void: dict[int, int] = {}  # inode -> clock of its lease's last end
         self._all_void = 0
-        self._early: dict[int, Lease] = {}  # recalls that came before the grant
+        self._early: dict[int, Lease] = {}  # recalls that came before the grant was there
+        self._returned: dict[int, int] = {}  # those given back before the grant was there
 
     # For those who write
 
@@ -174,6 +176,7 @@ class Leases:
             self._asking -= 1
             if not self._asking:
                 self._void.clear()
+                self._returned.clear()
                 early, self._early = self._early, {}
                 for lease in early.values():  # the reply that spoke of it was lost
                     self.recall(lease)
@@ -183,6 +186,8 @@ class Leases:
         held = self._held.get(lease.inode)
         if held is not None and held.lease is not None and held.lease.number >= lease.number:
             return True  # a newer one came first
+        if lease.number <= self._returned.get(lease.inode, 0):
+            return False
         void = token < self._all_void or token < self._void.get(lease.inode, 0)
         if void or not self._session.is_followed:
             self._nursery.start_soon(self._tell, [lease])
@@ -198,15 +203,18 @@ class Leases:
     # Ends
 
     def recall(self, lease: Lease) -> None:
-        """Somebody waits for this lease.  Returns at once."""
+        """Somebody waits for parts of this lease; all of it is given back.  Returns at once."""
+        lease = Lease(inode=lease.inode, parts=ALL_PARTS, number=lease.number)
         held = self._held.get(lease.inode)
         if held is not None and held.lease is not None:
             if lease.number >= held.lease.number:
                 held.lease = lease
                 self._obey_soon(held)
-        elif self._asking:
-            self._early[lease.inode] = lease
+        elif held is not None and held.asked is not None:
+            self._early[lease.inode] = lease  # of use for one operation, when it is there
         else:
+            if self._asking:
+                self._returned[lease.inode] = lease.number
             self._nursery.start_soon(self._tell, [lease])
 
     def begin_return(self, inode: int) -> Lease | None:

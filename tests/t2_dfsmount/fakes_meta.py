@@ -124,10 +124,11 @@ class FakeMetad:
             self.acked.append(request.number)
         if isinstance(request, GiveBack):
             self.given_back += request.leases
-        if isinstance(request, LeaseRequest) and name not in self.answers:
+        if isinstance(request, LeaseRequest):
             lease = self.lease(request.inode, request.parts)
             await self.take_gate.wait()
-            return LeaseReply(lease=lease, attr=attr(request.inode))
+            if name not in self.answers:
+                return LeaseReply(lease=lease, attr=attr(request.inode))
         return self.answers.get(name, lambda _request: Empty())(request)
 
     async def _execute(self, batch: Batch) -> BatchReply:

@@ -11,13 +11,13 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from dfsmount.attrcache import AttrCache
-from dfsmount.leases import IDLE_MAX, IDLE_S, SHARED_S, WRITE_PARTS, Leases
+from dfsmount.leases import ALL_PARTS, IDLE_MAX, IDLE_S, SHARED_S, WRITE_PARTS, Leases
 from dfsmount.metaclient import MetaClient
 from dfsmount.mutations import Mutations
 from dfsmount.session import Session
 from dfswire.client import Client
 from dfswire.errors import InputOutput, NoEntry, Unavailable, UnknownChunk
-from dfswire.messages import Invalidation, Lease
+from dfswire.messages import Invalidation, Lease, Part
 from dfswire.operations import Batch, BatchReply, Commit, Create, Fault, OpResult, SetAttr
 from tests.t2_dfsmount.fakes_meta import LEASE_S, RENEW_S, FakeMetad, attr
 from tests.t2_dfsmount.test_session import INTRODUCTION
@@ -95,6 +95,10 @@ class World:
         async with writing:
             self.contents.dirty.add(inode)
         return writing.through
+
+    async def refused(self) -> None:
+        with pytest.raises(NoEntry):
+            await self.write()
 
     async def commit(self) -> None:
         """All that is dirty."""
@@ -226,13 +230,13 @@ async def test_a_recall_is_obeyed_when_the_write_under_way_is_done(
     async with running() as world:
         lease = world.metad.lease_number + 1
         async with world.leases.writing(7):
-            await world.recall(Lease(inode=7, parts=WRITE_PARTS, number=lease))
+            await world.recall(Lease(inode=7, parts=int(Part.ATTR), number=lease))
             assert world.contents.heard == [("write back", 7)]
             assert world.metad.given_back == []
             world.contents.dirty.add(7)
         await wait_all_tasks_blocked()
         assert world.contents.heard == [("write back", 7), ("store", 7)]
-        assert [each.number for each in world.metad.given_back] == [lease]
+        assert world.metad.given_back == [Lease(inode=7, parts=ALL_PARTS, number=lease)]
         assert not world.leases.covers(7)
 
 
@@ -285,15 +289,37 @@ async def test_a_recall_that_overtakes_the_grant_is_obeyed_after_one_write(
         assert world.takes() == 1
 
 
-async def test_a_recall_whose_grant_was_lost_is_answered(autojump_clock: MockClock) -> None:
+async def test_a_recall_that_overtakes_the_result_of_a_mutation_is_answered_at_once(
+    autojump_clock: MockClock,
+) -> None:
+    """That result may take its time: other clients must confirm what the mutation did."""
     async with running() as world:
+        lease = granting(world)
         world.metad.gate = trio.Event()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(world.mutations.submit, CREATE)
             await wait_all_tasks_blocked()
+            await world.recall(lease)
+            assert [each.number for each in world.metad.given_back] == [lease.number]
+            world.metad.gate.set()
+        await wait_all_tasks_blocked()
+        assert not world.leases.covers(7)
+
+
+async def test_a_recall_whose_grant_was_lost_is_answered(autojump_clock: MockClock) -> None:
+    async with running() as world:
+
+        def gone(_request: object) -> object:
+            raise NoEntry("inode 7")
+
+        world.metad.answers["lease.take"] = gone
+        world.metad.take_gate = trio.Event()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(world.refused)
+            await wait_all_tasks_blocked()
             await world.recall(Lease(inode=7, parts=WRITE_PARTS, number=5))
             assert world.metad.given_back == []
-            world.metad.gate.set()
+            world.metad.take_gate.set()
         await wait_all_tasks_blocked()
         assert [each.number for each in world.metad.given_back] == [5]
 
@@ -366,7 +392,7 @@ async def test_the_commit_that_a_recall_asks_for_ends_the_lease(autojump_clock: 
     async with running() as world:
         await world.write()
         world.contents.stored = trio.Event()
-        lease = Lease(inode=7, parts=WRITE_PARTS, number=1)
+        lease = Lease(inode=7, parts=ALL_PARTS, number=1)
         await world.recall(lease)
         await world.commit()
         assert world.metad.batches[-1].operations == [ending(lease)]

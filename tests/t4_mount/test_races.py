@@ -121,11 +121,6 @@ def test_no_observation_misses_what_was_complete(
     assert watched.observations > ROUNDS // 10
 
 
-@pytest.mark.xfail(
-    reason="while a mount changes a directory itself, its kernel holds the directory's lock, and "
-    "what others change there is confirmed before the kernel has forgotten it",
-    strict=False,
-)
 @pytest.mark.parametrize("kind", [new_names, removed_names, link_target])
 def test_no_observation_misses_what_was_complete_in_a_busy_directory(
     views: TwoViews, kind: Callable[[TwoViews], Watched]
@@ -144,11 +139,6 @@ def test_no_observation_misses_what_was_complete_in_a_busy_directory(
             task.result()
 
 
-@pytest.mark.xfail(
-    reason="each mount chooses where appended bytes go; two that append at the same moment choose "
-    "the same place",
-    strict=True,
-)
 def test_appends_at_the_same_time_never_overwrite_each_other(views: TwoViews) -> None:
     def append(view: Path) -> None:
         descriptor = os.open(view / "f", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
