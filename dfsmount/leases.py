@@ -177,9 +177,6 @@ class Leases:
             if not self._asking:
                 self._void.clear()
                 self._returned.clear()
-                early, self._early = self._early, {}
-                for lease in early.values():  # the reply that spoke of it was lost
-                    self.recall(lease)
 
     def granted(self, lease: Lease, token: int, *, taken: bool = False) -> bool:
         """metad has granted a lease; False when that is not (or no longer) worth anything."""
@@ -361,6 +358,8 @@ class Leases:
         finally:
             held.asked.set()
             held.asked = None
+            if (early := self._early.pop(held.inode, None)) is not None:
+                self.recall(early)  # the answer that spoke of that lease was lost
 
     # Obeying
 

@@ -17,6 +17,7 @@ from dfsmount.mutations import Mutations
 from dfsmount.session import Session
 from dfswire.client import Client
 from dfswire.errors import InputOutput, NoEntry, Unavailable, UnknownChunk
+from dfswire.locks import HeldLocks
 from dfswire.messages import Invalidation, Lease, Part
 from dfswire.operations import Batch, BatchReply, Commit, Create, Fault, OpResult, SetAttr
 from tests.t2_dfsmount.fakes_meta import LEASE_S, RENEW_S, FakeMetad, attr
@@ -61,6 +62,9 @@ class Listener:
 
     def open_inodes(self) -> list[int]:
         return []
+
+    def held_locks(self) -> HeldLocks:
+        return HeldLocks()
 
     def recall(self, leases: list[Lease]) -> None:
         for lease in leases:
