@@ -228,11 +228,11 @@ class Leases:
             held.gate = trio.Event()
         return held.lease
 
-    def end_return(self, inode: int, done: bool) -> None:
+    def end_return(self, lease: Lease, done: bool) -> None:
         """The commit was answered; `done`: and has happened."""
-        held = self._held[inode]
+        held = self._held[lease.inode]
         if done:
-            self._forget_lease(held)
+            self._forget_lease(held, lease)
         if held.ending:
             return
         if held.lease is not None:  # nobody knows
@@ -308,7 +308,10 @@ class Leases:
         self._clock += 1
         self._all_void = self._clock
 
-    def _forget_lease(self, held: _Held) -> None:
+    def _forget_lease(self, held: _Held, ended: Lease) -> None:
+        """It has ended at metad; a newer one, which a recall has spoken of, has not."""
+        if held.lease is not None and held.lease.number > ended.number:
+            return
         held.lease = None
         self._clock += 1
         if self._asking:
@@ -395,8 +398,7 @@ class Leases:
         lease = held.lease
         if lease is not None:
             await self._tell([lease])
-            if held.lease is lease:
-                self._forget_lease(held)
+            self._forget_lease(held, lease)
         self._open(held)
 
     async def _tell(self, leases: list[Lease]) -> None:
@@ -414,20 +416,18 @@ class Leases:
 
     async def _return_idle(self, since_s: float) -> None:
         """Give back what has been idle since then, and what is too much."""
-        ending: list[_Held] = []
-        leases: list[Lease] = []
+        ending: list[tuple[_Held, Lease]] = []
         for inode, idle_s in list(self._idle.items()):
             wanted = idle_s <= since_s or len(self._idle) > IDLE_MAX
-            if not wanted or len(leases) == GIVE_BACK_MAX:
+            if not wanted or len(ending) == GIVE_BACK_MAX:
                 break
             del self._idle[inode]
             held = self._held[inode]
             if held.lease is not None and held.gate is None and not (held.recalled or held.users):
                 held.gate = trio.Event()
-                ending.append(held)
-                leases.append(held.lease)
-        if leases:
-            await self._tell(leases)
-        for held in ending:
-            self._forget_lease(held)
+                ending.append((held, held.lease))
+        if ending:
+            await self._tell([lease for _, lease in ending])
+        for held, lease in ending:
+            self._forget_lease(held, lease)
             self._open(held)

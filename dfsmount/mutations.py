@@ -74,7 +74,7 @@ class Mutations:
             result = await self._submit(commit)
             done = True
         finally:
-            self._leases.end_return(commit.inode, done)
+            self._leases.end_return(lease, done)
         return result
 
     async def _submit(self, operation: AnyOperation) -> OpResult:

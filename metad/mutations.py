@@ -51,9 +51,10 @@ class _Execution:
 class _MustWait(Exception):
     """An operation must wait: what it is about is leased to somebody, or somebody is before it."""
 
-    def __init__(self, blocked: Blocked) -> None:
+    def __init__(self, blocked: Blocked, seen: int) -> None:
         super().__init__()
         self.blocked = blocked
+        self.seen = seen  # tasks run between the look and the waiting: what changes then counts
 
 
 class Mutations:
@@ -124,7 +125,7 @@ class Mutations:
                     with trio.CancelScope(shield=True):
                         await self._commit(execution, wait.turn, wanted)
                 except _MustWait as problem:
-                    await wait.until_changed(problem.blocked, wanted)
+                    await wait.until_changed(problem.blocked, wanted, problem.seen)
                     self._clients.check(batch.session)
 
     async def _commit(
@@ -142,7 +143,7 @@ class Mutations:
                 self._recalls.send(blocked)
                 return Leased("another client has it exclusively")
             wanted.update(parts)
-            raise _MustWait(blocked)
+            raise _MustWait(blocked, self._recalls.changes_seen)
 
         def work() -> None:
             # It may have ended while this waited, and others may have been granted what it had.

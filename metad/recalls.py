@@ -47,15 +47,21 @@ class Wait:
             self.recalls.leases.leave(self.turn)
             self.recalls.changed(wanted)
 
-    async def until_changed(self, blocked: Blocked, wanted: Mapping[int, int]) -> None:
-        """Ask those who are in the way; return when something is different."""
+    async def until_changed(
+        self, blocked: Blocked, wanted: Mapping[int, int], seen: int | None = None
+    ) -> None:
+        """Ask those who are in the way; return when something is different.
+
+        `seen`: the `Recalls.changes_seen` of the look that found it blocked, if that was earlier.
+        """
         leases = self.recalls.leases
         if self.turn is None:
             self.turn = leases.enter(self.session, wanted, exclusive=self.exclusive)
         elif self.turn.wanted != wanted:
             leases.want(self.turn, wanted)
         self.recalls.send(blocked)
-        await self.recalls.changes(wanted)
+        if seen is None or seen == self.recalls.changes_seen:
+            await self.recalls.changes(wanted)
 
 
 class Recalls:
@@ -65,6 +71,7 @@ class Recalls:
         self.leases = state.leases
         self._streams = state.streams
         self._clock = state.clock
+        self.changes_seen = 0
         self._waiting: dict[int, set[trio.Event]] = {}  # inode -> who wants to look again
         self._asked_s: dict[tuple[str, int], float] = {}  # (session, inode) -> since when
 
@@ -106,6 +113,7 @@ class Recalls:
 
     def changed(self, inodes: Iterable[int]) -> None:
         """Something about the leases of these inodes is different: who waits looks again."""
+        self.changes_seen += 1
         if self._waiting:
             for inode in inodes:
                 for event in self._waiting.get(inode, ()):

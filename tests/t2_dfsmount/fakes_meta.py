@@ -64,6 +64,8 @@ class FakeMetad:
         self.take_gate = trio.Event()  # a lease that was asked for is granted, its reply waits
         self.take_gate.set()
         self.given_back: list[Lease] = []
+        self.back_gate = trio.Event()
+        self.back_gate.set()
         self._events: trio.MemorySendChannel[Event] | None = None
         self._number = 0
 
@@ -124,6 +126,7 @@ class FakeMetad:
             self.acked.append(request.number)
         if isinstance(request, GiveBack):
             self.given_back += request.leases
+            await self.back_gate.wait()
         if isinstance(request, LeaseRequest):
             lease = self.lease(request.inode, request.parts)
             await self.take_gate.wait()

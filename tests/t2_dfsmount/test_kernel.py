@@ -54,18 +54,18 @@ async def test_where_we_change_a_directory_all_names_expire(
 
 
 async def test_a_directory_is_contested_for_a_while(
-    notices: Notices, kernel: FakeKernel, autojump_clock: trio.testing.MockClock
+    notices: Notices, kernel: FakeKernel, mock_clock: trio.testing.MockClock
 ) -> None:
     kernel.expires = True
     notices.changing[1] = 1
     await notices.tell({}, [(1, b"a")])
-    await trio.sleep(CONTESTED_S - 1)
+    mock_clock.jump(CONTESTED_S - 1)
     await notices.tell({}, [(1, b"a")])
-    await trio.sleep(CONTESTED_S - 1)
+    mock_clock.jump(CONTESTED_S - 1)
     assert notices.is_contested(1)
     del notices.changing[1]
     await notices.tell({}, [(1, b"a")])
-    await trio.sleep(1)
+    mock_clock.jump(1)
     assert not notices.is_contested(1)
     await notices.tell({}, [(1, b"a")])
     assert kernel.heard == [(0, "all names"), (1, b"a")]

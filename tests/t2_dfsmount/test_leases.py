@@ -466,6 +466,32 @@ async def test_a_recall_of_a_lease_that_is_being_given_back(autojump_clock: Mock
         assert world.takes() == 2
 
 
+@pytest.mark.parametrize("end", ["idle", "commit", "recall"])
+async def test_a_newer_lease_that_is_recalled_while_the_old_one_ends(
+    autojump_clock: MockClock, end: str
+) -> None:
+    """Of the newer one nothing is known yet but its recall: its grant is on its way."""
+    async with running() as world:
+        granting(world)
+        await world.mutations.submit(CREATE)
+        await world.write()
+        async with trio.open_nursery() as nursery:
+            world.metad.gate = world.metad.back_gate = trio.Event()
+            if end == "commit":
+                nursery.start_soon(world.commit)
+            elif end == "recall":
+                await world.recall(Lease(inode=7, parts=WRITE_PARTS, number=1))
+            else:
+                world.leases.closed(7)
+                await trio.sleep(2 * IDLE_S)
+            await wait_all_tasks_blocked()
+            await world.recall(Lease(inode=7, parts=WRITE_PARTS, number=9))
+            world.metad.gate.set()
+        await wait_all_tasks_blocked()
+        assert 9 in [each.number for each in world.metad.given_back]
+        assert not world.leases.covers(7)
+
+
 async def test_giving_back_is_tried_again(autojump_clock: MockClock) -> None:
     async with running(soft_s=1.0) as world:
         await world.write()
