@@ -20,7 +20,7 @@ import trio
 from dfsmount.extents import RangeMap
 from dfsmount.packs import Octets, Pack, extents_of, layered, span_of
 from dfsmount.writeback import WriteBack
-from dfswire.errors import DFSError, InputOutput, UnknownChunk
+from dfswire.errors import DFSError, InputOutput, SessionLost, UnknownChunk
 from dfswire.messages import FILE_MAX_BYTES, Attr
 from dfswire.operations import Commit, OpResult
 
@@ -260,7 +260,8 @@ class Writer:
             log.warning("inode %d: %d written bytes are lost: %s", self._inode, lost, problem)
 
     def _remember(self, problem: DFSError) -> None:
-        self._error = problem
+        """To be told to the application, which knows no sessions: EIO."""
+        self._error = InputOutput(str(problem)) if isinstance(problem, SessionLost) else problem
         self.error_count += 1
 
     # Waiting for it
