@@ -127,6 +127,14 @@ class Observed:
         report: FsckReport = ask(self.address, "cluster.fsck", FsckRequest())
         return report.orphans
 
+    def answers(self) -> bool:
+        """Whether metad does."""
+        try:
+            self.status()
+        except Unavailable:
+            return False
+        return True
+
     def healthy(self) -> bool:
         """All servers up, every chunk with its full number of replicas."""
         try:

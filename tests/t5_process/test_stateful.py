@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import inspect
 import random
+import shlex
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis.stateful import RULE_MARKER
 
+from dfsmount.cli.processes import identity_of, remember
 from tests.stateful.machine import World
 from tests.stateful.oracle import ext4
 from tests.stateful.running import missing_abilities, run_machine
 from tests.stateful.trouble import Whole
-from tests.t5_process.harness import Cluster
+from tests.t5_process.harness import READY_S, Cluster
+from tests.t5_process.observed import wait_for
 
 
 @pytest.fixture
@@ -37,8 +41,38 @@ def mounts(cluster: Cluster) -> Iterator[list[Path]]:
         cluster.unmount(point)
 
 
+@pytest.fixture
+def shell() -> Iterator[subprocess.Popen[str]]:
+    """Starts metad for us.
+
+    A child of this process has all its files open until it runs another program, and closing those
+    that have something to be stored waits for metad, which is what the child is to become.
+    """
+    pipe = subprocess.PIPE
+    with subprocess.Popen(["sh"], stdin=pipe, stdout=pipe, text=True, bufsize=1) as process:
+        yield process
+        assert process.stdin is not None
+        process.stdin.close()
+
+
+def start_metad(cluster: Cluster, shell: subprocess.Popen[str]) -> None:
+    """Returns when it answers."""
+    metad = cluster.daemon("metad")
+    assert shell.stdin is not None and shell.stdout is not None
+    log = shlex.quote(str(metad.log))
+    shell.stdin.write(f"{shlex.join(metad.command)} >> {log} 2>&1 & echo $!\n")
+    identity = identity_of(int(shell.stdout.readline()))
+    assert identity is not None
+    remember(identity, metad.pid_file)
+    wait_for(cluster.answers, "metad answers", READY_S)
+
+
 def test_faults_do_not_show(
-    cluster: Cluster, mounts: list[Path], plain: Path, rng: random.Random
+    cluster: Cluster,
+    mounts: list[Path],
+    plain: Path,
+    shell: subprocess.Popen[str],
+    rng: random.Random,
 ) -> None:
     def remount(view: int) -> None:
         cluster.unmount(mounts[view])
@@ -46,7 +80,7 @@ def test_faults_do_not_show(
 
     def restart_metad() -> None:
         cluster.kill("metad")
-        cluster.start("metad")
+        start_metad(cluster, shell)
 
     def check() -> None:
         cluster.wait_healthy()
