@@ -94,7 +94,8 @@ def guard(cluster: LiveCluster, limit_s: float) -> Iterator[None]:
         report = check_metadata(cluster.metad)
     if watchdog.barked:
         for mount in cluster.mounts:
-            mount.restart()
+            mount.clear()
+            mount.start()
         pytest.fail(f"hung for {limit_s:g} s; the mounts were killed", pytrace=False)
     cluster.check_alive()
     for mount in cluster.mounts:
