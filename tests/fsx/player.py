@@ -62,11 +62,8 @@ class Player:
         roots: Sequence[Path],
         files: int = 2,
         remounts: Sequence[Callable[[], None]] = (),
-        polite: bool = True,
     ) -> None:
         self._roots = roots
-        self._polite = polite
-        self._last_view = 0
         self._remounts = remounts
         self.files = [File(f"f{number}") for number in range(files)]
         for file in self.files:
@@ -78,13 +75,6 @@ class Player:
 
     def play(self, operation: Operation) -> None:
         """Raises Mismatch; an error that the file system should not have made is one too."""
-        view = operation.args[1]
-        if self._polite and view != self._last_view:
-            for descriptors in (file.descriptors for file in self.files):
-                for (at, _), descriptor in descriptors.items():
-                    if at == self._last_view:
-                        os.fsync(descriptor)
-        self._last_view = view
         try:
             getattr(self, f"do_{operation.kind}")(*operation.args)
         except OSError as problem:

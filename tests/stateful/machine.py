@@ -51,7 +51,6 @@ _numbers = itertools.count()
 class World:
     """Where a machine works.
 
-    `polite`: what one view has written is stored by fsync(2) before another view looks.
     `missing`: words for what this file system can't do, see running.py.
     `remount` mounts a view anew; the others are done to the cluster's processes.
     """
@@ -59,7 +58,6 @@ class World:
     roots: list[Path]
     plain: Path
     missing: frozenset[str] = frozenset()
-    polite: bool = True
     remount: Callable[[int], None] | None = None
     restart_metad: Callable[[], None] | None = None
     lose_chunkd: Callable[[int], None] | None = None
@@ -98,13 +96,9 @@ class Machine(RuleBasedStateMachine):
         theirs = outcome(lambda: action(self.plain))
         self.must_be_same(mine, theirs)
 
-    def before(self, view: int) -> None:
-        """What must be done before an operation through this view; nothing here."""
-
     def note(self, view: int, what: str) -> None:
         """To be called before each operation: for the text of a failure, and now and then all is
         compared."""
-        self.before(view)
         self.trace.append(f"{view}: {what}")
         self.steps += 1
         if self.steps % COMPARE_EVERY == 0:
@@ -147,7 +141,6 @@ class Machine(RuleBasedStateMachine):
     def compare(self) -> None:
         """Compare both trees whole, through one view after the other."""
         view = self.steps // COMPARE_EVERY % len(self.roots)
-        self.before(view)
         try:
             assert_same_tree(self.roots[view], self.plain)
         except AssertionError as difference:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
@@ -18,19 +16,10 @@ class Whole(Contents):
 
     def __init__(self, world: World) -> None:
         super().__init__(world)
-        self.last_view = 0
         self.remounts = 0
         self.restarts = 0
         self.lost = 0
         self.is_lost = False
-
-    def before(self, view: int) -> None:
-        """One view's writing is stored before the other looks, where that is not yet promised."""
-        if self.world.polite and view != self.last_view:
-            for it in self.open:
-                if it is not None and it.view == self.last_view:
-                    os.fsync(it.mine)
-        self.last_view = view
 
     @precondition(lambda self: self.world.remount and self.steps > 10 and self.remounts < EACH)
     @rule(view=views)

@@ -47,17 +47,11 @@ class Player:
         self._clients = clients
         self._inodes = inodes
         self._handles: dict[tuple[int, int, int], int] = {}
-        self._last = 0
         self.trace: list[str] = []
 
     async def play(self, operation: Operation) -> None:
         number, view, *rest = operation.args
         self.trace.append(str(operation))
-        if view != self._last:  # until writing is seen by others without that
-            for (_, at, _), handle in self._handles.items():
-                if at == self._last:
-                    await self._clients[at].fsync(handle)
-        self._last = view
         if operation.kind in MODES:
             await self._fallocate(operation.kind, number, view, *rest)
         else:
