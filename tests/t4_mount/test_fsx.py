@@ -43,14 +43,14 @@ def own_mount(cluster: LiveCluster) -> Iterator[LiveMount]:
 
 
 def test_one_mount(own_mount: LiveMount, tmp_path: Path, rng: random.Random) -> None:
-    settings = _settings([own_mount.point], tmp_path, rng, 7000)
+    settings = _settings([own_mount.point], tmp_path, rng, 4000)
     settings.remounts = [own_mount.restart]
     run(settings)
 
 
 def test_sparse_files_on_one_mount(here: Path, tmp_path: Path, rng: random.Random) -> None:
-    run(_settings([here], tmp_path, rng, 3000, shape=SPARSE))
+    run(_settings([here], tmp_path, rng, 2000, shape=SPARSE))
 
 
 def test_two_mounts_in_turn(views: TwoViews, tmp_path: Path, rng: random.Random) -> None:
-    run(_settings([views.a, views.b], tmp_path, rng, 2000))
+    run(_settings([views.a, views.b], tmp_path, rng, 1500))
