@@ -6,6 +6,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from dfsmount.attrcache import AttrCache
+from dfsmount.leases import Leases
 from dfsmount.mutations import Mutations
 from dfswire.operations import SetAttr
 from tests.t2_dfsmount.test_metaclient import client
@@ -16,8 +17,9 @@ async def test_after_a_cancelled_change_everything_is_dropped_when_it_is_over(
 ) -> None:
     """Not before: what is learnt while it may still happen would be wrong."""
     async with trio.open_nursery() as background:
-        metad, _, meta = await client(nursery=background)
-        mutations = Mutations(meta, AttrCache(lambda: True))
+        metad, session, meta = await client(nursery=background)
+        attrs = AttrCache(lambda: True)
+        mutations = Mutations(meta, attrs, Leases(meta, session, attrs, background))
         settled = trio.Event()
 
         async def settle() -> None:
