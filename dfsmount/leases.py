@@ -277,7 +277,7 @@ class Leases:
                 while len(self._idle) <= IDLE_MAX:
                     self._became_idle = trio.Event()
                     await self._became_idle.wait()
-            await self._return_idle(trio.current_time() - IDLE_S)
+            await self._return_idle(trio.current_time())
 
     # Inside
 
@@ -414,11 +414,12 @@ class Leases:
             else:
                 return
 
-    async def _return_idle(self, since_s: float) -> None:
-        """Give back what has been idle since then, and what is too much."""
+    async def _return_idle(self, now_s: float) -> None:
+        """Give back what has been idle for long, and what is too much."""
         ending: list[tuple[_Held, Lease]] = []
         for inode, idle_s in list(self._idle.items()):
-            wanted = idle_s <= since_s or len(self._idle) > IDLE_MAX
+            # The same sum as in `run`: by rounding, `now_s - IDLE_S` may be less than `idle_s`.
+            wanted = idle_s + IDLE_S <= now_s or len(self._idle) > IDLE_MAX
             if not wanted or len(ending) == GIVE_BACK_MAX:
                 break
             del self._idle[inode]

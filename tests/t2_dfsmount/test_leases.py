@@ -492,6 +492,20 @@ async def test_a_newer_lease_that_is_recalled_while_the_old_one_ends(
         assert not world.leases.covers(7)
 
 
+@pytest.mark.parametrize("since_s", [0.9, 1.0, 1234.1])
+async def test_an_idle_lease_is_given_back_whatever_the_rounding(
+    autojump_clock: MockClock, since_s: float
+) -> None:
+    """0.9 + 1.0 - 1.0 is less than 0.9: it was looked at again and again, and never time."""
+    async with running() as world:
+        await trio.sleep_until(since_s)
+        await world.write()
+        world.contents.dirty.discard(7)
+        world.leases.closed(7)
+        await trio.sleep(2 * IDLE_S)
+        assert len(world.metad.given_back) == 1
+
+
 async def test_giving_back_is_tried_again(autojump_clock: MockClock) -> None:
     async with running(soft_s=1.0) as world:
         await world.write()

@@ -199,6 +199,7 @@ async def test_seed(
     tolerate_log("metad at metad:1 does not answer")
     tolerate_log("chunk")
     tolerate_log("replica")
+    tolerate_log("the lease ended")  # metad was away for longer
     rng = random.Random(f"fsx {seed}")
     async with (
         running_cluster(random.Random(seed)) as cluster,
