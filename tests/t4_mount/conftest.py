@@ -8,6 +8,7 @@ Without root or /dev/fuse these tests are skipped, except in CI, where they fail
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,6 +78,17 @@ def mount_a(cluster: LiveCluster) -> LiveMount:
 @pytest.fixture(scope="session")
 def mount_b(cluster: LiveCluster) -> LiveMount:
     return cluster.mount("b")
+
+
+@pytest.fixture(scope="module")
+def deaf(cluster: LiveCluster) -> Iterator[LiveMount]:
+    """A mount that obeys no invalidation."""
+    program = [sys.executable, str(HERE / "deaf_mount.py")]
+    point = cluster.directory.parent / "deaf"
+    mount = cluster.mount("deaf", command=[*program, cluster.metad, str(point)])
+    yield mount
+    mount.stop()
+    cluster.mounts.remove(mount)
 
 
 @pytest.fixture

@@ -3,24 +3,9 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
-from tests.t4_mount.harness import REPOSITORY, LiveCluster, LiveMount
-
-
-@pytest.fixture
-def deaf(cluster: LiveCluster) -> Iterator[LiveMount]:
-    """A mount that obeys no invalidation."""
-    program = [sys.executable, str(REPOSITORY / "tests" / "t4_mount" / "deaf_mount.py")]
-    point = cluster.directory.parent / "deaf"
-    mount = cluster.mount("deaf", command=[*program, cluster.metad, str(point)])
-    yield mount
-    mount.stop()
-    cluster.mounts.remove(mount)
+from tests.t4_mount.harness import LiveMount
 
 
 def test_a_mount_without_invalidations_serves_what_is_no_longer_true(
