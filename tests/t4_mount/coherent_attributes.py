@@ -12,6 +12,7 @@ from dfswire.operations import FS_NODUMP
 from tests.syscalls import fallocate
 from tests.t4_mount.coherent import Row, Scene
 
+ACL = "system.posix_acl_access"
 LARGE = 100_000  # more than a file that lives in metadata
 
 
@@ -65,6 +66,24 @@ def xattr_removed(at: Scene) -> Row:
     (at.a / "f").touch()
     os.setxattr(at.a / "f", "user.x", b"1")
     return Row(lambda: os.listxattr(at.b / "f"), lambda: os.removexattr(at.a / "f", "user.x"), [])
+
+
+def access_list_set(at: Scene) -> Row:
+    """Needs mounts with ACLs, as the next one does."""
+    (at.a / "f").touch()
+    return Row(
+        lambda: os.listxattr(at.b / "f"), lambda: os.setxattr(at.a / "f", ACL, _acl(6)), [ACL]
+    )
+
+
+def access_list_replaced(at: Scene) -> Row:
+    (at.a / "f").touch()
+    os.setxattr(at.a / "f", ACL, _acl(6))
+    return Row(
+        lambda: os.getxattr(at.b / "f", ACL),
+        lambda: os.setxattr(at.a / "f", ACL, _acl(4)),
+        _acl(4),
+    )
 
 
 def links_of_a_file(at: Scene) -> Row:
@@ -144,6 +163,13 @@ def size_by_fallocate(at: Scene) -> Row:
     return Row(_size(at), lambda: fallocate(writer, 0, 0, LARGE), LARGE)
 
 
+def _acl(rights: int) -> bytes:
+    """u::rw-, u:7:rights, g::r--, m::rw-, o::---: linux/posix_acl_xattr.h."""
+    nobody = 0xFFFFFFFF
+    entries = ((1, 6, nobody), (2, rights, 7), (4, 4, nobody), (16, 6, nobody), (32, 0, nobody))
+    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+
+
 def _size(at: Scene) -> Callable[[], int]:
     return lambda: (at.b / "f").stat().st_size
 
@@ -169,3 +195,4 @@ SIZES = (
     size_by_open_with_truncation,
     size_by_fallocate,
 )
+ACCESS_LISTS = (access_list_set, access_list_replaced)

@@ -80,12 +80,18 @@ def mount_b(cluster: LiveCluster) -> LiveMount:
     return cluster.mount("b")
 
 
+@pytest.fixture(scope="session")
+def acl_mounts(cluster: LiveCluster) -> tuple[LiveMount, LiveMount]:
+    options = "allow_other,suid,acl"
+    return cluster.mount("acl-a", options), cluster.mount("acl-b", options)
+
+
 @pytest.fixture(scope="module")
 def deaf(cluster: LiveCluster) -> Iterator[LiveMount]:
-    """A mount that obeys no invalidation."""
+    """A mount that obeys no invalidation; with ACLs."""
     program = [sys.executable, str(HERE / "deaf_mount.py")]
     point = cluster.directory.parent / "deaf"
-    mount = cluster.mount("deaf", command=[*program, cluster.metad, str(point)])
+    mount = cluster.mount("deaf", command=[*program, cluster.metad, str(point), "-o", "acl"])
     yield mount
     mount.stop()
     cluster.mounts.remove(mount)

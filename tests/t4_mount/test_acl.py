@@ -19,7 +19,7 @@ import pytest
 from tests.stateful.twin import outcome
 from tests.t4_mount.compare import Sides
 from tests.t4_mount.conftest import TwoViews
-from tests.t4_mount.harness import LiveCluster, LiveMount, acting_as, run
+from tests.t4_mount.harness import LiveMount, acting_as, run
 
 ACCESS, DEFAULT = "system.posix_acl_access", "system.posix_acl_default"
 USER_OBJ, USER, GROUP_OBJ, GROUP, MASK, OTHER = 1, 2, 4, 8, 16, 32
@@ -82,12 +82,6 @@ def state(path: Path) -> dict[str, Any]:
             if name.startswith("system.")
         }
     return found
-
-
-@pytest.fixture(scope="module")
-def acl_mounts(cluster: LiveCluster) -> tuple[LiveMount, LiveMount]:
-    options = "allow_other,suid,acl"
-    return cluster.mount("acl-a", options), cluster.mount("acl-b", options)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.t4_mount.coherent import NAMES, Row, Scene
-from tests.t4_mount.coherent_attributes import ATTRIBUTES, SIZES
+from tests.t4_mount.coherent_attributes import ACCESS_LISTS, ATTRIBUTES, SIZES
 from tests.t4_mount.coherent_data import DATA
 from tests.t4_mount.conftest import TwoViews
 from tests.t4_mount.harness import LiveMount
@@ -29,7 +29,35 @@ NOTHING_KEPT = {
 
 @pytest.mark.parametrize("prepare", ROWS, ids=lambda prepare: prepare.__name__)
 def test_a_completed_change_is_seen(views: TwoViews, prepare: Callable[[Scene], Row]) -> None:
-    scene = Scene(views.a, views.b)
+    _check_seen(prepare, Scene(views.a, views.b))
+
+
+@pytest.mark.parametrize("prepare", ACCESS_LISTS, ids=lambda prepare: prepare.__name__)
+def test_a_changed_access_list_is_seen(
+    here: Path, acl_mounts: tuple[LiveMount, LiveMount], prepare: Callable[[Scene], Row]
+) -> None:
+    one, other = acl_mounts
+    _check_seen(prepare, Scene(one.point / here.name, other.point / here.name))
+
+
+@pytest.mark.parametrize("prepare", ROWS, ids=lambda prepare: prepare.__name__)
+def test_without_invalidation_it_is_not(
+    here: Path, deaf: LiveMount, prepare: Callable[[Scene], Row]
+) -> None:
+    _check_stale(prepare, Scene(here, deaf.point / here.name))
+
+
+@pytest.mark.parametrize("prepare", ACCESS_LISTS, ids=lambda prepare: prepare.__name__)
+def test_without_invalidation_the_access_list_is_the_old_one(
+    here: Path,
+    acl_mounts: tuple[LiveMount, LiveMount],
+    deaf: LiveMount,
+    prepare: Callable[[Scene], Row],
+) -> None:
+    _check_stale(prepare, Scene(acl_mounts[0].point / here.name, deaf.point / here.name))
+
+
+def _check_seen(prepare: Callable[[Scene], Row], scene: Scene) -> None:
     with scene.cleanup:
         row = prepare(scene)
         before = _seen_twice(row)
@@ -38,17 +66,12 @@ def test_a_completed_change_is_seen(views: TwoViews, prepare: Callable[[Scene], 
         assert row.look() == row.expected
 
 
-@pytest.mark.parametrize("prepare", ROWS, ids=lambda prepare: prepare.__name__)
-def test_without_invalidation_it_is_not(
-    here: Path, deaf: LiveMount, prepare: Callable[[Scene], Row]
-) -> None:
-    scene = Scene(here, deaf.point / here.name)
+def _check_stale(prepare: Callable[[Scene], Row], scene: Scene) -> None:
     with scene.cleanup:
         row = prepare(scene)
         before = _seen_twice(row)
         row.change()
-        stale = row.expected if prepare.__name__ in NOTHING_KEPT else before
-        assert row.look() == stale
+        assert row.look() == (row.expected if prepare.__name__ in NOTHING_KEPT else before)
 
 
 def _seen_twice(row: Row) -> object:
