@@ -52,6 +52,7 @@ WITHOUT_LIBRARY = (
 )
 CALLS_PATIENCE_S = 5.0  # for calls under way at the end
 STOP_PATIENCE_S = 60.0  # for storing dirty data at the end
+TIMES_PATIENCE_S = 2.0  # for telling metad what was read: not worth waiting for it
 
 
 def main() -> None:
@@ -215,7 +216,8 @@ async def _stop_on_signal(file_system: FileSystem, serving: trio.CancelScope) ->
 async def _store_all(file_system: FileSystem) -> None:
     try:
         await file_system.files.flush_all()
-        await file_system.times.send()
+        with trio.move_on_after(TIMES_PATIENCE_S):
+            await file_system.times.send()
     except DFSError as problem:
         log.error("written data is lost: %s", problem)
 

@@ -79,6 +79,7 @@ def child() -> Iterator[Callable[[Path], Child]]:
 
     def start(path: Path) -> Child:
         children.append(Child(path))
+        assert children[-1].do("None") == "done"  # it has the file open, and its signal handler
         return children[-1]
 
     yield start

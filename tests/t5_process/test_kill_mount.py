@@ -18,6 +18,7 @@ USABLE_WITHIN_S = 5.0  # far below the lease of 20 s that the dead mount still h
 def test_unmounted_while_metad_is_away(cluster: Cluster, place: Path) -> None:
     """The session could not be given back; the next mount does it."""
     (place / "before").write_bytes(b"before")
+    assert [each.name for each in place.iterdir()] == ["before"]  # a time of reading, not told yet
     cluster.kill("metad")
     cluster.unmount()
     cluster.start("metad")
