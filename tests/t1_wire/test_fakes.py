@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import trio
@@ -111,10 +112,10 @@ async def test_a_caller_that_gives_up_does_not_stop_a_server_apart(
     chunkd, done, open_before = Chunkd(content=b"abc"), trio.Event(), _open_files()
     real_read = chunkd.read
 
-    async def slow_read(request: object, body: object) -> object:
+    async def slow_read(request: Any, body: Any) -> Any:
         with trio.CancelScope(shield=True):
             await trio.sleep(10)
-        reply = await real_read(request, body)  # type: ignore[arg-type]
+        reply = await real_read(request, body)
         done.set()
         return reply
 
@@ -128,8 +129,8 @@ async def test_a_caller_that_gives_up_does_not_stop_a_server_apart(
     assert _open_files() == open_before, "the reply that nobody wanted was leaked"
 
 
-def _faulty(chunkd: Chunkd, **how: object) -> tuple[Client, FaultyTransport]:
-    network = FaultyTransport(DirectTransport({A: chunkd.dispatcher}), **how)  # type: ignore[arg-type]
+def _faulty(chunkd: Chunkd, **how: Any) -> tuple[Client, FaultyTransport]:
+    network = FaultyTransport(DirectTransport({A: chunkd.dispatcher}), **how)
     return Client(transport=network), network
 
 

@@ -130,13 +130,12 @@ async def test_it_is_sent_after_registration_and_every_ten_minutes(
 
 async def test_a_disk_that_fails_does_not_hide_the_others(autojump_clock: MockClock) -> None:
     bench = Bench(100)
-    broken = MemoryChunkStore("broken")
 
-    def fail(after: bytes, limit: int) -> list[bytes]:
-        raise DiskFailed("no")
+    class Broken(MemoryChunkStore):
+        def list_chunks(self, after: bytes, limit: int) -> list[bytes]:
+            raise DiskFailed("no")
 
-    broken.list_chunks = fail  # type: ignore[method-assign]
-    bench.sender._stores = Stores([broken, bench.store])
+    bench.sender._stores = Stores([Broken("broken"), bench.store])
     bench.sender.request()
     with trio.move_on_after(4):
         await bench.sender.run_forever()

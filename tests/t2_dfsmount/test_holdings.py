@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import random
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -47,10 +48,10 @@ def test_ranges_are_those_of_each_byte(done: list[Range]) -> None:
 
 
 @given(st.lists(changes, max_size=6), st.randoms())
-def test_answers_in_any_order_come_to_the_same(done: list[Range], order: object) -> None:
+def test_answers_in_any_order_come_to_the_same(done: list[Range], order: random.Random) -> None:
     holdings = Holdings()
     arrivals = list(enumerate(done, start=1))
-    order.shuffle(arrivals)  # type: ignore[attr-defined]
+    order.shuffle(arrivals)
     seen: set[int] = set()
     for stamp, change in arrivals:
         seen.add(stamp)
