@@ -76,11 +76,13 @@ def create_service(
     *,
     address: str = "",
     inline: bool = False,
+    run: Runner | None = None,
     host: Callable[[], HostFigures] = host_figures,
     rng: random.Random | None = None,
 ) -> Service:
-    """Put a chunkd together.  `address` is where it really listens; `inline` means no threads."""
-    run: Runner = run_inline if inline else run_in_thread
+    """Put a chunkd together.  `address` is where it really listens; `inline` means no threads.
+    Simulations whose disks take time give a `run` of their own."""
+    run = run or (run_inline if inline else run_in_thread)
     disks = Stores(stores)
     orders = OrderRunner(disks, client, run, config.order_workers)
     inventory = InventorySender(

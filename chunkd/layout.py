@@ -7,16 +7,16 @@
     DISK/unknown/HEX         chunks that metad does not know, kept for some days
     DISK/scrub               how far the scrubber is
 
-Used by store.py; pure path arithmetic and one directory walk.
+Used by store.py; path arithmetic, and one directory walk through the seam of filesystem.py.
 """
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from chunkd.filesystem import FileSystem
 from dfswire.messages import CHUNK_ID_BYTES
 
 TEMPORARY = ".tmp"
@@ -28,7 +28,8 @@ _PREFIX_NAME = re.compile(r"[0-9a-f]{2}")
 class Layout:
     """Paths of one data directory."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, files: FileSystem | None = None) -> None:
+        self._files = files or FileSystem()
         self.root = root
         self.chunks = root / "chunks"
         self.quarantine = root / "quarantine"
@@ -44,40 +45,34 @@ class Layout:
         """The chunk's file."""
         return self.directory(chunk) / chunk.hex()
 
-    def walk(self, after: bytes = b"") -> Iterator[tuple[bytes, os.DirEntry[str]]]:
-        """Chunks with an id greater than `after`, sorted, with their directory entries."""
+    def walk(self, after: bytes = b"") -> Iterator[tuple[bytes, Path]]:
+        """Chunks with an id greater than `after`, sorted, with their files."""
         start = after.hex()
         for directory in self._leaves(start):
-            for name, entry in _sorted_entries(directory, _CHUNK_NAME):
+            for name in self._names(directory, _CHUNK_NAME):
                 if name > start:
-                    yield bytes.fromhex(name), entry
+                    yield bytes.fromhex(name), directory / name
 
     def temporaries(self) -> Iterator[Path]:
         """Half-written files that a crash left."""
         for directory in self._leaves(""):
-            with os.scandir(directory) as entries:
-                names = [entry.name for entry in entries if entry.name.endswith(TEMPORARY)]
+            names = [name for name in self._files.names(directory) if name.endswith(TEMPORARY)]
             yield from (directory / name for name in names)
 
     def _leaves(self, start: str) -> Iterator[Path]:
-        for first, _ in _sorted_entries(self.chunks, _PREFIX_NAME):
+        for first in self._names(self.chunks, _PREFIX_NAME):
             if first >= start[:2]:
-                for second, _ in _sorted_entries(self.chunks / first, _PREFIX_NAME):
+                for second in self._names(self.chunks / first, _PREFIX_NAME):
                     if first + second >= start[:4]:
                         yield self.chunks / first / second
+
+    def _names(self, directory: Path, pattern: re.Pattern[str]) -> list[str]:
+        try:
+            return sorted(name for name in self._files.names(directory) if pattern.fullmatch(name))
+        except FileNotFoundError:
+            return []  # a directory that somebody removed holds nothing; the inventory will tell
 
 
 def chunk_of(name: str) -> bytes | None:
     """The chunk id that a file name stands for; None for other files."""
     return bytes.fromhex(name) if _CHUNK_NAME.fullmatch(name) else None
-
-
-def _sorted_entries(
-    directory: Path, pattern: re.Pattern[str]
-) -> list[tuple[str, os.DirEntry[str]]]:
-    try:
-        with os.scandir(directory) as entries:
-            found = [(entry.name, entry) for entry in entries if pattern.fullmatch(entry.name)]
-    except FileNotFoundError:
-        return []  # a directory that somebody removed holds nothing; the inventory will tell
-    return sorted(found, key=lambda item: item[0])

@@ -11,9 +11,7 @@ from pathlib import Path
 
 from chunkd import chunkfile
 from chunkd.filesystem import FileSystem
-from chunkd.pagecache import load_into_page_cache
 from chunkd.storage import StoredRange
-from dfswire.bodies import FileRange
 from dfswire.messages import BLOCK_SIZE_BYTES
 
 _PIECE_BYTES = 16 * BLOCK_SIZE_BYTES
@@ -29,7 +27,7 @@ class OpenChunk:
 
     def read_index(self, chunk: bytes) -> None:
         """Before everything else: read and check index and footer."""
-        size = os.fstat(self._fd).st_size
+        size = self._files.size(self._fd)
         start = max(0, size - chunkfile.TAIL_MAX_BYTES)
         tail = self._files.pread(self._fd, size - start, start)
         self.index = chunkfile.parse_tail(chunk, size, tail)
@@ -37,8 +35,7 @@ class OpenChunk:
     def range(self, offset: int, length: int) -> StoredRange:
         """Bytes to send, with a descriptor of their own.  Raises Invalid."""
         checksums = self.index.range_checksums(offset, length)
-        load_into_page_cache(self._fd, offset, length)
-        body = FileRange(os.dup(self._fd), offset, length)
+        body = self._files.outgoing(self._fd, offset, length)
         return StoredRange(body, self.index.length, checksums)
 
     def verify(self) -> None:

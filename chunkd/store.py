@@ -21,7 +21,6 @@ from pathlib import Path
 from chunkd import chunkfile
 from chunkd.diskhealth import DiskHealth, is_unreadable
 from chunkd.durability import Durability
-from chunkd.figures import filesystem_of
 from chunkd.filesystem import FileSystem
 from chunkd.layout import TEMPORARY, Layout, chunk_of
 from chunkd.openchunk import OpenChunk
@@ -54,8 +53,8 @@ class ChunkStore:
         wall: Callable[[], float] = time.time,
     ) -> None:
         self.disk = disk
-        self._layout = Layout(root)
         self._files = files or FileSystem()
+        self._layout = Layout(root, self._files)
         self._durability = Durability(self._layout, self._files)
         self._health = DiskHealth()
         self._monotonic = monotonic
@@ -80,13 +79,13 @@ class ChunkStore:
             self._files.fsync_directory(self._layout.root)
             for path in self._layout.temporaries():
                 self._files.unlink(path)
-            for chunk, entry in self._layout.walk():
-                found = entry.stat()
-                self._tally.found(found.st_size)
-                newest_s = max(newest_s, found.st_mtime)
-                if found.st_mtime >= newest_s - RECHECKED_S:
-                    recent.append((found.st_mtime, chunk))
-            self._tally.quarantined = sum(1 for _ in self._layout.quarantine.iterdir())
+            for chunk, path in self._layout.walk():
+                found = self._files.stat(path)
+                self._tally.found(found.size_bytes)
+                newest_s = max(newest_s, found.modified_s)
+                if found.modified_s >= newest_s - RECHECKED_S:
+                    recent.append((found.modified_s, chunk))
+            self._tally.quarantined = len(self._files.names(self._layout.quarantine))
         self._recheck([chunk for at_s, chunk in recent if at_s >= newest_s - RECHECKED_S])
 
     def _recheck(self, chunks: list[bytes]) -> None:
@@ -178,7 +177,7 @@ class ChunkStore:
     def _publish(self, chunk: bytes, temporary: Path, size_bytes: int) -> bool:
         final = self._layout.file(chunk)
         with self._names_lock:
-            if final.exists():
+            if self._files.exists(final):
                 return False
             self._files.rename(temporary, final)
             self._condemned.discard(chunk)
@@ -199,11 +198,8 @@ class ChunkStore:
             log.warning("could not remove %s (done at the next start): %s", path, problem)
 
     def _check_space(self, length: int) -> None:
-        figures = os.statvfs(self._layout.root)
-        free_bytes = figures.f_bavail * figures.f_frsize
-        reserve = min(
-            RESERVE_MAX_BYTES, int(figures.f_blocks * figures.f_frsize * RESERVE_FRACTION)
-        )
+        total_bytes, free_bytes = self._files.space(self._layout.root)
+        reserve = min(RESERVE_MAX_BYTES, int(total_bytes * RESERVE_FRACTION))
         if free_bytes - length - chunkfile.tail_bytes(length) < reserve:
             raise NoSpace(f"disk {self.disk} is full: {free_bytes} bytes free")
 
@@ -278,7 +274,7 @@ class ChunkStore:
         # No fsync: should a power cut bring the file back, metad calls it unknown (inventory.py).
         path = self._layout.file(chunk)
         with self._translated(), self._names_lock:
-            size = path.stat().st_size
+            size = self._files.stat(path).size_bytes
             self._files.unlink(path)
             self._removed(chunk, size)
 
@@ -299,20 +295,23 @@ class ChunkStore:
         target = self._layout.unknown / chunk.hex()
         with self._translated():
             try:
-                young = self._wall() - path.stat().st_mtime < min_age_s
+                young = self._wall() - self._files.stat(path).modified_s < min_age_s
             except FileNotFoundError:
                 return False
             if young or not self._move_away(chunk, target):
                 return False
-            os.utime(target, (self._wall(), self._wall()))  # expire_set_aside counts from now
+            self._files.set_modified(target, self._wall())  # expire_set_aside counts from now
             return True
 
     def expire_set_aside(self, max_age_s: float) -> int:
         with self._translated():
             expired = [
                 path
-                for path in self._layout.unknown.iterdir()
-                if chunk_of(path.name) and self._wall() - path.stat().st_mtime > max_age_s
+                for path in map(
+                    self._layout.unknown.joinpath, self._files.names(self._layout.unknown)
+                )
+                if chunk_of(path.name)
+                and self._wall() - self._files.stat(path).modified_s > max_age_s
             ]
             for path in expired:
                 self._files.unlink(path)
@@ -322,7 +321,7 @@ class ChunkStore:
         path = self._layout.file(chunk)
         with self._names_lock:
             try:
-                size = path.stat().st_size
+                size = self._files.stat(path).size_bytes
                 self._files.rename(path, target)
             except FileNotFoundError:
                 return False
@@ -344,10 +343,8 @@ class ChunkStore:
 
     def figures(self) -> DiskFigures:
         try:
-            capacity = os.statvfs(self._layout.root)
-            total_bytes = capacity.f_blocks * capacity.f_frsize
-            free_bytes = capacity.f_bavail * capacity.f_frsize
-            filesystem = filesystem_of(self._layout.root)
+            total_bytes, free_bytes = self._files.space(self._layout.root)
+            filesystem = self._files.name_of(self._layout.root)
         except OSError as problem:
             log.warning("disk %s does not answer: %s", self.disk, problem)
             self._health.failed = True
@@ -360,14 +357,14 @@ class ChunkStore:
     def load_scrub_cursor(self) -> bytes:
         with self._translated():
             try:
-                text = self._layout.scrub.read_text(encoding="latin-1")
+                text = self._files.read_text(self._layout.scrub)
             except FileNotFoundError:
                 return b""
         return chunk_of(text.strip()) or b""  # nonsense: the pass starts again
 
     def save_scrub_cursor(self, cursor: bytes) -> None:
         with self._translated():
-            self._layout.scrub.write_text(f"{cursor.hex()}\n", encoding="latin-1")
+            self._files.write_text(self._layout.scrub, f"{cursor.hex()}\n")
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
