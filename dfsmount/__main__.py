@@ -24,9 +24,11 @@ import typer
 
 from dfsmount.client import FileSystem, open_file_system
 from dfsmount.config import MountConfig, metad_address, parse_options
-from dfsmount.fuse import Handlers, KernelCaches, fuse_options, raise_read_ahead
+from dfsmount.fuse import Handlers
+from dfsmount.kernelcaches import KernelCaches
 from dfsmount.lowlevel.operations import KINDS, Operations
 from dfsmount.lowlevel.requests import NoLibrary, Requests
+from dfsmount.mountoptions import fuse_options, raise_read_ahead
 from dfsmount.runtime import SessionFile, dead_sessions, default_directory
 from dfswire.client import Client
 from dfswire.cluster import Hello

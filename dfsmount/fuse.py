@@ -1,8 +1,8 @@
 """The kernel's view: pyfuse3 handlers of a few lines each.
 
-Every handler calls the vfs, converts between kernel types and messages, and maps one exception to
-an errno; nothing here knows how a file system works.  `KernelCaches` is the way back: invalidations
-from other clients.  Entries and attributes are given to the kernel for as long as the lease holds.
+Every handler calls the vfs, and has kernel types, messages and errors converted (conversions.py);
+nothing here knows how a file system works.  Entries and attributes are given to the kernel for as
+long as the lease holds.
 
 A handler must not await between the vfs's answer and its return: then no invalidation can come
 between checking that the answer is still true and the kernel having it.
@@ -13,104 +13,31 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import struct
-from collections.abc import Callable, Coroutine, Sequence
-from functools import partial, wraps
-from pathlib import Path
-from typing import Any, ParamSpec, TypeVar, cast
+from collections.abc import Sequence
+from functools import partial
+from typing import cast
 
-from dfsmount.lowlevel.requests import Requests, errno_of  # isort: split
+from dfsmount.lowlevel.requests import Requests, change, question  # isort: split
 
 import pyfuse3
 from pyfuse3 import FileHandleT, FileNameT, FlagT, FUSEError, InodeT, ModeT, RequestContext
 
-from dfsmount.config import MountConfig
-from dfsmount.nested import is_mounted_upon
+from dfsmount.conversions import (
+    entry_attributes,
+    given_inode,
+    no_entry,
+    set_attr,
+    speaks_errno,
+    statvfs,
+)
+from dfsmount.kernelcaches import KernelCaches
 from dfsmount.vfs import Vfs
-from dfswire.errors import DFSError, NoEntry, Stale
-from dfswire.messages import BLOCK_SIZE_BYTES, NAME_MAX_BYTES, Attr
-from dfswire.operations import ACL_ACCESS, SetAttr
+from dfswire.messages import Attr
+from dfswire.operations import ACL_ACCESS
 
 log = logging.getLogger(__name__)
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
-STATFS_BLOCK_BYTES = 4096
 UNNAMED = b"/"  # the name in an O_TMPFILE, which the library hands over as a create
-FUSE_NOTIFY_INVAL_INODE = 2  # linux/fuse.h
-FUSE_NOTIFY_INVAL_ENTRY = 3
-FUSE_NOTIFY_INC_EPOCH = 8
-FUSE_OUT_HEADER_BYTES = 16
-FUSE_EXPIRE_ONLY = 1  # before Linux 6.2 the field was padding, and the entry is taken out
-
-
-def speaks_errno(
-    handler: Callable[P, Coroutine[Any, Any, T]],
-) -> Callable[P, Coroutine[Any, Any, T]]:
-    """The one place where an error of ours becomes the kernel's."""
-
-    @wraps(handler)
-    async def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
-        try:
-            return await handler(*args, **kwargs)
-        except DFSError as problem:
-            raise FUSEError(errno_of(handler.__name__, problem)) from problem
-
-    return wrapped
-
-
-def given_inode(
-    handler: Callable[P, Coroutine[Any, Any, T]],
-) -> Callable[P, Coroutine[Any, Any, T]]:
-    """For handlers that the kernel calls with the inode at the end of a path that it has walked.
-
-    When that inode is gone, its name was removed or given to another inode meanwhile, and ENOENT
-    would be a lie in the second case: rename(2) promises that the name is always there.  ESTALE
-    makes the kernel walk the path once more, asking for every name.
-    """
-
-    @wraps(handler)
-    async def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
-        try:
-            return await handler(*args, **kwargs)
-        except NoEntry as problem:
-            raise Stale(str(problem)) from problem
-
-    return wrapped
-
-
-Handler = Callable[..., Coroutine[Any, Any, Any]]
-AHandler = TypeVar("AHandler", bound=Handler)
-
-
-def question(handler: AHandler) -> AHandler:
-    """For handlers that change nothing: they are given up when the caller is killed."""
-
-    @wraps(handler)
-    async def wrapped(self: Handlers, *args: Any) -> Any:
-        return await self.requests.ask(handler(self, *args))
-
-    return cast(AHandler, wrapped)
-
-
-def change(
-    undo: Callable[[Handlers, Any], Coroutine[Any, Any, None]] | None = None,
-) -> Callable[[AHandler], AHandler]:
-    """For handlers that change something: they go on even when the caller is killed.
-
-    `undo(self, result)` takes back what the kernel did not get to know then.
-    """
-
-    def decorate(handler: AHandler) -> AHandler:
-        @wraps(handler)
-        async def wrapped(self: Handlers, *args: Any) -> Any:
-            taking_back = partial(undo, self) if undo is not None else None
-            return await self.requests.change(handler(self, *args), taking_back)
-
-        return cast(AHandler, wrapped)
-
-    return decorate
 
 
 async def forget_entry(self: Handlers, entry: pyfuse3.EntryAttributes) -> None:
@@ -126,94 +53,6 @@ async def forget_file(
 ) -> None:
     await close_file(self, made[0])
     await forget_entry(self, made[1])
-
-
-class KernelCaches:
-    """The kernel's inodes and names, as far as this mount has told it of them."""
-
-    def __init__(self) -> None:
-        self._lookups: dict[int, int] = {}
-        self._channel = -1
-        self.device: int | None = None  # the file system's number, once it is mounted
-
-    def attach(self) -> None:
-        """To be called when pyfuse3 has opened the device; it does not tell how it is numbered.
-
-        The copy is never closed: a notification from a thread that is late must not be written to
-        whatever else has got the number by then.
-        """
-        opened = Path("/proc/self/fd")
-        numbers = (int(entry.name) for entry in opened.iterdir() if _target(entry) == "/dev/fuse")
-        self._channel = os.dup(next(numbers))
-
-    def count(self, inode: int) -> None:
-        """The kernel learns of an inode (once more)."""
-        self._lookups[inode] = self._lookups.get(inode, 0) + 1
-
-    def forget(self, inode: int, count: int) -> bool:
-        """The kernel gives lookups back; True when it does not know the inode any more."""
-        left = self._lookups.get(inode, 0) - count
-        if left > 0:
-            self._lookups[inode] = left
-            return False
-        self._lookups.pop(inode, None)
-        return True
-
-    def inodes(self) -> list[int]:
-        return [pyfuse3.ROOT_INODE, *self._lookups]
-
-    def forget_inode(self, inode: int, data: bool) -> None:
-        _ignoring_enoent(lambda: pyfuse3.invalidate_inode(inode, not data))
-
-    def forget_pages(self, inode: int, offset: int, end: int | None) -> None:
-        length = 0 if end is None else end - offset  # 0: up to the end
-        body = struct.pack("=Qqq", inode, offset, length)
-        _ignoring_enoent(lambda: self._notify(FUSE_NOTIFY_INVAL_INODE, body))
-
-    def expire_names(self) -> bool:
-        """All entries are asked for again when they are next walked through (Linux 6.16).
-
-        Unlike forget_name this waits for no operation in the directory, and is not to be done when
-        something is mounted inside, see nested.py.
-        """
-        if self.device is None or is_mounted_upon(self.device):
-            return False
-        try:
-            _ignoring_enoent(lambda: self._notify(FUSE_NOTIFY_INC_EPOCH, b""))
-        except OSError as problem:
-            if problem.errno != errno.EINVAL:
-                raise
-            return False
-        return True
-
-    def forget_name(self, parent: int, name: bytes) -> None:
-        """The entry expires: the next walk through it asks.
-
-        pyfuse3.invalidate_entry would take it out of the tree, and every process in that directory
-        would get ENOENT from getcwd(2) until somebody walks there by a path.
-        """
-        body = struct.pack("=QII", parent, len(name), FUSE_EXPIRE_ONLY) + name + b"\0"
-        _ignoring_enoent(lambda: self._notify(FUSE_NOTIFY_INVAL_ENTRY, body))
-
-    def _notify(self, code: int, body: bytes) -> None:
-        head = struct.pack("=IiQ", FUSE_OUT_HEADER_BYTES + len(body), code, 0)
-        os.write(self._channel, head + body)
-
-
-def _target(link: Path) -> str:
-    try:
-        return str(link.readlink())
-    except FileNotFoundError:  # closed since, as the listing itself
-        return ""
-
-
-def _ignoring_enoent(notify: Callable[[], object]) -> None:
-    """The kernel answers ENOENT for what it does not have: it is forgotten already."""
-    try:
-        notify()
-    except OSError as problem:
-        if problem.errno not in (errno.ENOENT, errno.ENOTCONN, errno.ENODEV):
-            raise
 
 
 class Handlers(pyfuse3.Operations):
@@ -237,17 +76,7 @@ class Handlers(pyfuse3.Operations):
         self.requests = requests
 
     def _attributes(self, attr: Attr) -> pyfuse3.EntryAttributes:
-        entry = pyfuse3.EntryAttributes()
-        entry.st_ino, entry.generation = attr.inode, attr.generation
-        entry.st_mode, entry.st_nlink = attr.mode, attr.nlink
-        entry.st_uid, entry.st_gid, entry.st_rdev = attr.uid, attr.gid, attr.rdev
-        entry.st_size, entry.st_blksize = attr.size, BLOCK_SIZE_BYTES
-        entry.st_blocks = -(-attr.allocated_bytes // 512)
-        entry.st_atime_ns, entry.st_mtime_ns = attr.atime_ns, attr.mtime_ns
-        entry.st_ctime_ns = attr.ctime_ns
-        entry.attr_timeout = self.vfs.attr_timeout_s(attr.inode)
-        entry.entry_timeout = 0.0
-        return entry
+        return entry_attributes(attr, self.vfs.attr_timeout_s(attr.inode))
 
     def _entry(self, parent: int, name: bytes, attr: Attr) -> pyfuse3.EntryAttributes:
         """Attributes of a name, counted as known to the kernel."""
@@ -269,9 +98,7 @@ class Handlers(pyfuse3.Operations):
         timeout_s = self.vfs.name_timeout_s(parent_inode, name, None)
         if timeout_s <= 0:
             raise FUSEError(errno.ENOENT)
-        entry = pyfuse3.EntryAttributes()  # inode 0: the kernel may remember that there is none
-        entry.st_ino, entry.entry_timeout = 0, timeout_s
-        return entry
+        return no_entry(timeout_s)
 
     async def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
         for inode, count in inode_list:
@@ -360,15 +187,7 @@ class Handlers(pyfuse3.Operations):
         fh: FileHandleT | None,
         ctx: RequestContext,
     ) -> pyfuse3.EntryAttributes:
-        change = SetAttr(
-            inode=inode,
-            mode=attr.st_mode if fields.update_mode else None,
-            uid=attr.st_uid if fields.update_uid else None,
-            gid=attr.st_gid if fields.update_gid else None,
-            size=attr.st_size if fields.update_size else None,
-            atime_ns=attr.st_atime_ns if fields.update_atime else None,
-            mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
-        )
+        change = set_attr(inode, attr, fields)
         return self._attributes(await self.vfs.setattr(change, fh))
 
     @speaks_errno
@@ -411,15 +230,7 @@ class Handlers(pyfuse3.Operations):
     @speaks_errno
     @question
     async def statfs(self, ctx: RequestContext) -> pyfuse3.StatvfsData:
-        figures = await self.vfs.statfs()
-        data = pyfuse3.StatvfsData()
-        data.f_bsize = data.f_frsize = STATFS_BLOCK_BYTES
-        data.f_blocks = figures.total_bytes // STATFS_BLOCK_BYTES
-        data.f_bfree = data.f_bavail = figures.free_bytes // STATFS_BLOCK_BYTES
-        data.f_files = figures.inodes
-        data.f_ffree = data.f_favail = figures.inodes_free
-        data.f_namemax = NAME_MAX_BYTES
-        return data
+        return statvfs(await self.vfs.statfs())
 
     # Files
 
@@ -531,25 +342,3 @@ class Handlers(pyfuse3.Operations):
 
     async def fsyncdir(self, fh: FileHandleT, datasync: bool) -> None:
         """Nothing to do: names are on metad's disk before their operation returns."""
-
-
-def fuse_options(config: MountConfig) -> set[str]:
-    """The options for pyfuse3.init.  What a set-uid program or device node may do stays off."""
-    options = {"default_permissions", f"fsname={config.metad}", f"subtype={config.subtype}"}
-    options |= {word for word in ("allow_other", "ro", "noexec") if getattr(config, word)}
-    if os.geteuid() == 0:  # fusermount3 sets these by itself for others
-        options |= {"suid" if config.suid else "nosuid", "dev" if config.dev else "nodev"}
-    return options
-
-
-def raise_read_ahead(mount_point: str, size_bytes: int) -> bool:
-    """Let the kernel ask for more than 128 KiB at a time (2.2 -> 4.4 GB/s).  Needs root."""
-    device = Path(mount_point).stat().st_dev
-    path = f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb"
-    try:
-        with open(path, "w") as setting:
-            setting.write(str(size_bytes >> 10))
-    except OSError as problem:
-        log.info("kernel read-ahead stays as it is: %s", problem)
-        return False
-    return True

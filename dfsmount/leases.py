@@ -6,22 +6,21 @@ operations under way end, the kernel's dirty pages and what is buffered are stor
 given back.  Those who want to write meanwhile wait and ask for it anew, and whoever was granted a
 lease does at least his one operation with it, so nobody starves.  A write is accepted only while
 metad is known to respect the lease; what is dirty is always under a lease that metad was told of.
-
-A grant may come late: after the event stream was opened anew without it, or after the lease ended
-in another way.  So every question runs inside `asking()`, whose token is compared with what has
-happened since (as in attrcache.py), and a grant that is void is given back.
+A grant that comes too late to be worth anything (lategrants.py) is given back, and so is the lease
+of a file that was closed a while ago (idleleases.py).
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 import trio
 
 from dfsmount.attrcache import AttrCache
+from dfsmount.idleleases import IdleLeases
+from dfsmount.lategrants import LateGrants
 from dfsmount.metaclient import MetaClient
 from dfsmount.session import Session
 from dfswire.errors import DFSError, SessionLost
@@ -32,9 +31,6 @@ log = logging.getLogger(__name__)
 WRITE_PARTS = int(Part.ATTR | Part.DATA)
 ALL_PARTS = int(Part.ATTR | Part.DATA | Part.NAMES)  # of a lease: those that are held
 SHARED_S = 3.0  # after a recall: who looked once will look again, and then finds nothing to recall
-IDLE_S = 1.0  # a file that was just closed is often opened again; then others need no recall
-IDLE_MAX = 1000  # so many closed files; the oldest are given back at once
-GIVE_BACK_MAX = 500  # in one message
 PAUSE_S = 0.5  # a soft mount gives up; then once more
 
 
@@ -107,14 +103,9 @@ class Leases:
         self._hard = hard
         self._held: dict[int, _Held] = {}
         self._shared_until: dict[int, float] = {}
-        self._idle: dict[int, float] = {}  # closed files, the longest idle first: since when
-        self._became_idle = trio.Event()
-        self._clock = 0
-        self._asking = 0
-        self._void: dict[int, int] = {}  # inode -> clock of its lease's last end
-        self._all_void = 0
+        self._idle = IdleLeases()
+        self._late = LateGrants()
         self._early: dict[int, Lease] = {}  # recalls that came before the grant was there
-        self._returned: dict[int, int] = {}  # those given back before the grant was there
 
     # For those who write
 
@@ -131,7 +122,7 @@ class Leases:
             held = await self._wait(inode)
         else:
             held.users += 1
-        self._idle.pop(inode, None)
+        self._idle.discard(inode)
         return held
 
     def leave(self, held: _Held) -> bool:
@@ -156,8 +147,7 @@ class Leases:
         self._shared_until.pop(inode, None)
         held = self._held.get(inode)
         if held is not None and held.lease is not None:
-            self._idle[inode] = trio.current_time()
-            self._became_idle.set()
+            self._idle.add(inode, trio.current_time())
 
     def covers(self, inode: int) -> bool:
         """Is the inode leased?"""
@@ -166,27 +156,18 @@ class Leases:
 
     # Grants
 
-    @contextmanager
-    def asking(self) -> Iterator[int]:
+    def asking(self) -> AbstractContextManager[int]:
         """Around a question or mutation that may bring a lease: the token for `granted`."""
-        self._asking += 1
-        try:
-            yield self._clock
-        finally:
-            self._asking -= 1
-            if not self._asking:
-                self._void.clear()
-                self._returned.clear()
+        return self._late.asking()
 
     def granted(self, lease: Lease, token: int, *, taken: bool = False) -> bool:
         """metad has granted a lease; False when that is not (or no longer) worth anything."""
         held = self._held.get(lease.inode)
         if held is not None and held.lease is not None and held.lease.number >= lease.number:
             return True  # a newer one came first
-        if lease.number <= self._returned.get(lease.inode, 0):
+        if self._late.was_returned(lease):
             return False
-        void = token < self._all_void or token < self._void.get(lease.inode, 0)
-        if void or not self._session.is_followed:
+        if self._late.is_void(lease, token) or not self._session.is_followed:
             self._nursery.start_soon(self._tell, [lease])
             return False
         held = self._at(lease.inode)
@@ -210,8 +191,7 @@ class Leases:
         elif held is not None and held.asked is not None:
             self._early[lease.inode] = lease  # of use for one operation, when it is there
         else:
-            if self._asking:
-                self._returned[lease.inode] = lease.number
+            self._late.returned(lease)
             self._nursery.start_soon(self._tell, [lease])
 
     def begin_return(self, inode: int) -> Lease | None:
@@ -243,7 +223,7 @@ class Leases:
 
     def keep_used(self) -> list[Lease]:
         """The event stream is about to be opened again: the leases in use; all others end here."""
-        self._void_all()
+        self._late.all_ended()
         kept = []
         for held in list(self._held.values()):
             if held.lease is None:
@@ -257,11 +237,11 @@ class Leases:
 
     def stream_opened(self) -> None:
         """What was asked before metad had that list is void."""
-        self._void_all()
+        self._late.all_ended()
 
     def lost(self) -> None:
         """The session ended, and all its leases."""
-        self._void_all()
+        self._late.all_ended()
         self._early.clear()
         for held in list(self._held.values()):
             held.lease = None
@@ -270,14 +250,7 @@ class Leases:
     async def run(self) -> None:
         """Give back what is idle.  Ends by cancellation."""
         while True:
-            while not self._idle:
-                self._became_idle = trio.Event()
-                await self._became_idle.wait()
-            with trio.move_on_at(next(iter(self._idle.values())) + IDLE_S):
-                while len(self._idle) <= IDLE_MAX:
-                    self._became_idle = trio.Event()
-                    await self._became_idle.wait()
-            await self._return_idle(trio.current_time())
+            await self._return_idle(await self._idle.due())
 
     # Inside
 
@@ -298,24 +271,18 @@ class Leases:
     def _drop(self, held: _Held) -> None:
         """Forget an inode of which nothing is left."""
         if held.lease is None:
-            self._idle.pop(held.inode, None)
+            self._idle.discard(held.inode)
         if held.users or held.waiters or held.recalled or held.lease or held.gate is not None:
             return
         if self._held.get(held.inode) is held:
             del self._held[held.inode]
-
-    def _void_all(self) -> None:
-        self._clock += 1
-        self._all_void = self._clock
 
     def _forget_lease(self, held: _Held, ended: Lease) -> None:
         """It has ended at metad; a newer one, which a recall has spoken of, has not."""
         if held.lease is not None and held.lease.number > ended.number:
             return
         held.lease = None
-        self._clock += 1
-        if self._asking:
-            self._void[held.inode] = self._clock
+        self._late.ended(held.inode)
 
     def _open(self, held: _Held) -> None:
         gate, held.gate, held.ending = held.gate, None, False
@@ -414,15 +381,9 @@ class Leases:
             else:
                 return
 
-    async def _return_idle(self, now_s: float) -> None:
-        """Give back what has been idle for long, and what is too much."""
+    async def _return_idle(self, inodes: list[int]) -> None:
         ending: list[tuple[_Held, Lease]] = []
-        for inode, idle_s in list(self._idle.items()):
-            # The same sum as in `run`: by rounding, `now_s - IDLE_S` may be less than `idle_s`.
-            wanted = idle_s + IDLE_S <= now_s or len(self._idle) > IDLE_MAX
-            if not wanted or len(ending) == GIVE_BACK_MAX:
-                break
-            del self._idle[inode]
+        for inode in inodes:
             held = self._held[inode]
             if held.lease is not None and held.gate is None and not (held.recalled or held.users):
                 held.gate = trio.Event()

@@ -1,82 +1,25 @@
-"""This client's conversation with metad: mutations, questions, and the retries of both.
+"""This client's conversation with metad: mutations, questions, leases, each a typed call.
 
-Mutations gather into batches by themselves: while some are under way, those that come in wait and
-then travel together in one request.  One that must wait for another client's lease is answered so,
-and sent again alone.  Every batch carries `(session, sequence)` and is repeated until it is
-answered, so it executes exactly once however often metad or the network fails.  Questions are
-repeated likewise.  While metad is away everything waits (a "hard" mount), or, with
-`soft_timeout_s`, fails with Unavailable after that time.  The vfs, the reader and the writer are
-its users.
+Mutations travel in batches (batches.py), questions alone; both are repeated until they are answered
+(retries.py).  A lost session is no obstacle to a question, which is asked again under the next one.
+The vfs, the reader, the writer, the leases and the locks are its users.
 """
 
 from __future__ import annotations
 
-import logging
-import random
-from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 import trio
 
+from dfsmount.batches import Batches
+from dfsmount.retries import Retries
 from dfsmount.session import Session
 from dfswire import metadata
 from dfswire.client import Client
-from dfswire.errors import DFSError, Leased, SessionLost, Unavailable, from_code
 from dfswire.locks import GetLock, GetLockReply, Lock
-from dfswire.messages import (
-    INLINE_MAX_BYTES,
-    MESSAGE_MAX_BYTES,
-    SYMLINK_MAX_BYTES,
-    Attr,
-    ChunkGrant,
-    DirEntry,
-    Lease,
-    Xattr,
-)
-from dfswire.operations import (
-    BATCH_MAX_OPERATIONS,
-    Access,
-    AnyOperation,
-    Batch,
-    BatchReply,
-    Commit,
-    OpResult,
-    SetXattr,
-)
-
-log = logging.getLogger(__name__)
-
-CALL_DEADLINE_S = 5.0  # one attempt; a batch that waits for other clients is asked for again
-RETRY_FIRST_S = 0.05
-RETRY_MOST_S = 1.0  # a restarted metad is found again within this
-OPERATION_BYTES = 1000  # encoded, without what is counted apart: two names and some numbers
-EXTENT_BYTES = 256  # encoded; measured: 75, and a written chunk with four disks 200
-BATCHES_IN_FLIGHT_MAX = 4  # more would gain nothing: they share metad's next group commit anyway
-
-
-@dataclass(eq=False)
-class _Pending:
-    """An operation on its way; `outcome` is set when `done` is."""
-
-    operation: AnyOperation
-    losses: int  # of sessions, before it was submitted
-    done: trio.Event = field(default_factory=trio.Event)
-    outcome: OpResult | DFSError | None = None
-    session: str = ""  # under which it was sent
-    leads: bool = False  # woken up to carry the next batch, its own operation included
-
-
-@dataclass(eq=False)
-class _Flight:
-    """A batch under way.  `message` is there when it may have been sent."""
-
-    pending: list[_Pending]
-    message: Batch | None = None
-    sent: list[_Pending] = field(default_factory=list)
-    over: trio.Event = field(default_factory=trio.Event)
+from dfswire.messages import Attr, ChunkGrant, DirEntry, Lease, Xattr
+from dfswire.operations import AnyOperation, OpResult
 
 
 class MetaClient:
@@ -93,12 +36,9 @@ class MetaClient:
         soft_timeout_s: float | None = None,
         nursery: trio.Nursery | None = None,
     ) -> None:
-        self._client = client
         self._session = session
-        self._soft_timeout_s = soft_timeout_s
-        self._nursery = nursery
-        self._waiting: deque[_Pending] = deque()
-        self._flights: set[_Flight] = set()
+        self._retries = Retries(client, session, soft_timeout_s=soft_timeout_s)
+        self._batches = Batches(session, self._retries, nursery)
 
     # Mutations
 
@@ -108,199 +48,79 @@ class MetaClient:
         Raises the error of metad's answer; SessionLost when the session ended before an answer came
         (then nobody knows whether it happened); Unavailable on a soft mount.
         """
-        pending = _Pending(operation, self._session.losses)
-        self._waiting.append(pending)
-        try:
-            if len(self._flights) < BATCHES_IN_FLIGHT_MAX:
-                await self._lead()
-            while pending.outcome is None:
-                await pending.done.wait()
-                if pending.leads:
-                    await self._lead()
-        except trio.Cancelled:
-            if pending in self._waiting:
-                self._waiting.remove(pending)
-                if pending.leads:
-                    self._wake_leader()
-            raise
-        if isinstance(pending.outcome, OpResult) and _must_wait(pending.outcome):
-            return _result_of(await self._send_alone(pending))
-        return _result_of(pending.outcome)
+        return await self._batches.submit(operation)
 
     async def landed(self) -> None:
         """Wait until every batch that is under way now has been answered or given up."""
-        for flight in list(self._flights):
-            await flight.over.wait()
-
-    async def _send_alone(self, pending: _Pending) -> OpResult:
-        """Another client has a lease on what the operation is about: it waits for that.
-
-        Not in a batch with others, and not counted among those under way: what that other client
-        waits for, perhaps, is a commit of ours.
-        """
-        if await self._session.current() != pending.session:
-            raise SessionLost("the session ended before the operation was executed")
-        batch = await self._begin([pending.operation], no_wait=False)
-        try:
-            return (await self._send(batch)).results[0]
-        finally:
-            self._session.finish(batch.session, batch.sequence)
-
-    async def _lead(self) -> None:
-        """Carry what waits in one batch, then wake the next leader."""
-        flight = _Flight(self._take_batch())
-        for pending in flight.pending:
-            if pending.leads:  # woken to lead, but another task came first
-                pending.leads, pending.done = False, trio.Event()
-        self._flights.add(flight)
-        try:
-            outcomes = await self._fly(flight)
-        except BaseException as problem:
-            if isinstance(problem, trio.Cancelled) and self._nursery is not None:
-                self._nursery.start_soon(self._fly_on, flight)
-            else:
-                self._land(flight, [Unavailable("the client is ending")] * len(flight.pending))
-            raise
-        self._land(flight, outcomes)
-
-    async def _fly_on(self, flight: _Flight) -> None:
-        """For a carrier that was cancelled."""
-        outcomes: Sequence[OpResult | DFSError]
-        outcomes = [Unavailable("the client is ending")] * len(flight.pending)
-        try:
-            outcomes = await self._fly(flight)
-        finally:
-            self._land(flight, outcomes)
-
-    async def _fly(self, flight: _Flight) -> Sequence[OpResult | DFSError]:
-        """Get a batch executed.  When this is cancelled and begun again, it is the same batch."""
-        try:
-            if flight.message is None:
-                await self._session.current()
-                flight.sent = [each for each in flight.pending if not self._is_late(each)]
-                if not flight.sent:
-                    return _spread(flight.pending, {})
-                flight.message = await self._begin([each.operation for each in flight.sent])
-            reply = await self._send(flight.message)
-        except DFSError as problem:
-            return [problem] * len(flight.pending)
-        return _spread(flight.pending, dict(zip(flight.sent, reply.results, strict=True)))
-
-    def _land(self, flight: _Flight, outcomes: Sequence[OpResult | DFSError]) -> None:
-        self._flights.remove(flight)
-        flight.over.set()
-        session = ""
-        if flight.message is not None:
-            session = flight.message.session
-            self._session.finish(session, flight.message.sequence)
-        for pending, outcome in zip(flight.pending, outcomes, strict=True):
-            pending.outcome, pending.session = outcome, session
-            pending.done.set()
-        self._wake_leader()
-
-    def _wake_leader(self) -> None:
-        if self._waiting:
-            self._waiting[0].leads = True
-            self._waiting[0].done.set()
-
-    def _is_late(self, pending: _Pending) -> bool:
-        """Bytes that were to be committed under a session that is lost are lost with it: whoever
-        wrote them may have held a lock that others have by now."""
-        return isinstance(pending.operation, Commit) and pending.losses != self._session.losses
-
-    def _take_batch(self) -> list[_Pending]:
-        """What waits, as far as one message can hold it; at least one operation."""
-        batch: list[_Pending] = []
-        size_bytes = 0
-        while self._waiting and len(batch) < BATCH_MAX_OPERATIONS:
-            size_bytes += _most_bytes(self._waiting[0].operation)
-            if batch and size_bytes > MESSAGE_MAX_BYTES:
-                break
-            batch.append(self._waiting.popleft())
-        return batch
-
-    async def _begin(self, operations: list[AnyOperation], *, no_wait: bool = True) -> Batch:
-        """A batch with a number of its own, to be given back when it is answered or given up."""
-        session, sequence = await self._session.begin()
-        return Batch(
-            session=session,
-            sequence=sequence,
-            operations=operations,
-            acknowledged=self._session.acknowledged,
-            no_wait=no_wait,
-        )
-
-    async def _send(self, batch: Batch) -> BatchReply:
-        reply: BatchReply = await self._persist("meta.batch", batch)
-        return reply
+        await self._batches.landed()
 
     # Questions
 
     async def lookup(self, parent: int, name: bytes) -> Attr | None:
         """The attributes of a name, or None when there is none."""
-        reply: metadata.LookupReply = await self._ask(
+        reply: metadata.LookupReply = await self._retries.ask(
             "meta.lookup", metadata.LookupRequest, parent=parent, name=name
         )
         return reply.attr
 
     async def getattr(self, inode: int) -> Attr:
-        reply: metadata.AttrReply = await self._ask(
+        reply: metadata.AttrReply = await self._retries.ask(
             "meta.getattr", metadata.InodeRequest, inode=inode
         )
         return reply.attr
 
     async def readlink(self, inode: int) -> bytes:
-        reply: metadata.ReadlinkReply = await self._ask(
+        reply: metadata.ReadlinkReply = await self._retries.ask(
             "meta.readlink", metadata.InodeRequest, inode=inode
         )
         return reply.target
 
     async def xattrs(self, inode: int) -> list[Xattr]:
-        reply: metadata.XattrsReply = await self._ask(
+        reply: metadata.XattrsReply = await self._retries.ask(
             "meta.xattrs", metadata.InodeRequest, inode=inode
         )
         return reply.xattrs
 
     async def readdir(self, inode: int, cookie: int) -> tuple[list[DirEntry], bool, Attr]:
         """Entries after `cookie`, whether they are the last ones, and the directory's parent."""
-        reply: metadata.ReaddirReply = await self._ask(
+        reply: metadata.ReaddirReply = await self._retries.ask(
             "meta.readdir", metadata.ReaddirRequest, inode=inode, cookie=cookie
         )
         return reply.entries, reply.end, reply.parent
 
     async def layout(self, inode: int, offset: int, length: int) -> metadata.LayoutReply:
-        reply: metadata.LayoutReply = await self._ask(
+        reply: metadata.LayoutReply = await self._retries.ask(
             "meta.layout", metadata.LayoutRequest, inode=inode, offset=offset, length=length
         )
         return reply
 
     async def seek(self, inode: int, offset: int, whence: int) -> int:
         """Raises NoData when there is none before the end."""
-        reply: metadata.SeekReply = await self._ask(
+        reply: metadata.SeekReply = await self._retries.ask(
             "meta.seek", metadata.SeekRequest, inode=inode, offset=offset, whence=whence
         )
         return reply.offset
 
     async def statfs(self) -> metadata.StatfsReply:
-        reply: metadata.StatfsReply = await self._ask("meta.statfs", metadata.StatfsRequest)
+        reply: metadata.StatfsReply = await self._retries.ask("meta.statfs", metadata.StatfsRequest)
         return reply
 
     async def grant(self, count: int, avoid: list[str]) -> list[ChunkGrant]:
         """New chunks to write.  Raises NoSpace."""
-        reply: metadata.GrantReply = await self._ask(
+        reply: metadata.GrantReply = await self._retries.ask(
             "meta.grant", metadata.GrantRequest, count=count, avoid=avoid
         )
         return reply.grants
 
     async def report_bad(self, chunk: bytes, disk: str, reason: str) -> None:
         """Tell metad that a replica did not give its bytes."""
-        await self._ask(
+        await self._retries.ask(
             "meta.bad_replica", metadata.BadReplica, chunk=chunk, disk=disk, reason=reason
         )
 
     async def get_lock(self, lock: Lock) -> GetLockReply:
         """What is in the way of this lock."""
-        reply: GetLockReply = await self._ask("lock.get", GetLock, lock=lock)
+        reply: GetLockReply = await self._retries.ask("lock.get", GetLock, lock=lock)
         return reply
 
     async def repeat(self, call: str, request: msgspec.Struct) -> Any:
@@ -308,7 +128,7 @@ class MetaClient:
 
         Raises SessionLost, Unavailable on a soft mount, and what metad answers.
         """
-        return await self._persist(call, request)
+        return await self._retries.persist(call, request)
 
     async def take_lease(self, inode: int, parts: int) -> metadata.LeaseReply:
         """Have an inode exclusively, waiting for those who have something of it.
@@ -318,93 +138,22 @@ class MetaClient:
         request = metadata.LeaseRequest(
             session=await self._session.current(), inode=inode, parts=parts
         )
-        reply: metadata.LeaseReply = await self._persist("lease.take", request)
+        reply: metadata.LeaseReply = await self._retries.persist("lease.take", request)
         return reply
 
     async def give_back(self, leases: list[Lease]) -> None:
         """Raises SessionLost: then they have ended."""
-        await self._persist(
+        await self._retries.persist(
             "lease.give_back",
             metadata.GiveBack(session=await self._session.current(), leases=leases),
         )
 
+    # Patience
+
     async def told(self) -> None:
         """Wait until metad tells this client of changes.  Raises Unavailable on a soft mount."""
-        await self._in_patience(self._session.followed)
+        await self._retries.told()
 
     async def heard(self) -> None:
         """Wait until metad takes this client for alive.  Raises Unavailable on a soft mount."""
-        await self._in_patience(self._session.heard)
-
-    async def _in_patience(self, wait: Callable[[], Awaitable[None]]) -> None:
-        patience_s = self._soft_timeout_s or float("inf")
-        try:
-            with trio.fail_after(patience_s):
-                await wait()
-        except trio.TooSlowError as problem:
-            raise Unavailable(f"no word from metad for {patience_s:g} s") from problem
-
-    async def _ask(self, call: str, kind: type[msgspec.Struct], **fields: Any) -> Any:
-        """Ask until answered.  A lost session is no obstacle to a question: it is asked again."""
-        while True:
-            session = await self._session.current()
-            try:
-                return await self._persist(call, kind(session=session, **fields))
-            except SessionLost:
-                log.debug("asking %s again under a new session", call)
-                self._session.lost(session)
-
-    async def _persist(self, call: str, request: msgspec.Struct) -> Any:
-        """Repeat a call until it is answered; back off, but never longer than RETRY_MOST_S."""
-        give_up_at = trio.current_time() + (self._soft_timeout_s or float("inf"))
-        pause_s = RETRY_FIRST_S
-        while True:
-            sent_at = trio.current_time()
-            try:
-                reply = await self._client.call(
-                    call, self._session.address, request, deadline_s=CALL_DEADLINE_S, attempts=1
-                )
-            except Unavailable as problem:
-                if trio.current_time() >= give_up_at:
-                    raise
-                log.info("metad does not answer %s (%s); waiting", call, problem)
-                await trio.sleep(pause_s * random.uniform(0.5, 1.0))
-                pause_s = min(2 * pause_s, RETRY_MOST_S)
-            except SessionLost:
-                self._session.lost(getattr(request, "session", ""))
-                raise
-            else:
-                if call == "meta.batch":
-                    self._session.renewed(sent_at)
-                return reply
-
-
-def _spread(batch: list[_Pending], results: dict[_Pending, OpResult]) -> list[OpResult | DFSError]:
-    """The outcomes of all, where those without a result were not sent."""
-    lost = SessionLost("the session was lost before this was committed")
-    return [results.get(each, lost) for each in batch]
-
-
-def _most_bytes(operation: AnyOperation) -> int:
-    """An operation is encoded in at most so many bytes."""
-    match operation:
-        case Commit():
-            parts = len(operation.extents) + len(operation.chunks)
-            return OPERATION_BYTES + INLINE_MAX_BYTES + parts * EXTENT_BYTES
-        case Access():
-            return OPERATION_BYTES + len(operation.times) * EXTENT_BYTES
-        case SetXattr():
-            return OPERATION_BYTES + len(operation.value)
-    return OPERATION_BYTES + SYMLINK_MAX_BYTES
-
-
-def _must_wait(outcome: OpResult) -> bool:
-    return outcome.fault is not None and outcome.fault.code == Leased.code
-
-
-def _result_of(outcome: OpResult | DFSError) -> OpResult:
-    if isinstance(outcome, DFSError):
-        raise outcome
-    if outcome.fault is not None:
-        raise from_code(outcome.fault.code, outcome.fault.message)
-    return outcome
+        await self._retries.heard()

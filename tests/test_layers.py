@@ -81,8 +81,8 @@ LAYERS = {
     """,
     "dfsmount": """
         __main__
-        fuse client
-        lowlevel.operations
+        fuse client mountoptions
+        lowlevel.operations kernelcaches conversions
         vfs
         ranges
         names
@@ -92,9 +92,12 @@ LAYERS = {
         writeback
         uploader packs mutations durability coherence
         leases
+        idleleases lategrants
         accesstimes grants layouts directories attrcache blockcache readahead
         locks lockrequests holdings
         metaclient chunkclient
+        batches
+        retries
         session hedging serverhealth ports runtime config kernel nested
         lowlevel.requests
         extents lowlevel.library lowlevel
@@ -117,7 +120,8 @@ PURE = words(
     metad.leases metad.exclusive metad.knowledge metad.turns metad.orphans
     metad.protection metad.acl metad.locks metad.waits metad.lockspace metad.lockledger
     metad.servers metad.placement metad.orders metad.effects chunkd.chunkfile chunkd.diskhealth
-    dfsmount.holdings dfsmount.extents dfsmount.attrcache dfsmount.readahead metad.recent
+    dfsmount.holdings dfsmount.extents dfsmount.attrcache dfsmount.lategrants dfsmount.readahead
+    metad.recent
     """
 )
 IMPURE_LIBRARIES = words(
@@ -129,7 +133,7 @@ IMPURE_LIBRARIES = words(
 
 # Libraries (and one module of ours) that only the modules named here may import.
 RESERVED = {
-    "pyfuse3": {"dfsmount.fuse", "dfsmount.__main__"},
+    "pyfuse3": {"dfsmount.fuse", "dfsmount.conversions", "dfsmount.__main__"},
     "ctypes": {"dfsmount.lowlevel.library"},
     "dfswire.server": {"metad.__main__", "chunkd.__main__"},
     "httpx": {"dfswire.client", "dfswire.transport", "dfswire.bodies"},

@@ -13,9 +13,10 @@ from __future__ import annotations
 import errno
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial, wraps
 from pathlib import Path
 from signal import SIGKILL
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 import trio
 
@@ -25,6 +26,7 @@ from dfswire.errors import DFSError, FileError, Interrupted
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+Handler = TypeVar("Handler", bound=Callable[..., Coroutine[Any, Any, Any]])
 
 LOOK_S = 0.5  # between looks at a caller; two looks must fit into the 2 s that a kill may take
 SIGKILL_BIT = 1 << (SIGKILL - 1)
@@ -186,6 +188,41 @@ class Requests:
         else:
             request.answered = True
             self._library.answer_early(request.unique, errno.EINTR)
+
+
+class Handling(Protocol):
+    """Whose methods are handlers."""
+
+    requests: Requests
+
+
+def question(handler: Handler) -> Handler:
+    """For handlers that change nothing: they are given up when the caller is killed."""
+
+    @wraps(handler)
+    async def wrapped(self: Handling, *args: Any) -> Any:
+        return await self.requests.ask(handler(self, *args))
+
+    return cast(Handler, wrapped)
+
+
+def change(
+    undo: Callable[[Any, Any], Coroutine[Any, Any, None]] | None = None,
+) -> Callable[[Handler], Handler]:
+    """For handlers that change something: they go on even when the caller is killed.
+
+    `undo(self, result)` takes back what the kernel did not get to know then.
+    """
+
+    def decorate(handler: Handler) -> Handler:
+        @wraps(handler)
+        async def wrapped(self: Handling, *args: Any) -> Any:
+            taking_back = partial(undo, self) if undo is not None else None
+            return await self.requests.change(handler(self, *args), taking_back)
+
+        return cast(Handler, wrapped)
+
+    return decorate
 
 
 def errno_of(handler: str, problem: DFSError) -> int:

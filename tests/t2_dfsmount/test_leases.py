@@ -11,7 +11,8 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from dfsmount.attrcache import AttrCache
-from dfsmount.leases import ALL_PARTS, IDLE_MAX, IDLE_S, SHARED_S, WRITE_PARTS, Leases
+from dfsmount.idleleases import IDLE_MAX, IDLE_S
+from dfsmount.leases import ALL_PARTS, SHARED_S, WRITE_PARTS, Leases
 from dfsmount.metaclient import MetaClient
 from dfsmount.mutations import Mutations
 from dfsmount.session import Session

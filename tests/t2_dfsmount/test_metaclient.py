@@ -9,7 +9,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from dfsmount.metaclient import BATCHES_IN_FLIGHT_MAX, MetaClient
+from dfsmount.batches import BATCHES_IN_FLIGHT_MAX
+from dfsmount.metaclient import MetaClient
 from dfsmount.session import Session
 from dfswire.client import Client
 from dfswire.errors import NoEntry, SessionLost, Unavailable

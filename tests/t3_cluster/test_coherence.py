@@ -16,8 +16,9 @@ import trio
 from trio.testing import MockClock
 
 from dfsmount.client import FileSystem
-from dfsmount.fuse import Handlers, KernelCaches
+from dfsmount.fuse import Handlers
 from dfsmount.kernel import Notices
+from dfsmount.kernelcaches import KernelCaches
 from dfsmount.lowlevel.requests import NoLibrary, Requests
 from dfsmount.vfs import Vfs
 from dfswire.bodies import BodyStream, Octets
