@@ -124,13 +124,13 @@ def _assemble(
         data.reader,
         release=lambda inode: nursery.start_soon(release, inode),
         session_lost=data.session_lost,
-        closed=leases.closed,
+        closed=leases.returns.closed,
     )
     notices = Notices(nursery)
     coherence = Coherence(attrs, data.layouts, files, leases, notices)
-    leases.contents = coherence
+    leases.returns.contents = coherence
     coherence.locks = locks = Locks(meta, session, nursery)
-    nursery.start_soon(leases.run)
+    nursery.start_soon(leases.returns.run)
 
     async def settle() -> None:
         while True:

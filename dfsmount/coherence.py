@@ -1,6 +1,6 @@
 """Makes this host forget: what happens when metad says that something is no longer true.
 
-`Coherence` is the session's listener, and what leases.py stores through before a lease ends.  It
+`Coherence` is the session's listener, and what is stored through before a lease ends.  It
 clears the caches of this process, then the kernel's (kernel.py), and returns when neither will
 serve the old state again; only then does the other client's change complete.  It also keeps the
 record of open files, because an inode whose last name went elsewhere must live until it is closed

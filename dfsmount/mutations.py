@@ -55,7 +55,7 @@ class Mutations:
     async def submit(self, operation: AnyOperation, *, ends_lease: bool = False) -> OpResult:
         """As MetaClient.submit.  `ends_lease`: nothing is dirty after this commit."""
         if isinstance(operation, Commit):
-            lease = self._leases.begin_return(operation.inode) if ends_lease else None
+            lease = self._leases.returns.begin(operation.inode) if ends_lease else None
             return await self._commit(operation, lease)
         if not getattr(operation, "lease", 0):
             return await self._submit(operation)
@@ -74,7 +74,7 @@ class Mutations:
             result = await self._submit(commit)
             done = True
         finally:
-            self._leases.end_return(lease, done)
+            self._leases.returns.end(lease, done)
         return result
 
     async def _submit(self, operation: AnyOperation) -> OpResult:

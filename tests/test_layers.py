@@ -92,6 +92,8 @@ LAYERS = {
         writeback
         uploader packs mutations durability coherence
         leases
+        leasereturns
+        heldleases
         idleleases lategrants
         accesstimes grants layouts directories attrcache blockcache readahead
         locks lockrequests holdings

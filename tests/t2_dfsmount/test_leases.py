@@ -12,7 +12,8 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from dfsmount.attrcache import AttrCache
 from dfsmount.idleleases import IDLE_MAX, IDLE_S
-from dfsmount.leases import ALL_PARTS, SHARED_S, WRITE_PARTS, Leases
+from dfsmount.leasereturns import SHARED_S
+from dfsmount.leases import ALL_PARTS, WRITE_PARTS, Leases
 from dfsmount.metaclient import MetaClient
 from dfsmount.mutations import Mutations
 from dfsmount.session import Session
@@ -88,7 +89,7 @@ class World:
         self.meta = MetaClient(cast(Client, self.metad), self.session, soft_timeout_s=soft_s)
         self.attrs = AttrCache(lambda: True)
         self.leases = Leases(self.meta, self.session, self.attrs, nursery, hard=soft_s is None)
-        self.leases.contents = self.contents = Contents()
+        self.leases.returns.contents = self.contents = Contents()
         self.mutations = Mutations(self.meta, self.attrs, self.leases)
 
     def takes(self) -> int:
@@ -120,7 +121,7 @@ async def running(soft_s: float | None = None) -> AsyncIterator[World]:
         world = World(nursery, soft_s)
         await world.session.open()
         nursery.start_soon(world.session.run, Listener(world.leases))
-        nursery.start_soon(world.leases.run)
+        nursery.start_soon(world.leases.returns.run)
         await wait_all_tasks_blocked()
         yield world
         nursery.cancel_scope.cancel()
@@ -351,7 +352,7 @@ async def test_after_a_recall_the_file_counts_as_shared_for_a_while(
         await trio.sleep(SHARED_S)
         assert not await world.write()
         await world.recall(Lease(inode=7, parts=WRITE_PARTS, number=2))
-        world.leases.closed(7)
+        world.leases.returns.closed(7)
         assert not await world.write(), "it was opened anew"
 
 
@@ -432,10 +433,10 @@ async def test_leases_of_closed_files_go_after_a_while(autojump_clock: MockClock
     async with running() as world:
         for inode in (7, 8, 9):
             await world.write(inode)
-            world.leases.closed(inode)
+            world.leases.returns.closed(inode)
         await trio.sleep(IDLE_S / 2)
         await world.write(8)
-        world.leases.closed(10)
+        world.leases.returns.closed(10)
         await trio.sleep(IDLE_S)
         assert [each.inode for each in world.metad.given_back] == [7, 9]
         assert world.metad.calls.count("lease.give_back") == 1
@@ -448,7 +449,7 @@ async def test_not_many_closed_files_stay_leased(autojump_clock: MockClock) -> N
     async with running() as world:
         for inode in range(10, IDLE_MAX + 12):
             await world.write(inode)
-            world.leases.closed(inode)
+            world.leases.returns.closed(inode)
         await wait_all_tasks_blocked()
         assert [each.inode for each in world.metad.given_back] == [10, 11]
 
@@ -456,7 +457,7 @@ async def test_not_many_closed_files_stay_leased(autojump_clock: MockClock) -> N
 async def test_a_recall_of_a_lease_that_is_being_given_back(autojump_clock: MockClock) -> None:
     async with running() as world:
         await world.write()
-        world.leases.closed(7)
+        world.leases.returns.closed(7)
         world.contents.kernel = trio.Event()
         await world.recall(Lease(inode=7, parts=WRITE_PARTS, number=1))
         await trio.sleep(2 * IDLE_S)
@@ -483,7 +484,7 @@ async def test_a_newer_lease_that_is_recalled_while_the_old_one_ends(
             elif end == "recall":
                 await world.recall(Lease(inode=7, parts=WRITE_PARTS, number=1))
             else:
-                world.leases.closed(7)
+                world.leases.returns.closed(7)
                 await trio.sleep(2 * IDLE_S)
             await wait_all_tasks_blocked()
             await world.recall(Lease(inode=7, parts=WRITE_PARTS, number=9))
@@ -502,7 +503,7 @@ async def test_an_idle_lease_is_given_back_whatever_the_rounding(
         await trio.sleep_until(since_s)
         await world.write()
         world.contents.dirty.discard(7)
-        world.leases.closed(7)
+        world.leases.returns.closed(7)
         await trio.sleep(2 * IDLE_S)
         assert len(world.metad.given_back) == 1
 
@@ -511,7 +512,7 @@ async def test_giving_back_is_tried_again(autojump_clock: MockClock) -> None:
     async with running(soft_s=1.0) as world:
         await world.write()
         world.metad.away = True
-        world.leases.closed(7)
+        world.leases.returns.closed(7)
         await trio.sleep(5)
         assert world.metad.given_back == []
         world.metad.away = False
