@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from dfswire import chunks, cluster, locks, metadata, operations
+from dfswire import chunks, cluster, locks, metadata, observe, operations
 from dfswire.messages import Empty, Event
 
 MESSAGE_HEADER = "DFS-Message"
@@ -303,6 +303,15 @@ _ALL = (
         "/v1/cluster/fsck",
         cluster.FsckRequest,
         cluster.FsckReport,
+        ("operator",),
+    ),
+    Call(
+        "cluster.events",
+        "metad",
+        "POST",
+        "/v1/cluster/events",
+        observe.EventsRequest,
+        observe.EventsReply,
         ("operator",),
     ),
     # client or chunkd -> chunkd

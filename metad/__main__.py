@@ -17,15 +17,16 @@ import typer
 
 from dfswire.daemon import load_config, notify, setup_logging
 from dfswire.dispatch import Dispatcher
-from dfswire.errors import AlreadyRunning, UsageError
+from dfswire.errors import AlreadyRunning, DFSError, UsageError
 from dfswire.server import listen, serve
 from metad.config import MetadConfig
 from metad.database import Database, open_database
-from metad.service import create_service
+from metad.service import Service, create_service
 
 log = logging.getLogger(__name__)
 
 EXIT_USAGE = 2
+FINISH_S = 2.0
 
 
 def run(
@@ -62,7 +63,17 @@ async def _serve(database: Database, config: MetadConfig) -> None:
             number = await anext(signals)
             log.info("%s: stopping", signal.Signals(number).name)
             notify("STOPPING=1")
+            await _finish(service)
             nursery.cancel_scope.cancel()
+
+
+async def _finish(service: Service) -> None:
+    """The last events; a database that can't be written does not keep metad from ending."""
+    with trio.move_on_after(FINISH_S):
+        try:
+            await service.stop()
+        except DFSError as problem:
+            log.error("the last events are lost: %s", problem)
 
 
 def main() -> None:

@@ -170,7 +170,8 @@ class Clients:
         """End the sessions whose fence time has passed: all at once, whatever the database does."""
         for session in self._state.leases.expired(self._state.clock()):
             known = self._known.pop(session)
-            log.info("session %s of %s is fenced: not heard for long", session, known.host)
+            sentence = f"{known.mount_point} on {known.host} was not heard for too long"
+            self._state.event_log.add("session.fenced", session, sentence)
             self._end_in_memory(session)
         await self._remove_rows()
 

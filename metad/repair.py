@@ -132,6 +132,7 @@ class Repairer:
         limits: RepairLimits,
         rng: random.Random,
         *,
+        tell: Callable[[str, str, str], None] = lambda kind, subject, message: None,
         interval_s: float = 1.0,
         clock: Callable[[], float] = trio.current_time,
     ) -> None:
@@ -139,6 +140,8 @@ class Repairer:
         self._servers = servers
         self._limits = limits
         self._rng = rng
+        self._tell = tell  # EventLog.add
+        self._at_work = False
         self._interval_s = interval_s
         self._clock = clock
         self._wanted = trio.Event()
@@ -164,6 +167,9 @@ class Repairer:
         present = self._servers.disks_worth_waiting_for(now, self._limits.repair_after_s)
         wanted = self._attainable(present)
         if self._all_is_well(present, wanted):
+            if self._at_work:
+                self._at_work = False
+                self._tell("repair.finished", "repair", "every chunk has its replicas")
             return 0
         endangered = await self._db.read_in_thread(
             lambda db: replicas.endangered(db, present, wanted, CHUNKS_PER_PASS_MAX)
@@ -180,6 +186,9 @@ class Repairer:
             )
         if copies:
             log.info("repair: %d copies ordered", len(copies))
+            if not self._at_work:
+                self._at_work = True
+                self._tell("repair.begun", "repair", f"{len(copies)} copies to begin with")
         return len(copies)
 
     def _attainable(self, present: Iterable[str]) -> int:

@@ -65,9 +65,13 @@ class Reports:
         """Raises WrongCluster, AlreadyRunning; see Servers.check."""
         state = self._state
         state.servers.check(request, state.clock())
+        known = state.servers.get(request.server_id)
         await state.db.write(lambda: machines.save_server(state.db, request))
         state.servers.register(request, state.clock())
         log.info("server %s registered at %s", request.server_id, request.address)
+        if known is None or known.incarnation != request.incarnation:
+            sentence = f"{request.address}: started for the {request.incarnation}. time"
+            state.event_log.add("server.registered", request.server_id, sentence)
         return Registered(cluster_id=state.cluster_id, heartbeat_s=state.config.heartbeat_s)
 
     async def heartbeat(self, request: Heartbeat) -> HeartbeatReply:
@@ -83,8 +87,11 @@ class Reports:
             if (order := state.servers.orders.find(result, known.disks)) is not None
         ]
         if changed or finished or request.reports:
-            await state.db.write(lambda: self._book(known, changed, finished, request.reports))
+            lost = await state.db.write(
+                lambda: self._book(known, changed, finished, request.reports)
+            )
             self._after_booking(finished)
+            self._tell(known, changed, request.reports, lost)
         return HeartbeatReply(orders=state.servers.orders.take(known.disks, state.clock()))
 
     async def inventory(self, request: Inventory) -> InventoryReply:
@@ -108,6 +115,8 @@ class Reports:
         if missing:
             log.warning("disk %s lacks %d chunks that it should have", request.disk, len(missing))
             await state.db.write(lambda: self._mark_bad(missing, request.disk))
+            for chunk in missing:
+                state.event_log.add("chunk.missing", chunk.hex(), f"disk {request.disk} lacks it")
             self._repairer.wake()
         return InventoryReply(unknown=diff.unknown)
 
@@ -126,15 +135,15 @@ class Reports:
         changed: list[DiskFigures],
         finished: list[tuple[Order, OrderResult]],
         reports: list[ReplicaReport],
-    ) -> None:
+    ) -> list[bytes]:
+        """The chunks that have no good replica now."""
         for figures in changed:
             machines.set_disk_failed(self._state.db, figures.disk, figures.failed)
         for order, result in finished:
             if result.ok:
                 self._book_order(order)
-        for report in reports:
-            if report.disk in server.disks:
-                self._book_report(report)
+        mine = [report for report in reports if report.disk in server.disks]
+        return [report.chunk for report in mine if self._book_report(report)]
 
     def _book_order(self, order: Order) -> None:
         if order.kind == "copy":
@@ -144,11 +153,12 @@ class Reports:
         else:
             self._book_good(order.chunk, order.disk)
 
-    def _book_report(self, report: ReplicaReport) -> None:
+    def _book_report(self, report: ReplicaReport) -> bool:
+        """Is the chunk lost now?"""
         db, chunk, disk = self._state.db, report.chunk, report.disk
         stored = replicas.chunk_info(db, chunk)
         if stored is None:
-            return
+            return False
         if report.state == "good":
             self._book_good(chunk, disk)
         elif stored.state == replicas.GRANTED:
@@ -157,10 +167,11 @@ class Reports:
                 self._early.setdefault(chunk, set()).add(disk)
         elif report.state == "missing":
             replicas.remove_replica(db, chunk, disk)
-            self._warn_if_lost(chunk)
+            return self._is_lost(chunk)
         elif disk in dict(replicas.replicas_of(db, chunk)):
             replicas.set_replica(db, chunk, disk, replicas.BAD)
-            self._warn_if_lost(chunk)
+            return self._is_lost(chunk)
+        return False
 
     def _book_good(self, chunk: bytes, disk: str) -> None:
         stored = replicas.chunk_info(self._state.db, chunk)
@@ -172,11 +183,29 @@ class Reports:
             if replicas.chunk_info(self._state.db, chunk) is not None:
                 replicas.set_replica(self._state.db, chunk, disk, replicas.BAD)
 
-    def _warn_if_lost(self, chunk: bytes) -> None:
+    def _is_lost(self, chunk: bytes) -> bool:
         stored = replicas.chunk_info(self._state.db, chunk)
         states = [state for _, state in replicas.replicas_of(self._state.db, chunk)]
-        if stored is not None and stored.state == replicas.LIVE and replicas.GOOD not in states:
+        return stored is not None and stored.state == replicas.LIVE and replicas.GOOD not in states
+
+    def _tell(
+        self,
+        server: Server,
+        changed: list[DiskFigures],
+        reports: list[ReplicaReport],
+        lost: list[bytes],
+    ) -> None:
+        add = self._state.event_log.add
+        for disk in changed:
+            kind = "disk.failed" if disk.failed else "disk.back"
+            add(kind, disk.disk, f"{disk.path} on {server.address}")
+        for report in reports:
+            if report.state != "good":
+                reason = f": {report.reason}" if report.reason else ""
+                add(f"chunk.{report.state}", report.chunk.hex(), f"on disk {report.disk}{reason}")
+        for chunk in lost:
             log.warning("chunk %s has no good replica left", chunk.hex())
+            add("chunk.lost", chunk.hex(), "no good replica is left")
 
     def _after_booking(self, finished: list[tuple[Order, OrderResult]]) -> None:
         now = self._state.clock()

@@ -32,7 +32,7 @@ from dfswire.messages import ROOT_INODE
 
 log = logging.getLogger(__name__)
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 FIRST_COOKIE = 3  # 1 and 2 stand for "." and ".." in readdir
 
 _never_reused: list[Node] = [SQL("AUTOINCREMENT")]
@@ -284,6 +284,24 @@ class PolicyRow(Model):
         table_name = "policy"
 
 
+# event: what happened to the cluster, for operators; the newest 10,000 (eventlog.py).
+#   number    grows, never reused.
+#   kind      one of eventlog.KINDS;  severity  what that table said then.
+#   subject   what it happened to: a server, disk, chunk, session, job ...;  message  a sentence.
+#   times     how many such events the row stands for; time and message are those of the last.
+class EventRow(Model):
+    number = IntegerField(primary_key=True)
+    time_ns = BigIntegerField()
+    kind = TextField()
+    severity = TextField()
+    subject = TextField()
+    message = TextField()
+    times = BigIntegerField()
+
+    class Meta:
+        table_name = "event"
+
+
 TABLES: list[type[Model]] = [
     Setting,
     InodeRow,
@@ -298,6 +316,7 @@ TABLES: list[type[Model]] = [
     AppliedRow,
     OrphanRow,
     PolicyRow,
+    EventRow,
 ]
 
 
@@ -306,6 +325,11 @@ _UPGRADES = {
     1: (
         'ALTER TABLE inode ADD COLUMN "flags" INTEGER NOT NULL DEFAULT 0',
         'ALTER TABLE orphan ADD COLUMN "linkable" INTEGER NOT NULL DEFAULT 0',
+    ),
+    2: (
+        'CREATE TABLE "event" ("number" INTEGER NOT NULL PRIMARY KEY, "time_ns" INTEGER NOT NULL, '
+        '"kind" TEXT NOT NULL, "severity" TEXT NOT NULL, "subject" TEXT NOT NULL, '
+        '"message" TEXT NOT NULL, "times" INTEGER NOT NULL)',
     ),
 }
 

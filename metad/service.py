@@ -23,6 +23,7 @@ from metad import fsck, machines, policies, rows, status
 from metad.clients import Clients
 from metad.config import MetadConfig
 from metad.database import Database, setting
+from metad.eventlog import EventLog
 from metad.events import EventStreams
 from metad.leasecalls import LeaseCalls
 from metad.leases import Leases
@@ -36,6 +37,7 @@ from metad.recalls import Recalls
 from metad.reclaim import Reclaimer, ReclaimLimits
 from metad.repair import Repairer, RepairLimits
 from metad.reports import Reports
+from metad.serverevents import ServerEvents
 from metad.servers import Servers
 from metad.state import FileClock, State
 
@@ -61,6 +63,13 @@ class Service:
             state.servers,
             RepairLimits(state.policy.replicas, config.repair_after_s, config.transfers_per_disk),
             state.rng,
+            tell=state.event_log.add,
+            interval_s=config.maintenance_s,
+            clock=state.clock,
+        )
+        self.server_events = ServerEvents(
+            state.servers,
+            state.event_log,
             interval_s=config.maintenance_s,
             clock=state.clock,
         )
@@ -108,6 +117,7 @@ class Service:
             "cluster.status": self._status,
             "cluster.info": self._info,
             "cluster.fsck": self._fsck,
+            "cluster.events": self.state.event_log.answer,
         }
         return {name: _without_body(answer) for name, answer in calls.items()}
 
@@ -117,7 +127,14 @@ class Service:
             nursery.start_soon(self.clients.run_forever)
             nursery.start_soon(self.repairer.run_forever)
             nursery.start_soon(self.reclaimer.run_forever)
+            nursery.start_soon(self.server_events.run_forever)
+            nursery.start_soon(self.state.event_log.run_forever)
             task_status.started()
+
+    async def stop(self) -> None:
+        """What is left to write when metad ends by itself; `run` is cancelled after."""
+        self.state.event_log.add("metad.stopped", self.state.cluster_id, "metad was asked to stop")
+        await self.state.event_log.finish()
 
     async def _hello(self, request: Empty) -> Hello:
         return Hello(
@@ -174,7 +191,9 @@ def create_service(
         orphans=Orphans(leases),
         streams=EventStreams(config.sign_of_life_s),
         servers=servers,
+        event_log=EventLog(db, clock=clock, wall_ns=now_ns),
     )
+    state.event_log.add("metad.started", cluster_id, f"metad {state.software} started")
     return Service(state)
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from dfswire.operations import BATCH_MAX_OPERATIONS
 from metad.config import MetadConfig
 from metad.database import Database
+from metad.eventlog import EventLog
 from metad.events import EventStreams
 from metad.leases import Leases
 from metad.orphans import Orphans
@@ -58,3 +59,4 @@ class State:
     orphans: Orphans
     streams: EventStreams
     servers: Servers
+    event_log: EventLog

@@ -47,18 +47,18 @@ LAYERS = {
         bodies
         calls codec daemon heads
         lockranges
-        chunks cluster locks metadata operations
+        chunks cluster locks metadata observe operations
         messages errors
     """,
     "metad": """
         __main__
         service
         mutations reads leasecalls reports status locking
-        clients repair reclaim batches fsck
+        clients repair reclaim batches fsck serverevents
         recalls touched
         attributes namespace chunkmap ranges rename invariants state
         extents inheritance xattrs
-        machines policies sessions replicas rows
+        machines policies sessions replicas rows eventlog
         database group_commit
         schema servers
         lockledger
@@ -68,6 +68,7 @@ LAYERS = {
         orphans
         leases
         exclusive knowledge turns placement orders events effects recent acl config protection
+        eventrate
     """,
     "chunkd": """
         __main__
@@ -118,6 +119,7 @@ LAYERS = {
 PURE = words(
     """
     dfswire.messages dfswire.operations dfswire.metadata dfswire.cluster dfswire.chunks
+    dfswire.observe metad.eventrate
     dfswire.calls dfswire.codec dfswire.errors dfswire.locks dfswire.lockranges
     metad.leases metad.exclusive metad.knowledge metad.turns metad.orphans
     metad.protection metad.acl metad.locks metad.waits metad.lockspace metad.lockledger

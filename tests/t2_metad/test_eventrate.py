@@ -1,0 +1,64 @@
+"""Of a flood of events few rows are made, and all are counted."""
+
+from __future__ import annotations
+
+import random
+
+from metad.eventrate import (
+    OTHERS,
+    OWN_PER_KIND,
+    OWN_PER_SUBJECT,
+    READY_MAX,
+    WINDOW_S,
+    Entry,
+    Intake,
+)
+
+
+def counted(entries: list[Entry]) -> int:
+    return sum(each.times for each in entries)
+
+
+def test_a_few_events_are_kept_one_by_one() -> None:
+    intake = Intake()
+    intake.add(0.0, 1, "k", "a", "one")
+    intake.add(0.1, 2, "k", "b", "two")
+    assert intake.due_in_s(0.1) == 0.0
+    assert intake.take(0.1) == [Entry(1, "k", "a", "one"), Entry(2, "k", "b", "two")]
+    assert intake.take(0.2) == []
+    assert intake.due_in_s(0.2) is None
+
+
+def test_a_subject_that_repeats_itself_is_merged_at_the_end_of_the_window() -> None:
+    intake = Intake()
+    for number in range(10):
+        intake.add(10.0, number, "k", "a", str(number))
+    assert len(intake.take(10.0)) == OWN_PER_SUBJECT
+    assert intake.due_in_s(20.0) == WINDOW_S - 10
+    assert intake.take(10.0 + WINDOW_S - 0.1) == []
+    assert intake.take(10.0 + WINDOW_S) == [Entry(9, "k", "a", "9", 10 - OWN_PER_SUBJECT)]
+    intake.add(80.0, 99, "k", "a", "again")
+    assert len(intake.take(80.0)) == 1, "a new window"
+
+
+def test_many_subjects_are_merged_into_one_row() -> None:
+    intake = Intake()
+    for number in range(5000):
+        intake.add(0.0, number, "k", str(number), "lost")
+    intake.add(0.0, 0, "other", "x", "not affected")
+    assert len(intake.take(0.0)) == OWN_PER_KIND + 1
+    assert intake.take(WINDOW_S) == [Entry(4999, "k", OTHERS, "lost", 5000 - OWN_PER_KIND)]
+
+
+def test_what_can_not_be_written_is_kept_and_bounded(rng: random.Random) -> None:
+    intake = Intake()
+    total = 0
+    for minute in range(200):
+        for _ in range(150):
+            intake.add(minute * WINDOW_S, 0, f"k{rng.randrange(20)}", str(rng.random()), "m")
+            total += 1
+        taken = intake.take(minute * WINDOW_S)
+        assert len(taken) < 2 * READY_MAX
+        intake.put_back(taken)
+    assert counted(intake.take_all()) == total
+    assert intake.take_all() == []
