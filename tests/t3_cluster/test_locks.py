@@ -20,7 +20,7 @@ from dfswire.operations import SetAttr
 from tests.fakes import Faults
 from tests.t3_cluster.cluster import Cluster, running_cluster
 from tests.t3_cluster.files import find, read_file, write_file
-from tests.t3_cluster.test_coherence import gated
+from tests.t3_cluster.gate import gated
 
 ExpectLog = Callable[[str], None]
 READ, WRITE, UNLOCK = LockType.READ, LockType.WRITE, LockType.UNLOCK

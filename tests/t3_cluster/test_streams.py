@@ -1,0 +1,68 @@
+"""A client whose event stream breaks or falls silent: what it learnt meanwhile is not kept."""
+
+from __future__ import annotations
+
+import random
+
+import trio
+from trio.testing import MockClock
+
+from dfswire.operations import SetAttr
+from tests.t3_cluster.cluster import running_cluster
+from tests.t3_cluster.files import read_file, write_file
+from tests.t3_cluster.gate import gated, reconnect
+
+
+async def test_a_layout_learnt_before_the_stream_is_open_is_not_kept(
+    autojump_clock: MockClock, rng: random.Random
+) -> None:
+    async with (
+        running_cluster(rng) as cluster,
+        gated(cluster) as (one, gate),
+        cluster.client("b") as other,
+    ):
+        await write_file(other.vfs, "f", b"old")
+        held = await reconnect(gate)
+        assert await read_file(one.vfs, "f") == b"old"
+        held.release()
+        await trio.sleep(1)
+        await write_file(other.vfs, "f", b"new")
+        assert await read_file(one.vfs, "f") == b"new"
+
+
+async def test_an_answer_from_before_the_stream_was_open_is_not_kept(
+    autojump_clock: MockClock, rng: random.Random
+) -> None:
+    async with (
+        running_cluster(rng) as cluster,
+        gated(cluster) as (one, gate),
+        cluster.client("b") as other,
+    ):
+        inode = await write_file(other.vfs, "f", b"f")
+        held = await reconnect(gate)
+        late = gate.reply("meta/getattr")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(one.vfs.getattr, inode)
+            await late.arrived.wait()
+            held.release()
+            await trio.sleep(1)
+            late.release()
+        await other.vfs.setattr(SetAttr(inode=inode, mode=0o600))
+        assert (await one.vfs.getattr(inode)).mode & 0o777 == 0o600
+
+
+async def test_a_stream_that_falls_silent_is_opened_again(
+    autojump_clock: MockClock, rng: random.Random
+) -> None:
+    """metad's host lost its power, say: the connection is dead, and nobody says so."""
+    async with (
+        running_cluster(rng) as cluster,
+        gated(cluster) as (one, gate),
+        cluster.client("b") as other,
+    ):
+        await write_file(other.vfs, "f", b"old")
+        assert await read_file(one.vfs, "f") == b"old"
+        gate.mute_streams()
+        with trio.fail_after(60):
+            await write_file(other.vfs, "f", b"new")
+        assert await read_file(one.vfs, "f") == b"new"
