@@ -27,7 +27,9 @@ import pytest
 from dfswire.messages import Invalidation, Lease
 from metad.leases import Announcement, Blocked, Leases
 from metad.turns import Turn
-from tests.t2_metad.lease_model import Limits, Step, World, Wrong
+from tests.t2_metad.lease_key import key
+from tests.t2_metad.lease_model import World
+from tests.t2_metad.lease_world import Limits, Step, Wrong
 
 STATES_MAX = int(os.environ.get("DFS_EXPLORE_STATES", "4000"))
 DRAIN_STEPS_MAX = 100
@@ -69,7 +71,7 @@ def explore(scenario: Scenario, states_max: int, kind: type[Leases] = Leases) ->
     world = World(**options)
     for step in before:
         world.do(step)
-    seen = {hash(world.key())}
+    seen = {hash(key(world))}
     origins: list[tuple[int, Step]] = [(-1, ())]
     todo = deque([(0, pickle.dumps(world, -1))])
     while todo and len(seen) < states_max:
@@ -81,12 +83,12 @@ def explore(scenario: Scenario, states_max: int, kind: type[Leases] = Leases) ->
             there: World = pickle.loads(frozen)
             with explained(origins, index, step):
                 there.do(step)
-            key = hash(there.key())
-            if key in seen:
-                goes_on = goes_on or (number < necessary and key != hash(here.key()))
+            place = hash(key(there))
+            if place in seen:
+                goes_on = goes_on or (number < necessary and place != hash(key(here)))
                 continue
             goes_on = goes_on or number < necessary
-            seen.add(key)
+            seen.add(place)
             origins.append((index, step))
             twin = pickle.dumps(there, -1)
             todo.append((len(origins) - 1, twin))
