@@ -108,7 +108,7 @@ LAYERS = {
     "dfsmount.cli": """
         __main__
         app
-        up status info fsck mount helper
+        up status events info fsck mount helper
         cluster lifecycle
         localcluster launch
         mounts processes output

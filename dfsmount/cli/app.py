@@ -15,6 +15,7 @@ from typing import Annotated
 
 import typer
 
+from dfsmount.cli.events import events
 from dfsmount.cli.fsck import fsck
 from dfsmount.cli.helper import install_mount_helper
 from dfsmount.cli.info import info
@@ -35,7 +36,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
-for verb in (up, down, status, info, fsck, mount, umount, install_mount_helper):
+for verb in (up, down, status, events, info, fsck, mount, umount, install_mount_helper):
     app.command()(verb)
 
 
@@ -57,6 +58,11 @@ def _options(
     """Run, look at and mount a dfs cluster."""
 
 
+def _notes(problem: DFSError) -> list[str]:
+    """What was added on the way, such as the id of the request."""
+    return getattr(problem, "__notes__", [])
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Carry out one command line; the exit status."""
     given = sys.argv[1:] if arguments is None else list(arguments)
@@ -68,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except typer.TyperException as problem:
         say(f"{problem.format_message()} ('dfs --help' shows the usage)")
     except DFSError as problem:
-        say(str(problem))
+        say(" ".join([str(problem), *(f"({each})" for each in _notes(problem))]))
     except BrokenPipeError:
         # `dfs status | head`: whoever read has enough.  Nothing may be written at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

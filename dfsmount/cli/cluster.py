@@ -7,8 +7,10 @@ makes one call and is done; no connection outlives it.
 
 from __future__ import annotations
 
+import secrets
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 import trio
@@ -17,10 +19,13 @@ import typer
 from dfsmount.cli.localcluster import DEFAULT_DIRECTORY, DEMO_DIRECTORY, LocalCluster
 from dfsmount.cli.mounts import mount_of
 from dfswire.client import Client
-from dfswire.daemon import parse_address
-from dfswire.errors import Unavailable, UsageError
+from dfswire.daemon import REQUEST_ID, parse_address
+from dfswire.errors import DFSError, Unavailable, UsageError
 
 ANSWER_DEADLINE_S = 10.0
+REQUEST_ID_BYTES = 6
+
+T = TypeVar("T")
 
 Url = Annotated[
     str,
@@ -60,15 +65,32 @@ def ask(
     address: str, call: str, request: msgspec.Struct, *, deadline_s: float = ANSWER_DEADLINE_S
 ) -> Any:
     """The reply of the metad at `address`.  Raises what it answered, or Unavailable."""
+    return talk(address, lambda client: client.call(call, address, request, deadline_s=deadline_s))
 
-    async def once() -> Any:
+
+def talk(address: str, conversation: Callable[[Client], Awaitable[T]]) -> T:
+    """Run a conversation with the metad at `address`, as `ask` does with one question.
+
+    What it raises carries the id of the request as a note: the log lines of the daemons have it.
+    """
+
+    async def run() -> T:
         client = Client()
         try:
-            return await client.call(call, address, request, deadline_s=deadline_s)
+            return await conversation(client)
         finally:
             await client.aclose()
 
+    request_id = secrets.token_hex(REQUEST_ID_BYTES)
+    token = REQUEST_ID.set(request_id)
     try:
-        return trio.run(once)
+        return trio.run(run)
     except Unavailable as problem:
-        raise Unavailable(f"no metad answers at {address}: {problem}") from problem
+        failure = Unavailable(f"no metad answers at {address}: {problem}")
+        failure.add_note(f"request {request_id}")
+        raise failure from problem
+    except DFSError as problem:
+        problem.add_note(f"request {request_id}")
+        raise
+    finally:
+        REQUEST_ID.reset(token)

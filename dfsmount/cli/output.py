@@ -40,6 +40,11 @@ def show_json(value: Any) -> None:
     typer.echo(msgspec.json.format(msgspec.json.encode(plain(value)), indent=2).decode())
 
 
+def show_json_line(value: Any) -> None:
+    """The same on one line, for answers that are a sequence."""
+    typer.echo(msgspec.json.encode(plain(value)).decode())
+
+
 def plain(value: Any) -> Any:
     """`value` in terms of JSON, complete: structs as objects, octets in hexadecimal."""
     if isinstance(value, msgspec.Struct):

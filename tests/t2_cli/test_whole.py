@@ -51,6 +51,9 @@ def test_a_cluster_comes_up_and_goes_down(directory: Path) -> None:
     assert [server["state"] for server in shown["servers"]] == ["up", "up"]
     assert shown["chunks"]["total"] == shown["chunks"]["lost"] == 0
     assert answer("fsck", "--dir", directory)["findings"] == []
+    lines = dfs("events", "--dir", directory, "--json").splitlines()
+    assert json.loads(lines[0])["kind"] == "metad.started"
+    assert len(lines) == 3
     identity = LocalCluster.open(directory).chunkds[0].running()
     assert identity is not None
     os.kill(identity.pid, signal.SIGKILL)
