@@ -38,13 +38,17 @@ METAD_TIMERS: dict[str, float] = {
 CHUNKD_TIMERS: dict[str, float] = {"sync_interval_s": 1.0}
 
 
+def chosen_settings() -> Settings:
+    """Three chunkds, on ports that are free."""
+    first, *others = choose_ports(NODES + 1)
+    return Settings(replicas=REPLICAS, metad_port=first, chunkd_ports=others)
+
+
 class Cluster(Observed):
     """metad, three chunkds and mounts, below one directory."""
 
-    def __init__(self, directory: Path) -> None:
-        first, *others = choose_ports(NODES + 1)
-        settings = Settings(replicas=REPLICAS, metad_port=first, chunkd_ports=others)
-        super().__init__(LocalCluster(directory, settings))
+    def __init__(self, directory: Path, local: LocalCluster | None = None) -> None:
+        super().__init__(local or LocalCluster(directory, chosen_settings()))
         self._children: dict[int, subprocess.Popen[bytes]] = {}
 
     # -- starting
@@ -84,12 +88,16 @@ class Cluster(Observed):
         """Mount the cluster on `point` (the usual directory if none is given)."""
         point = point or self.mount_point
         point.mkdir(exist_ok=True)
-        command = mount_command(self.address, point, options)
+        command = self.mount_command(point, options)
         with Launch(command, self.directory / "log" / f"{point.name}.log") as launch:
             self._adopt(launch, self.local.mount_pid_file(point), str(point))
             problem = launch.wait_ready(READY_S)
         assert not problem, f"not mounted: {problem}"
         return point
+
+    def mount_command(self, point: Path, options: str) -> list[str]:
+        """How a mount is started."""
+        return mount_command(self.address, point, options)
 
     def unmount(self, point: Path | None = None) -> None:
         """Unmount and wait until the mount process has stored everything and ended."""

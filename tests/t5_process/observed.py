@@ -182,7 +182,7 @@ class Observed:
                 try:
                     for chunk in info.chunks:
                         self.check_chunk(chunk)
-                except (AssertionError, CorruptChunk, FileNotFoundError):
+                except (AssertionError, CorruptChunk, OSError):
                     if time.monotonic() > deadline:
                         raise
                     unsound.append(path)
@@ -191,7 +191,7 @@ class Observed:
                 time.sleep(POLL_S)
 
     def check_chunk(self, chunk: ChunkInfo) -> None:
-        """Raises AssertionError, CorruptChunk or FileNotFoundError.  Changes nothing."""
+        """Raises AssertionError, CorruptChunk or OSError.  Changes nothing."""
         good = [each for each in chunk.replicas if each.state == "good"]
         assert len(good) >= REPLICAS, f"too few replicas: {chunk}"
         for replica in good:

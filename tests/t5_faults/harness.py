@@ -1,0 +1,204 @@
+"""A cluster whose every host and every disk can fail: see network.py and disks.py.
+
+metad, three chunkds and mounts, each in a network namespace of its own, each daemon's data on a
+small file system of its own (one of them xfs).  Otherwise it is the cluster of t5_process, with the
+same ways to start, kill, ask and judge.  `power_cut` is what happens to hosts without electricity.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from dfsmount.cli.localcluster import HOST, Daemon, LocalCluster, Settings
+from tests.t5_faults.disks import MIB, Disk
+from tests.t5_faults.network import Network
+from tests.t5_process.harness import CHUNKD_TIMERS, METAD_TIMERS, Cluster, chosen_settings
+from tests.t5_process.observed import NODES, REPLICAS
+
+METAD_PORT = 9400
+CHUNK_BYTES = MIB
+DISK_BYTES = 160 * MIB
+METAD_DISK_BYTES = 64 * MIB
+KINDS = ["ext4", "ext4", "xfs"]
+
+Changes = dict[str, float]
+
+METAD: Changes = {**METAD_TIMERS, "repair_after_s": 3.0, "chunk_size_bytes": CHUNK_BYTES}
+# Scrub and inventories come round while a test waits for them.
+CHUNKD: Changes = {
+    **CHUNKD_TIMERS,
+    "inventory_interval_s": 3.0,
+    "unknown_min_age_s": 2.0,
+    "scrub_period_s": 5.0,
+    "scrub_min_bytes_per_s": 64 * MIB,
+}
+# A client that is silent is given up soon.
+SHORT_LEASES: Changes = {"renew_s": 0.5, "sign_of_life_s": 0.5, "lease_s": 3.0, "fence_s": 5.0}
+
+
+@dataclass(frozen=True)
+class Placed(Daemon):
+    """A daemon on a host of its own: `inside` is what its command begins with."""
+
+    inside: tuple[str, ...] = ()
+
+    @property
+    def command(self) -> list[str]:
+        return [*self.inside, *super().command]
+
+
+class PlacedCluster(LocalCluster):
+    """The same files as `dfs up` makes, but daemons on other hosts and data on disks.
+
+    Without a network all of them are on this host.
+    """
+
+    def __init__(self, directory: Path, network: Network | None) -> None:
+        settings = chosen_settings()
+        if network is not None:
+            ports = [METAD_PORT + number for number in range(1, NODES + 1)]
+            settings = Settings(replicas=REPLICAS, metad_port=METAD_PORT, chunkd_ports=ports)
+        super().__init__(directory, settings)
+        self._network = network
+
+    def host(self, name: str) -> str:
+        """The address of a daemon's host."""
+        return HOST if self._network is None else self._network.address(name)
+
+    @property
+    def metad_address(self) -> str:
+        return f"{self.host('metad')}:{self.settings.metad_port}"
+
+    def _daemon(self, name: str, module: str, port: int) -> Daemon:
+        return Placed(
+            name=name,
+            module=module,
+            port=port,
+            config=self.directory / name / f"{module}.toml",
+            log=self.directory / "log" / f"{name}.log",
+            pid_file=self.directory / "run" / f"{name}.pid",
+            inside=() if self._network is None else tuple(self._network.inside(name)),
+        )
+
+    def data(self, name: str) -> Path:
+        """Where a daemon's disk is mounted."""
+        return self.directory / name / "data"
+
+    def write_configs(self, metad: Changes, chunkd: Changes) -> None:
+        """Directories and configurations."""
+        for place in ("run", "log", *(daemon.name for daemon in self.daemons)):
+            (self.directory / place).mkdir(parents=True, exist_ok=True)
+        self.configure(
+            self.metad,
+            url=f"sqlite:///{self.data('metad')}/metad.db",
+            listen=self.metad_address,
+            replicas=REPLICAS,
+            **metad,
+        )
+        for daemon in self.chunkds:
+            self.configure(
+                daemon,
+                metad=self.metad_address,
+                listen=f"{self.host(daemon.name)}:{daemon.port}",
+                data=[str(self.data(daemon.name))],
+                **chunkd,
+            )
+
+    def configure(self, daemon: Daemon, **settings: object) -> None:
+        """Write a configuration."""
+        lines = [f"{name} = {json.dumps(value)}\n" for name, value in settings.items()]
+        daemon.config.write_text("".join(lines))
+
+
+class FaultyCluster(Cluster):
+    """The cluster.  `network` and `disks` (by the name of their daemon) are there to be broken."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        mounts: Sequence[str] = ("mnt",),
+        metad: Changes | None = None,
+        chunkd: Changes | None = None,
+        isolated: bool = True,
+        kinds: Sequence[str] = KINDS,
+        disk_bytes: int = DISK_BYTES,
+    ) -> None:
+        names = ["metad", *(f"chunkd{number}" for number in range(1, NODES + 1)), *mounts]
+        self._network = Network(names) if isolated else None
+        self.disks: dict[str, Disk] = {}
+        try:
+            placed = PlacedCluster(directory, self._network)
+            super().__init__(directory, placed)
+            placed.write_configs({**METAD, **(metad or {})}, {**CHUNKD, **(chunkd or {})})
+            self.disks["metad"] = Disk(placed.data("metad"), METAD_DISK_BYTES)
+            for name, kind in zip(self.chunkd_names, kinds, strict=True):
+                self.disks[name] = Disk(placed.data(name), disk_bytes, kind)
+        except BaseException:
+            self._remove_hosts()
+            raise
+
+    @property
+    def network(self) -> Network:
+        assert self._network is not None, "this cluster has no hosts of its own"
+        return self._network
+
+    def write_files(self) -> None:
+        """Done by the constructor."""
+
+    def mount_command(self, point: Path, options: str) -> list[str]:
+        inside = [] if self._network is None else self._network.inside(point.name)
+        return [*inside, *super().mount_command(point, options)]
+
+    def restore(self) -> None:
+        """Everything is in its place again and runs."""
+        if self._network is not None:
+            self._network.heal()
+        for disk in self.disks.values():
+            if not disk.mounted:
+                disk.mount()
+        super().restore()
+
+    # -- power
+
+    def power_cut(self, *names: str) -> None:
+        """These hosts lose power, all at one moment; a mount ("mnt") has no disk to lose.
+
+        Afterwards nothing of them runs, and the disks are mounted as a boot would.
+        """
+        self.lose_power(*names)
+        self.boot_disks(*(name for name in names if name in self.disks))
+
+    def lose_power(self, *names: str) -> None:
+        """The first half: disks forget, processes end."""
+        for name in names:
+            if name in self.disks:
+                self.disks[name].cut()
+        self.kill(*names)
+
+    def boot_disks(self, *names: str) -> None:
+        """The second half: file systems recover."""
+        with ThreadPoolExecutor(len(names) or 1) as pool:
+            list(pool.map(lambda name: self.disks[name].return_after_cut(), names))
+
+    # -- the end
+
+    def close(self) -> None:
+        try:
+            if self._network is not None:
+                self._network.heal()
+            super().close()
+        finally:
+            self._remove_hosts()
+
+    def _remove_hosts(self) -> None:
+        with contextlib.ExitStack() as cleanup:
+            if self._network is not None:
+                cleanup.callback(self._network.close)
+            for disk in self.disks.values():
+                cleanup.callback(disk.close)
