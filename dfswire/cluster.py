@@ -22,6 +22,10 @@ from dfswire.messages import (
 
 INVENTORY_PAGE_CHUNKS = 65_536
 
+Admin = Literal["enabled", "draining", "drained", "removed"]
+"""What an operator wants of a server or disk; copies on one that is not enabled are readable, but
+are not counted on."""
+
 
 class Hello(Message, frozen=True, kw_only=True):
     """Who answers at this address.  Needs no session; the first call to any unknown address."""
@@ -177,6 +181,8 @@ class ServerStatus(Message, frozen=True, kw_only=True):
     chunks: int
     total_bytes: int
     free_bytes: int
+    admin: Admin = "enabled"
+    disk_admin: dict[str, Admin] = {}  # of disks that are not just enabled
 
 
 class ChunkTotals(Message, frozen=True, kw_only=True):

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dfswire.errors import Invalid, IsDirectory, NoEntry, UnknownChunk
 from dfswire.messages import FILE_MAX_BYTES, INLINE_MAX_BYTES, Attr, Extent, WrittenChunk
 from dfswire.operations import Commit
-from metad import extents, protection, replicas, rows, sessions
+from metad import extents, policies, protection, replicas, rows, sessions
 from metad.database import Database
 from metad.effects import Effects
 
@@ -74,8 +74,10 @@ def commit(db: Database, op: Commit, session: str, now_ns: int, effects: Effects
     for extent in op.extents:
         if extent.chunk:
             _check_extent(db, op.inode, extent, lengths)
-    for written in op.chunks:
-        _accept(db, written, session, now_ns)
+    if op.chunks:
+        policy = policies.of_file(db, op.inode)
+        for written in op.chunks:
+            _accept(db, written, session, policy, now_ns)
     extents.lay_extents(db, op.inode, op.extents, now_ns)
     _drop_unused(db, op.chunks, now_ns)
     effects.data(op.inode)
@@ -109,12 +111,12 @@ def _check_extent(db: Database, inode: int, extent: Extent, lengths: dict[bytes,
         raise Invalid(f"extent ends beyond chunk {extent.chunk.hex()}")
 
 
-def _accept(db: Database, written: WrittenChunk, session: str, now_ns: int) -> None:
+def _accept(db: Database, written: WrittenChunk, session: str, policy: int, now_ns: int) -> None:
     """A granted chunk becomes live (lay_extents counts its references), with its good replicas."""
     taken = db.change(
-        "UPDATE chunk SET state = 'live', length = ?, digest = ?, session = NULL, "
+        "UPDATE chunk SET state = 'live', length = ?, digest = ?, policy = ?, session = NULL, "
         "expires_ns = NULL WHERE id = ? AND session = ? AND expires_ns > ?",
-        (written.length, written.digest, written.chunk, session, now_ns),
+        (written.length, written.digest, policy, written.chunk, session, now_ns),
     )
     if not taken:
         raise UnknownChunk(f"chunk {written.chunk.hex()} is not granted to this session (any more)")
@@ -145,4 +147,6 @@ def purge_inode(db: Database, inode: int, now_ns: int) -> None:
         raise NoEntry(f"inode {inode} is not an orphan")
     extents.truncate_extents(db, inode, 0, now_ns)
     db.change("DELETE FROM xattr WHERE inode = ?", (inode,))
+    db.change("DELETE FROM converging WHERE inode = ?", (inode,))
+    policies.unassign(db, inode)
     db.change("DELETE FROM inode WHERE inode = ?", (inode,))

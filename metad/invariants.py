@@ -284,6 +284,33 @@ def check_disk(db: Database) -> Violations:
     )
 
 
+def check_admin(db: Database) -> Violations:
+    """Operators want one of a few things of servers and disks."""
+    known = "admin NOT IN ('enabled', 'draining', 'drained', 'removed')"
+    return _violations(
+        db,
+        f"SELECT 'server ' || id, 'is to be ' || admin FROM server WHERE {known} "
+        f"UNION ALL SELECT 'disk ' || identity, 'is to be ' || admin FROM disk WHERE {known}",
+    )
+
+
+def check_policy(db: Database) -> Violations:
+    """Chunks follow policies that exist, directories have such, and what waits for one exists."""
+    return _violations(
+        db,
+        "SELECT 'chunk ' || hex(id), 'follows policy ' || policy || ', which does not exist' "
+        "FROM chunk WHERE policy NOT IN (SELECT key FROM policy) "
+        "UNION ALL SELECT 'directory ' || inode, 'has policy ' || policy || ', which does not "
+        "exist' FROM directory_policy WHERE policy NOT IN (SELECT key FROM policy) "
+        "UNION ALL SELECT 'policy of ' || d.inode, 'is not of a directory' FROM directory_policy d "
+        f"WHERE NOT EXISTS (SELECT 1 FROM inode i WHERE i.inode = d.inode AND {_IS_DIRECTORY}) "
+        "UNION ALL SELECT 'inode ' || inode, 'waits for a policy, and does not exist' "
+        "FROM converging WHERE inode NOT IN (SELECT inode FROM inode) "
+        "UNION ALL SELECT 'policy 0', 'does not exist' "
+        "WHERE NOT EXISTS (SELECT 1 FROM policy WHERE key = 0)",
+    )
+
+
 def check_applied(db: Database) -> Violations:
     """Stored replies belong to a session."""
     return _violations(
@@ -327,5 +354,7 @@ CHECKS: tuple[Check, ...] = (
     check_lost,
     check_replica,
     check_disk,
+    check_admin,
+    check_policy,
     check_applied,
 )

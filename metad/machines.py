@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import msgspec
 
-from dfswire.cluster import DiskFigures, HostFigures, NetworkAddress, Register
+from dfswire.cluster import Admin, DiskFigures, HostFigures, NetworkAddress, Register
 from metad.database import Database
 
 ACTIVE, FAILED = "active", "failed"  # disk.state
+_SERVER = "id, incarnation, address, software, zone, rack, labels, hostname, addresses"
+_SERVER_AGAIN = ", ".join(f"{name} = excluded.{name}" for name in _SERVER.split(", ")[1:])
 
 
 def save_server(db: Database, registration: Register) -> None:
@@ -23,7 +25,8 @@ def save_server(db: Database, registration: Register) -> None:
     """
     host = registration.host
     db.change(
-        "INSERT OR REPLACE INTO server VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        f"INSERT INTO server ({_SERVER}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) "
+        f"ON CONFLICT (id) DO UPDATE SET {_SERVER_AGAIN}",
         (
             registration.server_id,
             registration.incarnation,
@@ -54,6 +57,24 @@ def save_server(db: Database, registration: Register) -> None:
 def set_disk_failed(db: Database, disk: str, failed: bool) -> None:
     """Remember that a disk failed (or was repaired); its good replicas do not count until then."""
     db.change("UPDATE disk SET state = ? WHERE identity = ?", (FAILED if failed else ACTIVE, disk))
+
+
+def load_admin(db: Database) -> tuple[dict[str, Admin], dict[str, Admin]]:
+    """What operators want of servers and of disks, by identity; only of those not just enabled."""
+    return (
+        dict(db.read("SELECT id, admin FROM server WHERE admin <> 'enabled'")),
+        dict(db.read("SELECT identity, admin FROM disk WHERE admin <> 'enabled'")),
+    )
+
+
+def set_server_admin(db: Database, server_id: str, admin: Admin) -> None:
+    """In a mutation: remember what an operator wants of a server."""
+    db.change("UPDATE server SET admin = ? WHERE id = ?", (admin, server_id))
+
+
+def set_disk_admin(db: Database, disk: str, admin: Admin) -> None:
+    """In a mutation: remember what an operator wants of a disk."""
+    db.change("UPDATE disk SET admin = ? WHERE identity = ?", (admin, disk))
 
 
 def load_servers(db: Database) -> list[Register]:
@@ -93,7 +114,7 @@ def load_servers(db: Database) -> list[Register]:
                 labels,
                 hostname,
                 addresses,
-            ) in db.read("SELECT * FROM server ORDER BY id")
+            ) in db.read(f"SELECT {_SERVER} FROM server ORDER BY id")
         ]
 
 

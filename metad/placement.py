@@ -30,6 +30,7 @@ class Candidate:
     host: str = ""
     total_bytes: int = 0
     free_bytes: int = 0
+    labels: frozenset[str] = frozenset()
     load: float = 0.0  # runnable tasks per CPU
 
 
@@ -47,11 +48,13 @@ def choose(
     *,
     taken: Sequence[Candidate] = (),
     preferred_host: str = "",
+    label: str = "",
 ) -> list[Candidate]:
     """Up to `count` disks for replicas of one chunk, in the order in which they were chosen.
 
     `taken` are disks that have a replica already: their servers are not chosen, their domains are
-    avoided.  The first one is on `preferred_host` if possible.  May return fewer, even none.
+    avoided.  Servers with `label` come before all others.  The first one is on `preferred_host` if
+    possible.  May return fewer, even none.
     """
     chosen: list[Candidate] = []
     open_ = [each for each in candidates if _has_room(each, chunk_bytes)]
@@ -61,7 +64,8 @@ def choose(
         open_ = [each for each in open_ if each.server_id not in servers]
         if not open_:
             break
-        best = _most_different(open_, used)
+        labelled = [each for each in open_ if label in each.labels] if label else open_
+        best = _most_different(labelled or open_, used)
         if not used and preferred_host:
             best = [each for each in best if each.host == preferred_host] or best
         chosen.append(_by_chance(best, rng))
@@ -76,6 +80,7 @@ def choose_for_grant(
     *,
     avoid: Collection[str] = (),
     preferred_host: str = "",
+    label: str = "",
 ) -> list[Candidate]:
     """Disks for a new chunk: at least min(replicas, 2), on distinct servers.  Raises NoSpace.
 
@@ -84,7 +89,9 @@ def choose_for_grant(
     least = min(replicas, 2)
     reachable = [each for each in candidates if each.address not in avoid]
     for allowed in (reachable, candidates):
-        chosen = choose(allowed, replicas, chunk_bytes, rng, preferred_host=preferred_host)
+        chosen = choose(
+            allowed, replicas, chunk_bytes, rng, preferred_host=preferred_host, label=label
+        )
         if len(chosen) >= least:
             return chosen
     raise NoSpace(

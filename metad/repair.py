@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import trio
@@ -21,6 +21,7 @@ from dfswire.messages import Replica
 from metad import replicas
 from metad.database import Database
 from metad.placement import Candidate, choose
+from metad.policies import Policies, Policy
 from metad.replicas import EndangeredChunk
 from metad.servers import Servers
 
@@ -32,9 +33,8 @@ SEARCH_PAUSE = 4.0  # times the duration of a search
 
 @dataclass(frozen=True)
 class RepairLimits:
-    """How many replicas, from when on a silent server is missed, how hard to work on a disk."""
+    """From when on a silent server is missed, how hard to work on a disk."""
 
-    replicas: int
     repair_after_s: float = 30.0  # from down
     transfers_per_disk: int = 16
 
@@ -57,6 +57,7 @@ class _Plan:
     servers: Servers
     now: float
     limits: RepairLimits
+    policy_of: Callable[[int], Policy]
     rng: random.Random
     busy: Counter[str] = field(default_factory=Counter)  # disk -> transfers
     under_way: dict[bytes, list[str]] = field(default_factory=dict)  # chunk -> destinations
@@ -75,10 +76,11 @@ def plan_repair(
     servers: Servers,
     now: float,
     limits: RepairLimits,
+    policy_of: Callable[[int], Policy],
     rng: random.Random,
 ) -> list[Copy]:
     """Which copies to order now, in the order of `endangered` (the most endangered first)."""
-    plan = _Plan(servers, now, limits, rng, candidates=servers.candidates(now))
+    plan = _Plan(servers, now, limits, policy_of, rng, candidates=servers.candidates(now))
     for order in servers.orders.copies():
         plan.occupy(order.chunk, order.disk, order.sources)
     present = servers.disks_worth_waiting_for(now, limits.repair_after_s)
@@ -87,8 +89,10 @@ def plan_repair(
 
 def _plan_chunk(plan: _Plan, chunk: EndangeredChunk, present: set[str]) -> list[Copy]:
     good = [disk for disk, state in chunk.replicas if state == replicas.GOOD and disk in present]
+    counted = [disk for disk in good if plan.servers.is_wanted(disk)]
     coming = plan.under_way.get(chunk.chunk, [])
-    missing = plan.limits.replicas - len(good) - len(coming)
+    policy = plan.policy_of(chunk.policy)
+    missing = policy.replicas - len(counted) - len(coming)
     if missing <= 0:
         return []
     destinations = choose(
@@ -96,7 +100,8 @@ def _plan_chunk(plan: _Plan, chunk: EndangeredChunk, present: set[str]) -> list[
         missing,
         chunk.length,
         plan.rng,
-        taken=plan.servers.domains([*good, *coming]),
+        taken=plan.servers.domains([*counted, *coming]),
+        label=policy.label,
     )
     copies = []
     for destination in destinations:
@@ -130,6 +135,7 @@ class Repairer:
         db: Database,
         servers: Servers,
         limits: RepairLimits,
+        policies: Policies,
         rng: random.Random,
         *,
         tell: Callable[[str, str, str], None] = lambda kind, subject, message: None,
@@ -139,6 +145,7 @@ class Repairer:
         self._db = db
         self._servers = servers
         self._limits = limits
+        self._policies = policies
         self._rng = rng
         self._tell = tell  # EventLog.add
         self._at_work = False
@@ -174,7 +181,9 @@ class Repairer:
         endangered = await self._db.read_in_thread(
             lambda db: replicas.endangered(db, present, wanted, CHUNKS_PER_PASS_MAX)
         )
-        copies = plan_repair(endangered, self._servers, self._clock(), self._limits, self._rng)
+        copies = plan_repair(
+            endangered, self._servers, self._clock(), self._limits, self._policies.of, self._rng
+        )
         for copy in copies:
             self._servers.orders.add(
                 "copy",
@@ -191,17 +200,19 @@ class Repairer:
                 self._tell("repair.begun", "repair", f"{len(copies)} copies to begin with")
         return len(copies)
 
-    def _attainable(self, present: Iterable[str]) -> int:
+    def _attainable(self, present: Iterable[str]) -> dict[int, int]:
         """How many replicas there can be: a cluster of two servers is not searched for a third."""
-        found = [self._servers.server_of(disk) for disk in present]
-        count = len({server.server_id for server in found if server is not None})
-        return min(self._limits.replicas, max(count, 1))
+        wanted = filter(self._servers.is_wanted, present)
+        found = [self._servers.server_of(disk) for disk in wanted]
+        count = max(len({server.server_id for server in found if server is not None}), 1)
+        policies = self._policies.all()
+        return {key: min(policy.replicas, count) for key, policy in policies.items()}
 
-    def _all_is_well(self, present: set[str], wanted: int) -> bool:
+    def _all_is_well(self, present: set[str], wanted: Mapping[int, int]) -> bool:
         """The usual case, told from two indexes."""
         disks = {disk for (disk,) in self._db.read("SELECT identity FROM disk")}
-        return disks <= present and not self._db.read(
-            "SELECT 1 FROM chunk WHERE state = 'live' AND good < ? LIMIT 1", (wanted,)
+        return disks <= set(filter(self._servers.is_wanted, present)) and not replicas.any_short(
+            self._db, wanted
         )
 
     def book(self, order: Order) -> None:
@@ -209,11 +220,13 @@ class Repairer:
 
         A dead chunk gets the row too, so that reclaim deletes the copy.
         """
-        if replicas.chunk_info(self._db, order.chunk) is None:
+        stored = replicas.chunk_info(self._db, order.chunk)
+        if stored is None:
             return
         replicas.add_replica(self._db, order.chunk, order.disk)
         rows = replicas.replicas_of(self._db, order.chunk)
-        if sum(state == replicas.GOOD for _, state in rows) >= self._limits.replicas:
+        wanted = self._policies.of(stored.policy).replicas
+        if sum(state == replicas.GOOD for _, state in rows) >= wanted:
             for disk, state in rows:
                 if state == replicas.BAD:
                     replicas.remove_replica(self._db, order.chunk, disk)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Collection, Set
+from collections.abc import Collection, Mapping, Set
 from typing import NamedTuple
 
 from dfswire.cluster import ChunkTotals
@@ -28,6 +28,7 @@ class StoredChunk(NamedTuple):
     digest: bytes
     refs: int
     state: str
+    policy: int
 
 
 class EndangeredChunk(NamedTuple):
@@ -36,6 +37,7 @@ class EndangeredChunk(NamedTuple):
     chunk: bytes
     length: int
     digest: bytes
+    policy: int
     replicas: list[tuple[str, str]]
 
 
@@ -64,7 +66,9 @@ def disk_key(db: Database, disk: str) -> int:
 
 def chunk_info(db: Database, chunk: bytes) -> StoredChunk | None:
     """The chunk's row, or None when metad does not know the id."""
-    row = db.read_one("SELECT id, length, digest, refs, state FROM chunk WHERE id = ?", (chunk,))
+    row = db.read_one(
+        "SELECT id, length, digest, refs, state, policy FROM chunk WHERE id = ?", (chunk,)
+    )
     return StoredChunk(*row) if row else None
 
 
@@ -123,41 +127,64 @@ _AWAY = (
     "away (disk) AS (SELECT key FROM disk WHERE state <> 'active' "
     "OR identity NOT IN (SELECT value FROM json_each(?1)))"
 )
-# Live chunks that have good replicas on such disks.
-_AFFECTED = (
-    "SELECT DISTINCT chunk FROM replica WHERE disk IN (SELECT disk FROM away) AND state = 'good'"
+# And those that an operator drains too: copies there can be read, and are sources.
+_UNWANTED = (
+    "unwanted (disk) AS (SELECT disk FROM away UNION SELECT key FROM disk d "
+    "LEFT JOIN server s ON s.id = d.server WHERE d.admin <> 'enabled' OR s.admin <> 'enabled')"
 )
-_PRESENT = (
-    "(SELECT count(*) FROM replica r WHERE r.chunk = c.id AND r.state = 'good' "
-    "AND r.disk NOT IN (SELECT disk FROM away))"
-)
+# How many copies chunks of each policy shall have.
+_WANTED = "wanted (policy, copies) AS (SELECT CAST(key AS INTEGER), value FROM json_each(?2))"
 
 
-def totals(db: Database, live_disks: Collection[str], wanted: int) -> ChunkTotals:
+def _affected(disks: str) -> str:
+    """Chunks that have good replicas on such disks."""
+    return (
+        f"SELECT DISTINCT chunk FROM replica WHERE disk IN (SELECT disk FROM {disks}) "
+        "AND state = 'good'"
+    )
+
+
+def _present(disks: str) -> str:
+    """How many good replicas chunk `c` has elsewhere."""
+    return (
+        "(SELECT count(*) FROM replica r WHERE r.chunk = c.id AND r.state = 'good' "
+        f"AND r.disk NOT IN (SELECT disk FROM {disks}))"
+    )
+
+
+def totals(db: Database, live_disks: Collection[str], wanted: Mapping[int, int]) -> ChunkTotals:
     """Live chunks by good replicas on `live_disks`; fewer than `wanted` is under-replicated.
 
-    Counts all chunks from the index chunk_live, then corrects those with replicas elsewhere, which
-    are few as long as the cluster is well.  `under_replicated` includes the lost.
+    `wanted` says so for each policy.  Counts all chunks from the index chunk_live, then corrects
+    those with replicas elsewhere, which are few as long as the cluster is well.
+    `under_replicated` includes the lost.
     """
     with db.snapshot():
         groups = db.read(
-            "SELECT good, count(*), sum(length) FROM chunk WHERE state = 'live' GROUP BY good"
+            "SELECT policy, good, count(*), sum(length) FROM chunk WHERE state = 'live' "
+            "GROUP BY policy, good"
         )
         corrections = db.read(
-            f"WITH {_AWAY} SELECT good, {_PRESENT} AS present, count(*) FROM ({_AFFECTED}) "
-            "JOIN chunk c ON c.id = chunk WHERE c.state = 'live' GROUP BY good, present",
+            f"WITH {_AWAY} SELECT policy, good, {_present('away')} AS present, count(*) "
+            f"FROM ({_affected('away')}) JOIN chunk c ON c.id = chunk WHERE c.state = 'live' "
+            "GROUP BY policy, good, present",
             (json.dumps(list(live_disks)),),
         )
         (pending,) = db.read("SELECT count(*) FROM chunk WHERE dead_since_ns IS NOT NULL")
-    counts = Counter({good: count for good, count, _bytes in groups})
-    for good, present, count in corrections:
-        counts[good] -= count
-        counts[present] += count
+    by_policy = Counter({(policy, good): count for policy, good, count, _bytes in groups})
+    for policy, good, present, count in corrections:
+        by_policy[policy, good] -= count
+        by_policy[policy, present] += count
+    counts: Counter[int] = Counter()
+    for (_policy, good), count in by_policy.items():
+        counts[good] += count
     counts = +counts  # without those that have become 0
     return ChunkTotals(
         total=sum(counts.values()),
-        bytes=sum(size for _good, _count, size in groups),
-        under_replicated=sum(count for good, count in counts.items() if good < wanted),
+        bytes=sum(size for _policy, _good, _count, size in groups),
+        under_replicated=sum(
+            count for (policy, good), count in by_policy.items() if good < wanted.get(policy, 0)
+        ),
         lost=counts[0],
         by_replicas=[counts[n] for n in range(max(counts, default=-1) + 1)],
         pending_delete=pending[0],
@@ -165,24 +192,39 @@ def totals(db: Database, live_disks: Collection[str], wanted: int) -> ChunkTotal
 
 
 def endangered(
-    db: Database, live_disks: Collection[str], wanted: int, limit: int
+    db: Database, live_disks: Collection[str], wanted: Mapping[int, int], limit: int
 ) -> list[EndangeredChunk]:
-    """Live chunks with at least one but fewer than `wanted` good replicas on `live_disks`.
+    """Live chunks with fewer good replicas than `wanted` on `live_disks` that are not drained.
 
-    Those with the fewest first, at most `limit`.  Lost chunks (none at all) are left out: nothing
-    can be done for them, and thousands of them must not hide what can be saved.
+    Those with the fewest first, at most `limit`.  `wanted` says how many for each policy.  Lost
+    chunks (none on any of `live_disks`) are left out: nothing can be done for them, and thousands
+    of them must not hide what can be saved.
     """
     found = db.read(
-        f"WITH {_AWAY} SELECT id, length, digest, {_PRESENT} AS present FROM chunk c "
-        f"WHERE c.id IN (SELECT id FROM chunk WHERE state = 'live' AND good < ?2 "
-        f"UNION {_AFFECTED}) AND c.state = 'live' AND present BETWEEN 1 AND ?2 - 1 "
+        f"WITH {_AWAY}, {_UNWANTED}, {_WANTED} "
+        f"SELECT id, length, digest, policy, {_present('unwanted')} AS present "
+        "FROM chunk c JOIN wanted USING (policy) "
+        "WHERE c.id IN (SELECT id FROM wanted w CROSS JOIN chunk s ON s.policy = w.policy "
+        f"AND s.state = 'live' AND s.good < w.copies UNION {_affected('unwanted')}) "
+        f"AND c.state = 'live' AND present < copies AND {_present('away')} > 0 "
         "ORDER BY present, id LIMIT ?3",
-        (json.dumps(list(live_disks)), wanted, limit),
+        (json.dumps(list(live_disks)), json.dumps(wanted), limit),
     )
     return [
-        EndangeredChunk(chunk, length, digest, replicas_of(db, chunk))
-        for chunk, length, digest, _present in found
+        EndangeredChunk(chunk, length, digest, policy, replicas_of(db, chunk))
+        for chunk, length, digest, policy, _present in found
     ]
+
+
+def any_short(db: Database, wanted: Mapping[int, int]) -> bool:
+    """Has any live chunk fewer good replicas than `wanted`, wherever they are?  From an index."""
+    return any(
+        db.read_one(
+            "SELECT 1 FROM chunk WHERE state = 'live' AND policy = ? AND good < ? LIMIT 1",
+            (policy, copies),
+        )
+        for policy, copies in wanted.items()
+    )
 
 
 def expire_grants(db: Database, now_ns: int, limit: int) -> int:

@@ -29,6 +29,7 @@ from peewee import (
 
 from dfswire.errors import UsageError
 from dfswire.messages import ROOT_INODE
+from metad import schema_admin
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ FIRST_COOKIE = 3  # 1 and 2 stand for "." and ".." in readdir
 
 _never_reused: list[Node] = [SQL("AUTOINCREMENT")]
 _ZERO = SQL("DEFAULT 0")  # of columns that came later: what it is in rows that are older
+_ENABLED = SQL("DEFAULT 'enabled'")
 
 
 def _optional(column: Any) -> SQL:
@@ -150,6 +152,8 @@ ExtentRow.add_index(ExtentRow.chunk, where=_optional(ExtentRow.chunk), name="ext
 #   refs           extents that name it, always exact.
 #   good           replicas in state good, always exact (so that repair need not count).
 #   session, expires_ns   NULL unless granted;  dead_since_ns  NULL unless dead.
+#   policy         policy.key: how it is to be kept; of the policies of all files that name it the
+#                  strictest.  While a row of `converging` says so it may be an older one.
 class ChunkRow(Model):
     id = BlobField(primary_key=True)
     length = BigIntegerField()
@@ -160,6 +164,7 @@ class ChunkRow(Model):
     session = TextField(null=True)
     expires_ns = BigIntegerField(null=True)
     dead_since_ns = BigIntegerField(null=True)
+    policy = IntegerField(constraints=[_ZERO])
 
     class Meta:
         table_name = "chunk"
@@ -167,7 +172,11 @@ class ChunkRow(Model):
 
 
 ChunkRow.add_index(
-    ChunkRow.good, ChunkRow.length, where=SQL("\"state\" = 'live'"), name="chunk_live"
+    ChunkRow.policy,
+    ChunkRow.good,
+    ChunkRow.length,
+    where=SQL("\"state\" = 'live'"),
+    name="chunk_live",
 )
 ChunkRow.add_index(ChunkRow.session, where=_optional(ChunkRow.session), name="chunk_session")
 ChunkRow.add_index(ChunkRow.expires_ns, where=_optional(ChunkRow.expires_ns), name="chunk_expires")
@@ -200,6 +209,8 @@ ReplicaRow.add_index(ReplicaRow.disk, ReplicaRow.chunk, ReplicaRow.state, name="
 #   id           its identity, kept on its disks;  incarnation  grows with each start.
 #   address      "host:port";  zone, rack  empty when not set;  labels  JSON list of strings.
 #   hostname, addresses   what it told of its host; addresses is JSON [{interface, ip: [], mac}].
+#   admin        what an operator wants: enabled; draining (no new chunks, the others are copied
+#                elsewhere), drained (that is done); removed (it may not come back, nothing counts).
 class ServerRow(Model):
     id = TextField(primary_key=True)
     incarnation = BigIntegerField()
@@ -210,6 +221,7 @@ class ServerRow(Model):
     labels = TextField()
     hostname = TextField()
     addresses = TextField()
+    admin = TextField(constraints=[_ENABLED])
 
     class Meta:
         table_name = "server"
@@ -220,6 +232,7 @@ class ServerRow(Model):
 #   key       what replica.disk holds, never reused;  identity  the id that is kept on the disk.
 #   server    server.id of who reported it last (disks may be moved);  path  on that host.
 #   state     active, or failed: its replicas are not to be trusted.
+#   admin     as of a server.  What is said of the server holds for its disks too.
 class DiskRow(Model):
     key = AutoField(constraints=_never_reused)
     identity = TextField(unique=True)
@@ -227,6 +240,7 @@ class DiskRow(Model):
     path = TextField()
     total_bytes = BigIntegerField()
     state = TextField()
+    admin = TextField(constraints=[_ENABLED])
 
     class Meta:
         table_name = "disk"
@@ -272,18 +286,6 @@ class OrphanRow(Model):
         table_name = "orphan"
 
 
-# policy: what applies to a directory and to everything below it that has no policy of its own.  The
-# root always has one; nothing else has yet.
-#   replicas          copies of each chunk that is written;  chunk_size_bytes  size of new chunks.
-class PolicyRow(Model):
-    inode = BigIntegerField(primary_key=True)
-    replicas = IntegerField()
-    chunk_size_bytes = BigIntegerField()
-
-    class Meta:
-        table_name = "policy"
-
-
 # event: what happened to the cluster, for operators; the newest 10,000 (eventlog.py).
 #   number    grows, never reused.
 #   kind      one of eventlog.KINDS;  severity  what that table said then.
@@ -315,10 +317,13 @@ TABLES: list[type[Model]] = [
     SessionRow,
     AppliedRow,
     OrphanRow,
-    PolicyRow,
     EventRow,
+    *schema_admin.TABLES,
 ]
 
+
+# Replaced by what the settings state as soon as a metad starts on the database.
+_FIRST_POLICY = "INSERT INTO policy VALUES (0, 2, 4194304, 'host', '')"
 
 # What makes a database of the next version, by the version that it has.
 _UPGRADES = {
@@ -330,6 +335,28 @@ _UPGRADES = {
         'CREATE TABLE "event" ("number" INTEGER NOT NULL PRIMARY KEY, "time_ns" INTEGER NOT NULL, '
         '"kind" TEXT NOT NULL, "severity" TEXT NOT NULL, "subject" TEXT NOT NULL, '
         '"message" TEXT NOT NULL, "times" INTEGER NOT NULL)',
+        'ALTER TABLE chunk ADD COLUMN "policy" INTEGER NOT NULL DEFAULT 0',
+        "DROP INDEX chunk_live",
+        'CREATE INDEX "chunk_live" ON "chunk" ("policy", "good", "length") '
+        "WHERE \"state\" = 'live'",
+        "ALTER TABLE server ADD COLUMN \"admin\" TEXT NOT NULL DEFAULT 'enabled'",
+        "ALTER TABLE disk ADD COLUMN \"admin\" TEXT NOT NULL DEFAULT 'enabled'",
+        # It had the root's policy only, which the settings state again when metad starts.
+        "DROP TABLE policy",
+        'CREATE TABLE "policy" ("key" INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, '
+        '"replicas" INTEGER NOT NULL, "chunk_size_bytes" INTEGER NOT NULL, '
+        '"domain" TEXT NOT NULL, "label" TEXT NOT NULL)',
+        _FIRST_POLICY,
+        'CREATE TABLE "directory_policy" ("inode" INTEGER NOT NULL PRIMARY KEY, '
+        '"policy" INTEGER NOT NULL)',
+        'CREATE TABLE "converging" ("inode" INTEGER NOT NULL PRIMARY KEY, '
+        '"position" INTEGER NOT NULL)',
+        'CREATE TABLE "job" ("id" INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, '
+        '"name" TEXT NOT NULL, "kind" TEXT NOT NULL, "argument" TEXT NOT NULL, '
+        '"state" TEXT NOT NULL, "cursor" TEXT NOT NULL, "done" INTEGER NOT NULL, '
+        '"total" INTEGER NOT NULL, "unit" TEXT NOT NULL, "errors" INTEGER NOT NULL, '
+        '"message" TEXT NOT NULL, "started_ns" INTEGER NOT NULL, "ended_ns" INTEGER NOT NULL)',
+        'CREATE UNIQUE INDEX "jobrow_name" ON "job" ("name")',
     ),
 }
 
@@ -376,6 +403,7 @@ def _create(database: SqliteDatabase, now_ns: int) -> None:
     run: Callable[..., Any] = database.execute_sql
     run("INSERT INTO setting VALUES ('schema_version', ?)", (str(SCHEMA_VERSION),))
     run("INSERT INTO setting VALUES ('cluster_id', ?)", (secrets.token_hex(16),))
+    run(_FIRST_POLICY)
     run("INSERT INTO sqlite_sequence (name, seq) VALUES ('dentry', ?)", (FIRST_COOKIE - 1,))
     run(
         "INSERT INTO inode VALUES (?, 0, ?, 0, 0, 0, 2, 0, 0, ?, ?, ?, ?, x'', 0)",

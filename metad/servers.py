@@ -8,11 +8,11 @@ while the first is up.  A server that was only read from the database counts as 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from dfswire.cluster import DiskFigures, Heartbeat, HostFigures, Register
+from dfswire.cluster import Admin, DiskFigures, Heartbeat, HostFigures, Register
 from dfswire.errors import AlreadyRunning, WrongCluster
 from dfswire.messages import Replica
 from metad.orders import OrderQueue
@@ -20,6 +20,7 @@ from metad.placement import Candidate
 
 State = Literal["up", "suspect", "down"]
 _ORDER: dict[State, int] = {"up": 0, "suspect": 1, "down": 2}
+_ADMIN: tuple[Admin, ...] = ("enabled", "draining", "drained", "removed")
 
 
 @dataclass
@@ -67,6 +68,8 @@ class Servers:
         self._down_s = down_s
         self._servers: dict[str, Server] = {}
         self._server_of: dict[str, str] = {}  # disk -> server
+        self._server_admin: dict[str, Admin] = {}  # only what is not enabled
+        self._disk_admin: dict[str, Admin] = {}
         self.orders = orders
 
     def __iter__(self) -> Iterator[Server]:
@@ -81,11 +84,17 @@ class Servers:
     def check(self, message: Register, now: float) -> None:
         """May this chunkd act under its identity?
 
-        Raises WrongCluster, and AlreadyRunning when a newer start of it is known, when another
-        process with its identity is up, or when one of its disks is in use elsewhere.
+        Raises WrongCluster (also for one that was removed), and AlreadyRunning when a newer start
+        of it is known, when another process with its identity is up, or when one of its disks is in
+        use elsewhere.
         """
         if message.cluster_id not in ("", self._cluster_id):
             raise WrongCluster(f"server {message.server_id} belongs to another cluster")
+        if self.server_admin(message.server_id) == "removed":
+            raise WrongCluster(
+                f"server {message.server_id} was removed from this cluster; "
+                f"'dfs node enable {message.server_id}' takes it back"
+            )
         self._check_incarnation(message, now)
         self._check_disks(message, now)
 
@@ -140,6 +149,26 @@ class Servers:
                 previous.disks.pop(disk, None)
             self._server_of[disk] = server.server_id
 
+    # what operators want
+
+    def administer(self, servers: Mapping[str, Admin], disks: Mapping[str, Admin]) -> None:
+        """What the database has about all of them: those that are missing are enabled."""
+        self._server_admin = {name: admin for name, admin in servers.items() if admin != "enabled"}
+        self._disk_admin = {name: admin for name, admin in disks.items() if admin != "enabled"}
+
+    def server_admin(self, server_id: str) -> Admin:
+        """What an operator wants of a server."""
+        return self._server_admin.get(server_id, "enabled")
+
+    def disk_admin(self, disk: str) -> Admin:
+        """What an operator wants of a disk, or of its server if that is more."""
+        of_disk = self._disk_admin.get(disk, "enabled")
+        return max(of_disk, self.server_admin(self._server_of.get(disk, "")), key=_ADMIN.index)
+
+    def is_wanted(self, disk: str) -> bool:
+        """Do copies on this disk count?  Others may be read, and are sources for copies."""
+        return self.disk_admin(disk) == "enabled"
+
     # what others ask
 
     def state(self, server: Server, now: float) -> State:
@@ -162,9 +191,9 @@ class Servers:
         return self._servers.get(self._server_of.get(disk, ""))
 
     def disk_state(self, disk: str, now: float) -> State:
-        """The state of its server, or "down" when the disk failed or its server lost it."""
+        """The state of its server; "down" when it failed, was removed, or its server lost it."""
         server = self.server_of(disk)
-        if server is None or disk not in server.disks or server.disks[disk].failed:
+        if server is None or disk not in server.disks or not self._usable(server.disks[disk]):
             return "down"
         return self.state(server, now)
 
@@ -175,7 +204,7 @@ class Servers:
             for server in self
             if self.state(server, now) != "down"
             for disk, figures in server.disks.items()
-            if not figures.failed
+            if self._usable(figures)
         }
 
     def disks_worth_waiting_for(self, now: float, repair_after_s: float) -> set[str]:
@@ -185,7 +214,7 @@ class Servers:
             for server in self
             if self.down_for_s(server, now) < repair_after_s
             for disk, figures in server.disks.items()
-            if not figures.failed
+            if self._usable(figures)
         }
 
     def replicas(self, disks: Iterable[str], now: float) -> list[Replica]:
@@ -199,13 +228,13 @@ class Servers:
         ]
 
     def candidates(self, now: float) -> list[Candidate]:
-        """Every healthy disk of every server that is up, for placement."""
+        """Every healthy disk of every server that is up and not to be drained, for placement."""
         return [
             self._candidate(server, figures)
             for server in self
             if self.state(server, now) == "up"
             for figures in server.disks.values()
-            if not figures.failed
+            if not figures.failed and self.is_wanted(figures.disk)
         ]
 
     def domains(self, disks: Collection[str]) -> list[Candidate]:
@@ -215,6 +244,9 @@ class Servers:
             for disk in disks
             if (server := self.server_of(disk)) is not None and disk in server.disks
         ]
+
+    def _usable(self, figures: DiskFigures) -> bool:
+        return not figures.failed and self.disk_admin(figures.disk) != "removed"
 
     @staticmethod
     def _candidate(server: Server, figures: DiskFigures) -> Candidate:
@@ -227,5 +259,6 @@ class Servers:
             host=server.host.hostname,
             total_bytes=figures.total_bytes,
             free_bytes=figures.free_bytes,
+            labels=frozenset(server.labels),
             load=server.host.load_1m / max(server.host.cpu_count, 1),
         )

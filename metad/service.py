@@ -61,7 +61,8 @@ class Service:
         self.repairer = Repairer(
             state.db,
             state.servers,
-            RepairLimits(state.policy.replicas, config.repair_after_s, config.transfers_per_disk),
+            RepairLimits(config.repair_after_s, config.transfers_per_disk),
+            state.policies,
             state.rng,
             tell=state.event_log.add,
             interval_s=config.maintenance_s,
@@ -174,13 +175,14 @@ def create_service(
     servers = Servers(cluster_id, orders, suspect_s=config.suspect_s, down_s=config.down_s)
     for registration in machines.load_servers(db):
         servers.load(registration, clock())
+    servers.administer(*machines.load_admin(db))
     file_clock = FileClock(now_ns, rows.last_ctime_ns(db))
     # Numbers of leases begin with the time, so they are larger than those of an earlier metad.
     leases = Leases(config.fence_s, config.held_inodes_max, file_clock())
     state = State(
         db=db,
         config=config,
-        policy=policies.settle(db, Policy(config.replicas, config.chunk_size_bytes)),
+        policies=policies.settle(db, Policy(config.replicas, config.chunk_size_bytes)),
         cluster_id=cluster_id,
         software=software_version(),
         clock=clock,

@@ -17,7 +17,7 @@ from metad.eventlog import EventLog
 from metad.events import EventStreams
 from metad.leases import Leases
 from metad.orphans import Orphans
-from metad.policies import Policy
+from metad.policies import Policies, Policy
 from metad.servers import Servers
 
 
@@ -48,7 +48,7 @@ class State:
 
     db: Database
     config: MetadConfig
-    policy: Policy
+    policies: Policies
     cluster_id: str
     software: str
     clock: Callable[[], float]
@@ -60,3 +60,8 @@ class State:
     streams: EventStreams
     servers: Servers
     event_log: EventLog
+
+    @property
+    def policy(self) -> Policy:
+        """The cluster's default."""
+        return self.policies.default

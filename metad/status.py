@@ -31,7 +31,8 @@ PATHS_MAX = 100  # of one inode; somebody has files with a million hard links
 
 async def cluster_status(state: State, clients: Clients) -> ClusterStatus:
     """Servers, sessions, redundancy and room."""
-    live, wanted = state.servers.live_disks(state.clock()), state.policy.replicas
+    live = state.servers.live_disks(state.clock())
+    wanted = {key: policy.replicas for key, policy in state.policies.all().items()}
 
     def count(db: Database) -> tuple[int, ChunkTotals]:
         (inodes,) = db.read("SELECT count(*) FROM inode")[0]
@@ -42,7 +43,7 @@ async def cluster_status(state: State, clients: Clients) -> ClusterStatus:
     return ClusterStatus(
         cluster_id=state.cluster_id,
         software=state.software,
-        replicas=wanted,
+        replicas=state.policy.replicas,
         chunk_size_bytes=state.policy.chunk_size_bytes,
         inodes=inodes,
         servers=sorted(
@@ -73,6 +74,12 @@ def _server(state: State, server: Server) -> ServerStatus:
         chunks=sum(each.chunks for each in disks),
         total_bytes=sum(each.total_bytes for each in disks),
         free_bytes=sum(each.free_bytes for each in disks),
+        admin=state.servers.server_admin(server.server_id),
+        disk_admin={
+            each.disk: admin
+            for each in disks
+            if (admin := state.servers.disk_admin(each.disk)) != "enabled"
+        },
     )
 
 

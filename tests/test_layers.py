@@ -47,7 +47,7 @@ LAYERS = {
         bodies
         calls codec daemon heads
         lockranges
-        chunks cluster locks metadata observe operations
+        chunks cluster locks metadata observe operations policies
         messages errors
     """,
     "metad": """
@@ -61,6 +61,7 @@ LAYERS = {
         machines policies sessions replicas rows eventlog
         database group_commit
         schema servers
+        schema_admin
         lockledger
         locks
         waits
@@ -120,7 +121,7 @@ PURE = words(
     """
     dfswire.messages dfswire.operations dfswire.metadata dfswire.cluster dfswire.chunks
     dfswire.observe metad.eventrate
-    dfswire.calls dfswire.codec dfswire.errors dfswire.locks dfswire.lockranges
+    dfswire.calls dfswire.codec dfswire.errors dfswire.locks dfswire.lockranges dfswire.policies
     metad.leases metad.exclusive metad.knowledge metad.turns metad.orphans
     metad.protection metad.acl metad.locks metad.waits metad.lockspace metad.lockledger
     metad.servers metad.placement metad.orders metad.effects chunkd.chunkfile chunkd.diskhealth
@@ -142,7 +143,7 @@ RESERVED = {
     "dfswire.server": {"metad.__main__", "chunkd.__main__"},
     "httpx": {"dfswire.client", "dfswire.transport", "dfswire.bodies"},
     "h11": {"dfswire.heads"},
-    "peewee": {"metad.schema", "metad.database"},
+    "peewee": {"metad.schema", "metad.schema_admin", "metad.database"},
     "socket": {
         "dfswire.daemon",
         "dfswire.sockets",

@@ -33,6 +33,8 @@ def _of(info: Any) -> st.SearchStrategy[Any]:
             return st.one_of([_of(each) for each in info.types])
         case msgspec.inspect.ListType():
             return st.lists(_of(info.item_type), min_size=info.min_length or 0, max_size=LIST_MAX)
+        case msgspec.inspect.DictType():
+            return st.dictionaries(_of(info.key_type), _of(info.value_type), max_size=LIST_MAX)
         case msgspec.inspect.BytesType():
             return st.binary(min_size=info.min_length or 0, max_size=info.max_length or 40)
         case msgspec.inspect.IntType():

@@ -35,7 +35,7 @@ def test_commit_makes_a_granted_chunk_part_of_the_file(world: World) -> None:
     assert chunkmap.layout(world.db, file, 59, 1) == ([extent], located)
     assert chunkmap.layout(world.db, file, 60, 1) == ([], {})
     stored = world.chunk(chunk.chunk)
-    assert stored == (chunk.chunk, 100, chunk.digest, 1, "live")
+    assert stored == (chunk.chunk, 100, chunk.digest, 1, "live", 0)
 
 
 def test_only_disks_that_acknowledged_are_good(world: World) -> None:

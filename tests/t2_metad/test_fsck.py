@@ -84,6 +84,13 @@ BREAKAGES: list[Breakage] = [
     (f"UPDATE replica SET disk = 77 WHERE chunk = {GRANTED}", ("replica",)),
     (f"UPDATE replica SET state = 'odd' WHERE chunk = {GRANTED}", ("replica",)),
     ("DELETE FROM server WHERE id = 'server1'", ("disk",)),
+    ("UPDATE server SET admin = 'odd'", ("admin",)),
+    ("UPDATE disk SET admin = '' WHERE identity = 'd1'", ("admin",)),
+    ("UPDATE chunk SET policy = 77 WHERE state = 'dead'", ("policy",)),
+    ("INSERT INTO directory_policy VALUES (2, 77)", ("policy",)),
+    ("INSERT INTO directory_policy VALUES (4, 0)", ("policy",)),
+    ("INSERT INTO converging VALUES (77, 0)", ("policy",)),
+    ("DELETE FROM policy", ("policy",)),
     ("DELETE FROM applied", ()),
     ("UPDATE applied SET session = 'nobody'", ("applied",)),
 ]

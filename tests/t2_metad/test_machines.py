@@ -75,3 +75,15 @@ def test_a_failed_disk_is_remembered(db: Database) -> None:
     with db.transaction():
         machines.set_disk_failed(db, "d1", False)
     assert machines.load_servers(db) == [server("a", disk("d1"))]
+
+
+def test_what_operators_want_outlives_registrations(db: Database) -> None:
+    save(db, server("a", disk("d1"), disk("d2")))
+    with db.transaction():
+        machines.set_server_admin(db, "a", "draining")
+        machines.set_disk_admin(db, "d2", "drained")
+    save(db, server("a", disk("d1"), disk("d2"), incarnation=2))
+    assert machines.load_admin(db) == ({"a": "draining"}, {"d2": "drained"})
+    with db.transaction():
+        machines.set_server_admin(db, "a", "enabled")
+    assert machines.load_admin(db) == ({}, {"d2": "drained"})

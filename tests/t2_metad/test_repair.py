@@ -19,6 +19,7 @@ from dfswire.operations import Unlink
 from metad import replicas
 from metad.database import Database
 from metad.orders import OrderQueue
+from metad.policies import Policy
 from metad.repair import Copy, RepairLimits, plan_repair
 from metad.replicas import EndangeredChunk
 from metad.servers import Servers
@@ -32,7 +33,7 @@ NAMES = ["s1", "s2", "s3", "s4", "s5"]
 def chunk(number: int, **states: str) -> EndangeredChunk:
     """chunk(1, s1="good", s2="bad")"""
     rows = [(f"{server}-d", state) for server, state in states.items()]
-    return EndangeredChunk(bytes([number]) * 16, 1000, b"d" * 16, rows)
+    return EndangeredChunk(bytes([number]) * 16, 1000, b"d" * 16, 0, rows)
 
 
 def cluster(**silent_s: float) -> Servers:
@@ -44,8 +45,10 @@ def cluster(**silent_s: float) -> Servers:
 
 
 def plan(servers: Servers, *chunks: EndangeredChunk, **limits: int) -> list[Copy]:
-    fields = {"replicas": 2, **limits}
-    return plan_repair(chunks, servers, NOW, RepairLimits(**fields), random.Random(1))
+    policy = Policy(limits.pop("replicas", 2), 4 << 20)
+    return plan_repair(
+        chunks, servers, NOW, RepairLimits(**limits), lambda _key: policy, random.Random(1)
+    )
 
 
 def test_a_lost_replica_is_made_anew_from_the_living_one() -> None:

@@ -22,7 +22,7 @@ def mark(world: World, chunk: bytes, disk: str, state: str) -> None:
 
 
 def test_totals_of_an_empty_cluster(world: World) -> None:
-    assert replicas.totals(world.db, ALL, 2) == ChunkTotals(
+    assert replicas.totals(world.db, ALL, {0: 2}) == ChunkTotals(
         total=0, bytes=0, under_replicated=0, lost=0, by_replicas=[]
     )
 
@@ -35,7 +35,7 @@ def test_totals_and_endangered_follow_disks_and_replicas(world: World) -> None:
     world.live_chunk(file, 25, 5, ("d1", "d3"))
     world.live_chunk(file, 25, 5, ("d1", "d3"))  # the one before is dead now
     mark(world, one, "d3", "bad")
-    assert replicas.totals(world.db, ALL, 2) == ChunkTotals(
+    assert replicas.totals(world.db, ALL, {0: 2}) == ChunkTotals(
         total=4,
         bytes=30,
         under_replicated=1,
@@ -43,30 +43,30 @@ def test_totals_and_endangered_follow_disks_and_replicas(world: World) -> None:
         by_replicas=[0, 1, 2, 1],
         pending_delete=1,
     )
-    assert replicas.endangered(world.db, ALL, 2, 10) == [
-        (one, 10, b"d" * 16, [("d2", "good"), ("d3", "bad")])
+    assert replicas.endangered(world.db, ALL, {0: 2}, 10) == [
+        (one, 10, b"d" * 16, 0, [("d2", "good"), ("d3", "bad")])
     ]
-    without_d2 = replicas.totals(world.db, ["d1", "d3"], 2)
+    without_d2 = replicas.totals(world.db, ["d1", "d3"], {0: 2})
     assert without_d2.by_replicas == [1, 1, 2]
     assert (without_d2.under_replicated, without_d2.lost) == (2, 1)
-    found = replicas.endangered(world.db, ["d1", "d3"], 2, 10)
+    found = replicas.endangered(world.db, ["d1", "d3"], {0: 2}, 10)
     assert [item.chunk for item in found] == [both]
-    found = replicas.endangered(world.db, ["d1", "d3"], 3, 10)
+    found = replicas.endangered(world.db, ["d1", "d3"], {0: 3}, 10)
     assert found[0].chunk == both
     assert three in [item.chunk for item in found]
-    assert len(replicas.endangered(world.db, ["d1", "d3"], 3, 1)) == 1
-    assert replicas.totals(world.db, [], 2).lost == 4
+    assert len(replicas.endangered(world.db, ["d1", "d3"], {0: 3}, 1)) == 1
+    assert replicas.totals(world.db, [], {0: 2}).lost == 4
 
 
 def test_replicas_on_a_failed_disk_do_not_count(world: World) -> None:
     chunk = world.live_chunk(world.make(b"f"))
     with world.db.transaction():
         machines.set_disk_failed(world.db, "d1", True)
-    assert replicas.totals(world.db, ALL, 2).by_replicas == [0, 1]
-    assert [item.chunk for item in replicas.endangered(world.db, ALL, 2, 9)] == [chunk]
+    assert replicas.totals(world.db, ALL, {0: 2}).by_replicas == [0, 1]
+    assert [item.chunk for item in replicas.endangered(world.db, ALL, {0: 2}, 9)] == [chunk]
     with world.db.transaction():
         machines.set_disk_failed(world.db, "d1", False)
-    assert replicas.endangered(world.db, ALL, 2, 9) == []
+    assert replicas.endangered(world.db, ALL, {0: 2}, 9) == []
 
 
 def test_a_copy_restores_redundancy_and_a_removal_takes_it(world: World) -> None:
@@ -74,10 +74,10 @@ def test_a_copy_restores_redundancy_and_a_removal_takes_it(world: World) -> None
     with world.db.transaction():
         replicas.remove_replica(world.db, chunk, "d1")
         replicas.remove_replica(world.db, chunk, "d1")
-    assert replicas.totals(world.db, ALL, 2).under_replicated == 1
+    assert replicas.totals(world.db, ALL, {0: 2}).under_replicated == 1
     with world.db.transaction():
         replicas.add_replica(world.db, chunk, "d3")
-    assert replicas.totals(world.db, ALL, 2).under_replicated == 0
+    assert replicas.totals(world.db, ALL, {0: 2}).under_replicated == 0
     assert replicas.replicas_of(world.db, chunk) == [("d2", "good"), ("d3", "good")]
 
 
@@ -136,3 +136,33 @@ def test_inventory(world: World) -> None:
     assert found.returned == [was_bad, elsewhere]
     with pytest.raises(errors.DiskFailed):
         replicas.inventory_diff(world.db, "none", bytes(16), last, set())
+
+
+def test_copies_on_drained_disks_count_for_readers_only(world: World) -> None:
+    file = world.make(b"f")
+    chunk = world.live_chunk(file)
+    only_there = world.live_chunk(file, 100, disks=("d1",))
+    with world.db.transaction():
+        machines.set_disk_admin(world.db, "d1", "draining")
+    found = replicas.endangered(world.db, ALL, {0: 2}, 9)
+    assert [each.chunk for each in found] == [only_there, chunk]
+    assert replicas.totals(world.db, ALL, {0: 2}).by_replicas == [0, 1, 1]
+    with world.db.transaction():
+        machines.set_disk_admin(world.db, "d1", "enabled")
+        machines.set_server_admin(world.db, "server2", "drained")
+    assert len(replicas.endangered(world.db, ALL, {0: 2}, 9)) == 2
+    assert replicas.endangered(world.db, ["d3"], {0: 2}, 9) == []  # lost for now
+
+
+def test_each_policy_wants_its_own_number(world: World) -> None:
+    file = world.make(b"f")
+    chunk, _other = world.live_chunk(file), world.live_chunk(file, 100)
+    assert not replicas.any_short(world.db, {0: 2})
+    with world.db.transaction():
+        world.db.change("INSERT INTO policy VALUES (5, 3, 0, 'host', '')")
+        world.db.change("UPDATE chunk SET policy = 5 WHERE id = ?", (chunk,))
+    wanted = {0: 2, 5: 3}
+    assert replicas.any_short(world.db, wanted)
+    assert replicas.totals(world.db, ALL, wanted).under_replicated == 1
+    (found,) = replicas.endangered(world.db, ALL, wanted, 9)
+    assert (found.chunk, found.policy) == (chunk, 5)

@@ -14,7 +14,7 @@ from peewee import SqliteDatabase
 from dfswire.errors import NoEntry, UsageError
 from dfswire.messages import ROOT_INODE
 from dfswire.operations import Link
-from metad import chunkmap, fsck, namespace, schema
+from metad import chunkmap, fsck, namespace, policies, replicas, schema
 from metad.database import open_database, setting
 from metad.effects import Effects
 
@@ -117,6 +117,23 @@ def test_a_database_of_version_1_is_upgraded(old: Path, db: Database) -> None:
     again = open_database(f"sqlite://{old}", inline=True)
     assert fsck.run(again, 100).findings == []
     again.close()
+
+
+OLDER = OLD.with_name("version2.db.xz")  # made by the last metad of version 2
+
+
+def test_a_database_of_version_2_is_upgraded(tmp_path: Path, db: Database) -> None:
+    (tmp_path / "db").write_bytes(lzma.decompress(OLDER.read_bytes()))
+    upgraded = open_database(f"sqlite://{tmp_path}/db", inline=True)
+    assert setting(upgraded, "schema_version") == str(schema.SCHEMA_VERSION)
+    assert _description(upgraded) == _description(db)
+    indexes = "SELECT name, sql FROM sqlite_master WHERE type = 'index' ORDER BY name"
+    assert upgraded.read(indexes) == db.read(indexes)
+    assert fsck.run(upgraded, 100).findings == []
+    assert policies.settle(upgraded, policies.Policy(3, 1 << 20)).of(0).replicas == 3
+    assert {admin for (admin,) in upgraded.read("SELECT admin FROM server")} == {"enabled"}
+    assert replicas.totals(upgraded, ["d1", "d2", "d3"], {0: 2}).by_replicas == [0, 0, 3]
+    upgraded.close()
 
 
 def test_an_upgrade_is_all_or_nothing(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -128,3 +128,26 @@ def test_the_best_replica_comes_first(servers: Servers) -> None:
     servers.register(register("up"), 12.0)
     found = servers.replicas(["unknown", "down-d", "suspect-d", "up-d"], 12.0)
     assert [each.disk for each in found] == ["up-d", "suspect-d", "down-d"]
+
+
+def test_what_is_drained_is_readable_but_takes_nothing(servers: Servers) -> None:
+    for name in ("s1", "s2", "s3"):
+        servers.register(register(name), 0.0)
+    servers.administer({"s1": "draining"}, {"s2-d": "drained"})
+    assert [each.disk for each in servers.candidates(0.0)] == ["s3-d"]
+    assert servers.live_disks(0.0) == {"s1-d", "s2-d", "s3-d"}
+    assert [servers.is_wanted(each) for each in ("s1-d", "s2-d", "s3-d")] == [False, False, True]
+    assert servers.disk_admin("s1-d") == "draining"  # as its server
+    servers.administer({}, {})
+    assert len(servers.candidates(0.0)) == 3
+
+
+def test_a_removed_server_counts_for_nothing_and_stays_out(servers: Servers) -> None:
+    servers.register(register("s1"), 0.0)
+    servers.register(register("s2"), 0.0)
+    servers.administer({"s1": "removed"}, {"s2-d": "removed"})
+    assert servers.live_disks(0.0) == set()
+    assert state(servers, "s1-d", 0.0) == state(servers, "s2-d", 0.0) == "down"
+    with pytest.raises(WrongCluster, match="dfs node enable s1"):
+        servers.register(register("s1", incarnation=2), 0.0)
+    servers.register(register("s2", incarnation=2), 0.0)
