@@ -3,12 +3,15 @@
 Orders come with heartbeat replies and wait in a queue; a few workers carry them out.  A result is
 kept and sent with every heartbeat until one succeeds.  metad gives an order again when it hears
 nothing for long, so an order that waits or runs is taken once, and doing one twice is harmless.
+Orders about the same chunk on the same disk are carried out one after the other, as they came:
+metad relies on a verification to come after an older order to delete, and a copy too.
 """
 
 from __future__ import annotations
 
 import logging
 import math
+from collections import deque
 from collections.abc import Iterable
 
 import trio
@@ -32,6 +35,7 @@ class OrderRunner:
         self._workers = workers
         self._send, self._receive = trio.open_memory_channel[Order](math.inf)
         self._unfinished: set[int] = set()
+        self._after: dict[tuple[str, bytes], deque[Order]] = {}  # behind one that waits or runs
         self._results: dict[int, OrderResult] = {}
         self._reports: list[ReplicaReport] = []
 
@@ -40,7 +44,12 @@ class OrderRunner:
         for order in orders:
             if order.order_id not in self._unfinished:
                 self._unfinished.add(order.order_id)
-                self._send.send_nowait(order)
+                behind = self._after.get((order.disk, order.chunk))
+                if behind is not None:
+                    behind.append(order)
+                else:
+                    self._after[order.disk, order.chunk] = deque()
+                    self._send.send_nowait(order)
 
     def results(self, limit: int) -> list[OrderResult]:
         """Results that metad has not acknowledged, oldest first."""
@@ -67,6 +76,14 @@ class OrderRunner:
             result = await self.execute(order)
             self._results[order.order_id] = result
             self._unfinished.discard(order.order_id)
+            self._start_next(order.disk, order.chunk)
+
+    def _start_next(self, disk: str, chunk: bytes) -> None:
+        behind = self._after[disk, chunk]
+        if behind:
+            self._send.send_nowait(behind.popleft())
+        else:
+            del self._after[disk, chunk]
 
     async def execute(self, order: Order) -> OrderResult:
         """Carry out one order; never raises a DFSError."""

@@ -37,6 +37,7 @@ class MetadConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     down_s: float = 10.0  # and after this long it does not count as a living replica any more
     repair_after_s: float = 30.0  # from down to the first copy: a reboot should not move the disk
     transfers_per_disk: int = 16  # repair copies in flight that touch one disk
+    trim_after_s: float = 60.0  # a server must be up for so long before copies elsewhere may go
     order_timeout_s: float = 60.0  # an order without a result is sent again
 
     grant_expiry_s: float = 600.0  # a granted chunk that nobody committed is garbage after this
@@ -64,6 +65,7 @@ class MetadConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
                 getattr(self, smaller) < getattr(self, larger), smaller, f"smaller than {larger}"
             )
         _require(self.repair_after_s >= 0, "repair_after_s", "0 or more")
+        _require(self.trim_after_s >= 0, "trim_after_s", "0 or more")
         _require(self.reclaim_grace_s >= 0, "reclaim_grace_s", "0 or more")
 
 

@@ -268,7 +268,8 @@ def check_replica(db: Database) -> Violations:
         "WHEN c.id IS NULL THEN 'its chunk does not exist' "
         "WHEN d.key IS NULL THEN 'its disk does not exist' ELSE 'is ' || r.state END "
         "FROM replica r LEFT JOIN chunk c ON c.id = r.chunk LEFT JOIN disk d ON d.key = r.disk "
-        "WHERE c.id IS NULL OR d.key IS NULL OR r.state NOT IN ('granted', 'good', 'bad')",
+        "WHERE c.id IS NULL OR d.key IS NULL "
+        "OR r.state NOT IN ('granted', 'good', 'bad', 'excess')",
     )
 
 

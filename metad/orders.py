@@ -10,6 +10,7 @@ metad must not be taken for that of another.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -27,6 +28,7 @@ TAKEN_PER_HEARTBEAT_MAX = 500  # per disk; keeps a heartbeat's reply under 100 K
 class _Entry:
     order: Order
     taken_s: float | None = None  # when it was last given out
+    given_out: bool = False  # ever, to the present process of its server
 
     @property
     def key(self) -> tuple[Kind, bytes]:
@@ -76,6 +78,7 @@ class OrderQueue:
             due = [each for each in self._by_disk.get(disk, {}).values() if self._due(each, now)]
             for entry in due[:TAKEN_PER_HEARTBEAT_MAX]:
                 entry.taken_s = now
+                entry.given_out = True
                 taken.append(entry.order)
         return taken
 
@@ -95,10 +98,28 @@ class OrderQueue:
         for disk in disks:
             for entry in self._by_disk.get(disk, {}).values():
                 entry.taken_s = None
+                entry.given_out = False
 
     def copies(self) -> list[Order]:
         """All copies that are queued or under way."""
         return [each.order for each in self._by_id.values() if each.order.kind == "copy"]
+
+    def waiting(self, kind: Kind) -> Counter[str]:
+        """How many orders of a kind each disk has, queued or under way."""
+        return Counter(each.order.disk for each in self._by_id.values() if each.order.kind == kind)
+
+    def is_given_out(self, kind: Kind, chunk: bytes, disk: str) -> bool:
+        """Has a server been told to do this, and not said yet what came of it?"""
+        entry = self._by_disk.get(disk, {}).get((kind, chunk))
+        return entry is not None and entry.given_out
+
+    def withdraw(self, kind: Kind, chunk: bytes, disk: str) -> bool:
+        """Forget an order that no server has been told of; False when it is too late for that."""
+        entry = self._by_disk.get(disk, {}).get((kind, chunk))
+        if entry is None or entry.given_out:
+            return entry is None
+        self._forget(entry)
+        return True
 
     def _due(self, entry: _Entry, now: float) -> bool:
         return entry.taken_s is None or now - entry.taken_s >= self._timeout_s

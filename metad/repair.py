@@ -3,7 +3,7 @@
 `plan_repair` is pure and decides; `Repairer` reads what is endangered, queues the orders, and books
 their results.  It promises: copies are made from good replicas on living servers only and count
 when the receiving chunkd has verified them; nothing is ever deleted here.  When a lost server
-comes back, its chunks have a replica too many, which does no harm.
+comes back, its chunks have a replica too many: trim.py sees to that.
 """
 
 from __future__ import annotations

@@ -17,7 +17,8 @@ from dfswire.errors import DiskFailed, UnknownChunk
 from metad.database import Database
 
 GRANTED, LIVE, DEAD = "granted", "live", "dead"  # chunk.state
-GOOD, BAD = "good", "bad"  # replica.state, besides GRANTED
+GOOD, BAD, EXCESS = "good", "bad", "excess"  # replica.state, besides GRANTED
+_SETTLED = (GOOD, EXCESS)  # a disk that has such a replica has nothing new to tell
 
 
 class StoredChunk(NamedTuple):
@@ -87,7 +88,8 @@ def replicas_of(db: Database, chunk: bytes) -> list[tuple[str, str]]:
 def set_replica(db: Database, chunk: bytes, disk: str, state: str) -> None:
     """Say what the replica of a chunk on a disk is, adding its row when there is none.
 
-    `state` is granted, good or bad.  Raises UnknownChunk, DiskFailed (unknown disk).
+    `state` is granted, good or bad (see `condemn` for excess).  Raises UnknownChunk,
+    DiskFailed (unknown disk).
     """
     if chunk_info(db, chunk) is None:
         raise UnknownChunk(f"no chunk {chunk.hex()}")
@@ -111,6 +113,60 @@ def remove_replica(db: Database, chunk: bytes, disk: str) -> None:
         (chunk, disk),
     )
     count_good(db, chunk)
+
+
+def condemn(db: Database, chunk: bytes, disk: str) -> None:
+    """A good replica too many is on its way out: it counts for nothing from now on."""
+    db.change(
+        "UPDATE replica SET state = 'excess' WHERE chunk = ? AND state = 'good' "
+        "AND disk = (SELECT key FROM disk WHERE identity = ?)",
+        (chunk, disk),
+    )
+    count_good(db, chunk)
+
+
+def disks_with_condemned(db: Database) -> list[str]:
+    """Disks that have replicas on their way out."""
+    return [
+        disk
+        for (disk,) in db.read(
+            "SELECT identity FROM disk WHERE key IN "
+            "(SELECT DISTINCT disk FROM replica WHERE state = 'excess') ORDER BY identity"
+        )
+    ]
+
+
+def condemned(db: Database, disk: str, limit: int) -> list[bytes]:
+    """Live chunks whose replica on a disk is on its way out."""
+    return [
+        chunk
+        for (chunk,) in db.read(
+            "SELECT r.chunk FROM replica r JOIN chunk c ON c.id = r.chunk WHERE r.disk = "
+            "(SELECT key FROM disk WHERE identity = ?) AND r.state = 'excess' "
+            "AND c.state = 'live' ORDER BY r.chunk LIMIT ?",
+            (disk, limit),
+        )
+    ]
+
+
+Abundant = tuple[int, int, int, bytes]
+"""(policy, good, length, chunk): the order of index chunk_live."""
+
+
+def abundant(
+    db: Database, wanted: Mapping[int, int], after: Abundant, limit: int
+) -> list[Abundant]:
+    """Live chunks with more good replicas than `wanted`, by policy, after a place in this order."""
+    found: list[Abundant] = []
+    for policy, copies in sorted(wanted.items()):
+        if policy >= after[0] and len(found) < limit:
+            found += db.read(
+                "SELECT policy, good, length, id FROM chunk WHERE state = 'live' AND policy = ? "
+                "AND good > ? AND (policy, good, length, id) > (?, ?, ?, ?) "
+                "ORDER BY policy, good, length, id LIMIT ?",
+                (policy, copies, *after, limit - len(found)),
+            )
+    return found
 
 
 def count_good(db: Database, chunk: bytes) -> None:
@@ -269,9 +325,9 @@ def inventory_diff(
         known = {
             chunk: info.state
             for chunk in ids
-            if believed.get(chunk) != GOOD and (info := chunk_info(db, chunk)) is not None
+            if believed.get(chunk) not in _SETTLED and (info := chunk_info(db, chunk)) is not None
         }
-    settled = known.keys() | {chunk for chunk, state in believed.items() if state == GOOD}
+    settled = known.keys() | {chunk for chunk, state in believed.items() if state in _SETTLED}
     return InventoryDiff(
         missing=sorted(missing),
         unknown=sorted(ids - settled),

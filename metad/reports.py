@@ -31,6 +31,7 @@ from metad.reclaim import Reclaimer
 from metad.repair import Repairer
 from metad.servers import Server
 from metad.state import State
+from metad.verified import Verified
 
 log = logging.getLogger(__name__)
 
@@ -42,12 +43,18 @@ class Reports:
     """Handlers of the server.* calls and of meta.bad_replica."""
 
     def __init__(
-        self, state: State, clients: Clients, repairer: Repairer, reclaimer: Reclaimer
+        self,
+        state: State,
+        clients: Clients,
+        repairer: Repairer,
+        reclaimer: Reclaimer,
+        verified: Verified,
     ) -> None:
         self._state = state
         self._clients = clients
         self._repairer = repairer
         self._reclaimer = reclaimer
+        self._verified = verified
         self._recent = RecentChunks(RECENT_S, state.clock())
         self._early: dict[bytes, set[str]] = {}
 
@@ -143,6 +150,8 @@ class Reports:
             if result.ok:
                 self._book_order(order)
         mine = [report for report in reports if report.disk in server.disks]
+        for report in mine:
+            self._verified.forget(report.chunk, report.disk)
         return [report.chunk for report in mine if self._book_report(report)]
 
     def _book_order(self, order: Order) -> None:
@@ -151,7 +160,7 @@ class Reports:
         elif order.kind == "delete":
             self._reclaimer.book(order)
         else:
-            self._book_good(order.chunk, order.disk)
+            self._book_verified(order.chunk, order.disk)
 
     def _book_report(self, report: ReplicaReport) -> bool:
         """Is the chunk lost now?"""
@@ -168,15 +177,31 @@ class Reports:
         elif report.state == "missing":
             replicas.remove_replica(db, chunk, disk)
             return self._is_lost(chunk)
-        elif disk in dict(replicas.replicas_of(db, chunk)):
+        elif self._state_of(chunk, disk) not in ("", replicas.EXCESS):
             replicas.set_replica(db, chunk, disk, replicas.BAD)
             return self._is_lost(chunk)
         return False
 
+    def _book_verified(self, chunk: bytes, disk: str) -> None:
+        """The copy was read through.  One that was condemned is good again only if no order to
+        delete it can be under way: this verification came after any of an earlier metad."""
+        if self._state_of(chunk, disk) != replicas.EXCESS:
+            self._book_good(chunk, disk)
+        elif self._state.servers.orders.withdraw("delete", chunk, disk):
+            replicas.set_replica(self._state.db, chunk, disk, replicas.GOOD)
+
     def _book_good(self, chunk: bytes, disk: str) -> None:
         stored = replicas.chunk_info(self._state.db, chunk)
-        if stored is not None and stored.state == replicas.LIVE:
+        if (
+            stored is not None
+            and stored.state == replicas.LIVE
+            and self._state_of(chunk, disk) != replicas.EXCESS
+        ):
             replicas.set_replica(self._state.db, chunk, disk, replicas.GOOD)
+
+    def _state_of(self, chunk: bytes, disk: str) -> str:
+        """The state of a replica; empty when there is none."""
+        return dict(replicas.replicas_of(self._state.db, chunk)).get(disk, "")
 
     def _mark_bad(self, chunks: list[bytes], disk: str) -> None:
         for chunk in chunks:
@@ -211,6 +236,8 @@ class Reports:
         now = self._state.clock()
         for order, result in finished:
             self._state.servers.orders.finish(order)
+            if result.ok and order.kind in ("copy", "verify"):
+                self._verified.note(order.chunk, order.disk, now)
             if order.kind == "copy":
                 if result.ok:
                     self._recent.add([order.chunk], now)

@@ -189,7 +189,8 @@ ChunkRow.add_index(
 #   disk   disk.key, an integer because there are as many rows as replicas.
 #   state  granted: a writer was sent there, nothing is proven (also when it never acknowledged);
 #          good: the disk acknowledged it, or a verified copy was made;
-#          bad: damaged or missing; never read, counted or used as a source.
+#          bad: damaged or missing; never read, counted or used as a source;
+#          excess: one too many, its deletion is or will be ordered; as little worth as a bad one.
 # Rows in every state are places to delete from once the chunk is dead.
 class ReplicaRow(Model):
     chunk = BlobField()
@@ -203,6 +204,12 @@ class ReplicaRow(Model):
 
 
 ReplicaRow.add_index(ReplicaRow.disk, ReplicaRow.chunk, ReplicaRow.state, name="replica_disk")
+ReplicaRow.add_index(
+    ReplicaRow.disk,
+    ReplicaRow.chunk,
+    where=SQL("\"state\" = 'excess'"),
+    name="replica_excess",
+)
 
 
 # server: a chunkd, as it last registered.
@@ -357,6 +364,7 @@ _UPGRADES = {
         '"total" INTEGER NOT NULL, "unit" TEXT NOT NULL, "errors" INTEGER NOT NULL, '
         '"message" TEXT NOT NULL, "started_ns" INTEGER NOT NULL, "ended_ns" INTEGER NOT NULL)',
         'CREATE UNIQUE INDEX "jobrow_name" ON "job" ("name")',
+        'CREATE INDEX "replica_excess" ON "replica" ("disk", "chunk") WHERE "state" = \'excess\'',
     ),
 }
 

@@ -38,6 +38,7 @@ class Server:
     disks: dict[str, DiskFigures] = field(default_factory=dict)
     last_heartbeat_s: float = 0.0  # or when metad started, for a server not heard since
     heard: bool = False  # since metad started
+    up_since_s: float = 0.0  # its process has not been silent for long since then
 
     @classmethod
     def registered(cls, message: Register, now: float, *, heard: bool) -> Server:
@@ -54,6 +55,7 @@ class Server:
             disks={each.disk: each for each in message.disks},
             last_heartbeat_s=now,
             heard=heard,
+            up_since_s=now,
         )
 
 
@@ -115,6 +117,8 @@ class Servers:
             return False  # a disk that it did not register with
         server.host = message.host
         server.disks = {each.disk: each for each in message.disks}
+        if now - server.last_heartbeat_s >= self._suspect_s:
+            server.up_since_s = now
         server.last_heartbeat_s = now
         return True
 
@@ -196,6 +200,15 @@ class Servers:
         if server is None or disk not in server.disks or not self._usable(server.disks[disk]):
             return "down"
         return self.state(server, now)
+
+    def up_since_s(self, disk: str) -> float:
+        """Since when its server has been up without a pause; 0 for a disk that is nowhere."""
+        server = self.server_of(disk)
+        return server.up_since_s if server is not None else 0.0
+
+    def is_settled(self, disk: str, now: float, settle_s: float) -> bool:
+        """Has the disk been there, in good health, for so long that its copies can be relied on?"""
+        return self.disk_state(disk, now) == "up" and now - self.up_since_s(disk) >= settle_s
 
     def live_disks(self, now: float) -> set[str]:
         """Healthy disks of servers that are not down."""

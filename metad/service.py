@@ -40,6 +40,8 @@ from metad.reports import Reports
 from metad.serverevents import ServerEvents
 from metad.servers import Servers
 from metad.state import FileClock, State
+from metad.trim import Trimmer
+from metad.verified import Verified
 
 ORDER_ID_BITS = 48  # random start: a result meant for an order of an earlier metad fits no other
 
@@ -74,9 +76,19 @@ class Service:
             interval_s=config.maintenance_s,
             clock=state.clock,
         )
+        verified = Verified()
+        self.trimmer = Trimmer(
+            state.db,
+            state.servers,
+            state.policies,
+            verified,
+            settle_s=config.trim_after_s,
+            interval_s=config.maintenance_s,
+            clock=state.clock,
+        )
         recalls = Recalls(state)
         self.clients = Clients(state, recalls, self.reclaimer.purge_soon)
-        self.reports = Reports(state, self.clients, self.repairer, self.reclaimer)
+        self.reports = Reports(state, self.clients, self.repairer, self.reclaimer, verified)
         self.clients.restore()
         self.locking = Locking(state, self.clients)
         self.reads = Reads(state, self.clients, recalls)
@@ -127,6 +139,7 @@ class Service:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.clients.run_forever)
             nursery.start_soon(self.repairer.run_forever)
+            nursery.start_soon(self.trimmer.run_forever)
             nursery.start_soon(self.reclaimer.run_forever)
             nursery.start_soon(self.server_events.run_forever)
             nursery.start_soon(self.state.event_log.run_forever)

@@ -54,7 +54,7 @@ LAYERS = {
         __main__
         service
         mutations reads leasecalls reports status locking
-        clients repair reclaim batches fsck serverevents
+        clients repair trim reclaim batches fsck serverevents
         recalls touched
         attributes namespace chunkmap ranges rename invariants state
         extents inheritance xattrs
@@ -68,7 +68,9 @@ LAYERS = {
         lockspace
         orphans
         leases
-        exclusive knowledge turns placement orders events effects recent acl config protection
+        surplus
+        exclusive knowledge turns placement orders events effects recent verified acl config
+        protection
         eventrate
     """,
     "chunkd": """
@@ -126,7 +128,7 @@ PURE = words(
     metad.protection metad.acl metad.locks metad.waits metad.lockspace metad.lockledger
     metad.servers metad.placement metad.orders metad.effects chunkd.chunkfile chunkd.diskhealth
     dfsmount.holdings dfsmount.extents dfsmount.attrcache dfsmount.lategrants dfsmount.readahead
-    metad.recent
+    metad.recent metad.surplus metad.verified
     """
 )
 IMPURE_LIBRARIES = words(

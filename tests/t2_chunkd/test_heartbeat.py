@@ -253,3 +253,21 @@ async def test_a_metad_that_answers_nonsense_is_tried_on(
     async with line.running():
         await trio.sleep(20)
     assert len(line.metad.registrations) == 1
+
+
+async def test_orders_about_one_chunk_are_carried_out_in_their_order(
+    line: Line, autojump_clock: MockClock
+) -> None:
+    """A verification that was ordered after a deletion finds what that has left."""
+    put(line.one.store, A, DATA)
+    async with line.running():
+        await trio.sleep(0.5)
+        line.metad.orders = [
+            line.order("delete", 1),
+            line.order("verify", 2),
+            line.order("copy", 3),
+            line.order("verify", 4),
+        ]
+        put(line.two.store, A, DATA)
+        await trio.sleep(2.5)
+    assert line.results() == [(1, True), (2, False), (3, True), (4, True)]
