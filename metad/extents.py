@@ -48,7 +48,7 @@ _COPY = (
     "SELECT ?5, max(offset, ?2) - ?2 + ?4, min(offset + length, ?3) - max(offset, ?2), chunk, "
     "iif(chunk IS NULL, 0, chunk_offset + max(?2 - offset, 0)), "
     "substr(data, max(?2 - offset, 0) + 1, min(offset + length, ?3) - max(offset, ?2)) "
-    f"FROM extent WHERE {_OVERLAPPING}"
+    f"FROM extent WHERE {_OVERLAPPING} ORDER BY offset"
 )
 
 

@@ -128,7 +128,9 @@ class GroupCommitter:
                 waiting.result = outcome.capture(self._run_alone, waiting.work)
                 if not database.in_transaction:
                     waiting.result.unwrap()
+            database.seal()
         except sqlite3.Error as problem:
+            database.roll_back()
             return _translated(problem)
         finally:
             database.end()

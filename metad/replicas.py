@@ -287,7 +287,8 @@ def expire_grants(db: Database, now_ns: int, limit: int) -> int:
     """Granted chunks whose time is over become dead; how many (at most `limit`)."""
     return db.change(
         "UPDATE chunk SET state = 'dead', dead_since_ns = ?1, session = NULL, expires_ns = NULL "
-        "WHERE id IN (SELECT id FROM chunk WHERE expires_ns <= ?1 LIMIT ?2)",
+        "WHERE id IN "
+        "(SELECT id FROM chunk WHERE expires_ns <= ?1 ORDER BY expires_ns, id LIMIT ?2)",
         (now_ns, limit),
     )
 

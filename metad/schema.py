@@ -49,6 +49,9 @@ def _optional(column: Any) -> SQL:
 # setting: facts about the database itself, by name.
 #   schema_version  decimal SCHEMA_VERSION; a database with a higher one is refused.
 #   cluster_id      32 hex digits drawn at creation; chunkds keep it and refuse another one.
+#   epoch           decimal, from 1; raised by each restore, so that what an older metad of this
+#                   cluster said, did and wrote can be told from what counts.
+#   reclaim_held    only while a restore is not confirmed: why nothing may be deleted.
 class Setting(Model):
     name = TextField(primary_key=True)
     value = TextField()
@@ -311,6 +314,23 @@ class EventRow(Model):
         table_name = "event"
 
 
+# journal: one row (id 1), how far the journal is; changed in the transaction of each entry, and
+# the only table that the journal does not carry itself (see dfswire/journal.py).
+#   term     grows with each start of metad and each commit that failed; orders entries that have
+#            the same number, of which one was never acknowledged.
+#   number   of the last entry; 0 before the first;  time_ns  of that entry, never less than of
+#            the one before;  digest  of it: covers all entries before.
+class JournalRow(Model):
+    id = IntegerField(primary_key=True)
+    term = BigIntegerField()
+    number = BigIntegerField()
+    time_ns = BigIntegerField()
+    digest = BlobField()
+
+    class Meta:
+        table_name = "journal"
+
+
 TABLES: list[type[Model]] = [
     Setting,
     InodeRow,
@@ -326,6 +346,7 @@ TABLES: list[type[Model]] = [
     OrphanRow,
     EventRow,
     *schema_admin.TABLES,
+    JournalRow,
 ]
 
 
@@ -365,6 +386,10 @@ _UPGRADES = {
         '"message" TEXT NOT NULL, "started_ns" INTEGER NOT NULL, "ended_ns" INTEGER NOT NULL)',
         'CREATE UNIQUE INDEX "jobrow_name" ON "job" ("name")',
         'CREATE INDEX "replica_excess" ON "replica" ("disk", "chunk") WHERE "state" = \'excess\'',
+        'CREATE TABLE "journal" ("id" INTEGER NOT NULL PRIMARY KEY, "term" INTEGER NOT NULL, '
+        '"number" INTEGER NOT NULL, "time_ns" INTEGER NOT NULL, "digest" BLOB NOT NULL)',
+        "INSERT INTO journal VALUES (1, 0, 0, 0, zeroblob(16))",
+        "INSERT INTO setting VALUES ('epoch', '1')",
     ),
 }
 
@@ -412,6 +437,8 @@ def _create(database: SqliteDatabase, now_ns: int) -> None:
     run("INSERT INTO setting VALUES ('schema_version', ?)", (str(SCHEMA_VERSION),))
     run("INSERT INTO setting VALUES ('cluster_id', ?)", (secrets.token_hex(16),))
     run(_FIRST_POLICY)
+    run("INSERT INTO setting VALUES ('epoch', '1')")
+    run("INSERT INTO journal VALUES (1, 0, 0, 0, zeroblob(16))")
     run("INSERT INTO sqlite_sequence (name, seq) VALUES ('dentry', ?)", (FIRST_COOKIE - 1,))
     run(
         "INSERT INTO inode VALUES (?, 0, ?, 0, 0, 0, 2, 0, 0, ?, ?, ?, ?, x'', 0)",

@@ -47,7 +47,7 @@ LAYERS = {
         bodies
         calls codec daemon heads
         lockranges
-        chunks cluster locks metadata observe operations policies
+        chunks cluster journal locks metadata observe operations policies
         messages errors
     """,
     "metad": """
@@ -60,7 +60,7 @@ LAYERS = {
         extents inheritance xattrs
         machines policies sessions replicas rows eventlog
         database group_commit
-        schema servers
+        schema servers recording replay
         schema_admin
         lockledger
         locks
@@ -122,8 +122,8 @@ LAYERS = {
 PURE = words(
     """
     dfswire.messages dfswire.operations dfswire.metadata dfswire.cluster dfswire.chunks
-    dfswire.observe metad.eventrate
-    dfswire.calls dfswire.codec dfswire.errors dfswire.locks dfswire.lockranges dfswire.policies
+    dfswire.observe dfswire.policies metad.eventrate
+    dfswire.calls dfswire.codec dfswire.errors dfswire.journal dfswire.locks dfswire.lockranges
     metad.leases metad.exclusive metad.knowledge metad.turns metad.orphans
     metad.protection metad.acl metad.locks metad.waits metad.lockspace metad.lockledger
     metad.servers metad.placement metad.orders metad.effects chunkd.chunkfile chunkd.diskhealth
