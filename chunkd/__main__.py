@@ -20,7 +20,9 @@ import typer
 from chunkd.assembly import Service, create_service
 from chunkd.config import ChunkdConfig
 from chunkd.identity import DataDirectories, claim
+from chunkd.metrics import DiskWatch
 from chunkd.store import ChunkStore
+from chunkd.timedfiles import TimedFileSystem
 from dfswire.client import Client
 from dfswire.daemon import load_config, notify, setup_logging
 from dfswire.dispatch import Dispatcher
@@ -56,16 +58,19 @@ def run(
 
 
 async def _serve(settings: ChunkdConfig, directories: DataDirectories) -> None:
-    stores = _open_stores(directories)
+    watch = DiskWatch()
+    stores = _open_stores(directories, watch)
     listeners = await listen(settings.listen)
     client = Client()
     service = create_service(
-        stores, client, settings, directories, address=bound_address(listeners[0])
+        stores, client, settings, directories, address=bound_address(listeners[0]), watch=watch
     )
     with trio.CancelScope() as serving:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_stop_at_signal, service, serving)
-            await nursery.start(serve, Dispatcher("chunkd", service.handlers), listeners)
+            await nursery.start(
+                serve, Dispatcher("chunkd", service.handlers, service.metrics), listeners
+            )
             await nursery.start(service.run)
             log.info("serving %d disks on %s", len(stores), bound_address(listeners[0]))
             notify("READY=1")
@@ -75,11 +80,12 @@ async def _serve(settings: ChunkdConfig, directories: DataDirectories) -> None:
         store.close()
 
 
-def _open_stores(directories: DataDirectories) -> list[ChunkStore]:
+def _open_stores(directories: DataDirectories, watch: DiskWatch) -> list[ChunkStore]:
     """A store for each disk that works."""
     stores = []
     for root, disk in zip(directories.roots, directories.disks, strict=True):
-        store = ChunkStore(root, disk)
+        files = TimedFileSystem(str(root), watch.durations, watch.errors)
+        store = ChunkStore(root, disk, files=files)
         try:
             store.recover()
         except DFSError as problem:

@@ -18,6 +18,7 @@ from chunkd.groupsync import Syncer
 from chunkd.heartbeat import Description, HeartbeatTask
 from chunkd.identity import ServerIdentity
 from chunkd.inventory import InventorySender
+from chunkd.metrics import ChunkdMetrics, DiskWatch, look_in_thread
 from chunkd.orders import OrderRunner
 from chunkd.scrub import Scrubber
 from chunkd.service import ChunkCalls
@@ -25,6 +26,7 @@ from chunkd.storage import Runner, Store, Stores, run_in_thread, run_inline
 from dfswire.client import Client
 from dfswire.cluster import HostFigures
 from dfswire.daemon import software_version
+from dfswire.metrics import Metrics
 
 
 class Service:
@@ -38,6 +40,7 @@ class Service:
         inventory: InventorySender,
         syncer: Syncer,
         scrubbers: Sequence[Scrubber],
+        metrics: Metrics,
     ) -> None:
         self.calls = calls
         self.handlers = calls.handlers
@@ -46,6 +49,7 @@ class Service:
         self.inventory = inventory
         self.syncer = syncer
         self.scrubbers = list(scrubbers)
+        self.metrics = metrics
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """The background tasks, until cancelled; started once metad was asked the first time.
@@ -79,6 +83,7 @@ def create_service(
     run: Runner | None = None,
     host: Callable[[], HostFigures] = host_figures,
     rng: random.Random | None = None,
+    watch: DiskWatch | None = None,
 ) -> Service:
     """Put a chunkd together.  `address` is where it really listens; `inline` means no threads.
     Simulations whose disks take time give a `run` of their own."""
@@ -124,4 +129,6 @@ def create_service(
     ]
     syncer = Syncer(disks, run, config.sync_interval_s)
     calls = ChunkCalls(disks, client, identity, syncer, run, config.receive_buffers)
-    return Service(calls, heartbeat, orders, inventory, syncer, scrubbers)
+    metrics = Metrics("chunkd")
+    ChunkdMetrics(metrics, disks, run_inline if inline else look_in_thread, watch)
+    return Service(calls, heartbeat, orders, inventory, syncer, scrubbers, metrics)

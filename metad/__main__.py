@@ -57,7 +57,9 @@ async def _serve(database: Database, config: MetadConfig) -> None:
         service = create_service(database, config)
         async with trio.open_nursery() as nursery:
             await nursery.start(service.run)
-            await nursery.start(serve, Dispatcher("metad", service.handlers), listeners)
+            await nursery.start(
+                serve, Dispatcher("metad", service.handlers, service.metrics), listeners
+            )
             log.info("metad of cluster %s at %s", service.state.cluster_id, config.listen)
             notify("READY=1")
             number = await anext(signals)

@@ -251,6 +251,16 @@ class Database:
         """How many group commits there were."""
         return self._committer.commits
 
+    @property
+    def works(self) -> int:
+        """How many works there were in them."""
+        return self._committer.works
+
+    @property
+    def commit_seconds(self) -> float:
+        """How long all commits took together."""
+        return self._committer.commit_seconds
+
     # -- closing --------------------------------------------------------------------------------
 
     def close(self) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -56,6 +57,8 @@ class EventLog:
         self._clock = clock
         self._wall_ns = wall_ns
         self._intake = Intake()
+        self.counts: Counter[str] = Counter()
+        """Events by kind since metad started."""
         self._wanted = trio.Event()  # there is something to write
         self._grown = trio.Event()  # something was written
 
@@ -66,6 +69,7 @@ class EventLog:
         """
         if kind not in KINDS:
             raise ValueError(f"{kind!r} is not in the table of kinds of events")
+        self.counts[kind] += 1
         log.info("event %s: %s: %s", kind, subject, message)
         subject, message = subject[:TEXT_MAX_CHARS], message[:TEXT_MAX_CHARS]
         self._intake.add(self._clock(), self._wall_ns(), kind, subject, message)

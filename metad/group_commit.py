@@ -12,6 +12,7 @@ import logging
 import queue
 import sqlite3
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -55,6 +56,8 @@ class GroupCommitter:
 
     def __init__(self, database: Database, *, inline: bool) -> None:
         self.commits = 0
+        self.works = 0  # in those commits
+        self.commit_seconds = 0.0  # spent in them
         self._database = database
         self._inline = inline
         self._waiting: deque[_Waiting] = deque()
@@ -117,6 +120,7 @@ class GroupCommitter:
 
     def _take(self) -> _Group:
         count = min(len(self._waiting), GROUP_MAX_WORKS)
+        self.works += count
         return [self._waiting.popleft() for _ in range(count)]
 
     def _execute(self, group: _Group) -> DFSError | None:
@@ -159,11 +163,14 @@ class GroupCommitter:
 
     def _commit(self) -> DFSError | None:
         self.commits += 1
+        began_s = time.perf_counter()
         try:
             self._database.commit()
         except sqlite3.Error as problem:
             self._database.roll_back()
             return _translated(problem)
+        finally:
+            self.commit_seconds += time.perf_counter() - began_s
         return None
 
     def _commit_forever(self) -> None:

@@ -121,6 +121,10 @@ class OrderQueue:
         self._forget(entry)
         return True
 
+    def counts(self) -> Counter[Kind]:
+        """All orders that are queued or under way, by kind."""
+        return Counter(each.order.kind for each in self._by_id.values())
+
     def _due(self, entry: _Entry, now: float) -> bool:
         return entry.taken_s is None or now - entry.taken_s >= self._timeout_s
 

@@ -19,6 +19,7 @@ from dfswire.cluster import ClusterStatus, FsckReport, FsckRequest, Hello, InfoR
 from dfswire.daemon import software_version
 from dfswire.dispatch import BodySource, Handler
 from dfswire.messages import PROTOCOL_VERSION, Empty
+from dfswire.metrics import Metrics
 from metad import fsck, machines, policies, rows, status
 from metad.clients import Clients
 from metad.config import MetadConfig
@@ -28,6 +29,7 @@ from metad.events import EventStreams
 from metad.leasecalls import LeaseCalls
 from metad.leases import Leases
 from metad.locking import Locking
+from metad.metrics import MetadMetrics
 from metad.mutations import Mutations
 from metad.orders import OrderQueue
 from metad.orphans import Orphans
@@ -40,6 +42,7 @@ from metad.reports import Reports
 from metad.serverevents import ServerEvents
 from metad.servers import Servers
 from metad.state import FileClock, State
+from metad.totals import Totals
 from metad.trim import Trimmer
 from metad.verified import Verified
 
@@ -86,6 +89,9 @@ class Service:
             interval_s=config.maintenance_s,
             clock=state.clock,
         )
+        self.totals = Totals(state)
+        self.metrics = state.metrics
+        MetadMetrics(state, self.totals)
         recalls = Recalls(state)
         self.clients = Clients(state, recalls, self.reclaimer.purge_soon)
         self.reports = Reports(state, self.clients, self.repairer, self.reclaimer, verified)
@@ -159,7 +165,7 @@ class Service:
         )
 
     async def _status(self, request: Empty) -> ClusterStatus:
-        return await status.cluster_status(self.state, self.clients)
+        return await status.cluster_status(self.state, self.clients, self.totals)
 
     async def _info(self, request: InfoRequest) -> InfoReply:
         found = status.info(self.state, request)
@@ -207,6 +213,7 @@ def create_service(
         streams=EventStreams(config.sign_of_life_s),
         servers=servers,
         event_log=EventLog(db, clock=clock, wall_ns=now_ns),
+        metrics=Metrics("metad"),
     )
     state.event_log.add("metad.started", cluster_id, f"metad {state.software} started")
     return Service(state)

@@ -10,6 +10,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from dfswire.metrics import Metrics
 from dfswire.operations import BATCH_MAX_OPERATIONS
 from metad.config import MetadConfig
 from metad.database import Database
@@ -60,6 +61,7 @@ class State:
     streams: EventStreams
     servers: Servers
     event_log: EventLog
+    metrics: Metrics
 
     @property
     def policy(self) -> Policy:

@@ -1,13 +1,12 @@
 """What operators are shown: the state of the cluster, and everything about one file.
 
-Reads only.  What needs whole tables is counted off the loop, in a snapshot of its own.
+Reads only.  What needs whole tables is counted by totals.py.
 """
 
 from __future__ import annotations
 
 from dfswire.cluster import (
     ChunkInfo,
-    ChunkTotals,
     ClusterStatus,
     DiskFigures,
     ExtentInfo,
@@ -25,35 +24,29 @@ from metad.database import Database
 from metad.reads import room
 from metad.servers import Server
 from metad.state import State
+from metad.totals import Totals
 
 PATHS_MAX = 100  # of one inode; somebody has files with a million hard links
 
 
-async def cluster_status(state: State, clients: Clients) -> ClusterStatus:
+async def cluster_status(state: State, clients: Clients, totals: Totals) -> ClusterStatus:
     """Servers, sessions, redundancy and room."""
-    live = state.servers.live_disks(state.clock())
-    wanted = {key: policy.replicas for key, policy in state.policies.all().items()}
-
-    def count(db: Database) -> tuple[int, ChunkTotals]:
-        (inodes,) = db.read("SELECT count(*) FROM inode")[0]
-        return inodes, replicas.totals(db, live, wanted)
-
-    inodes, chunks = await state.db.read_in_thread(count)
+    counted = await totals.get()
     total, free = room(state)
     return ClusterStatus(
         cluster_id=state.cluster_id,
         software=state.software,
         replicas=state.policy.replicas,
         chunk_size_bytes=state.policy.chunk_size_bytes,
-        inodes=inodes,
+        inodes=counted.inodes,
         servers=sorted(
             (_server(state, each) for each in state.servers), key=lambda each: each.server_id
         ),
         sessions=_sessions(state, clients),
-        chunks=chunks,
+        chunks=counted.chunks,
         total_bytes=total,
         free_bytes=free,
-        used_bytes=chunks.bytes,
+        used_bytes=counted.chunks.bytes,
     )
 
 

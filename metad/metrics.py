@@ -1,0 +1,118 @@
+"""What metad tells Prometheus about itself and the cluster.
+
+Everything is read from what metad keeps anyway, when somebody scrapes; docs/metrics.md lists it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from dfswire.metrics import Metric, counter, gauge
+from metad.reads import room
+from metad.state import State
+from metad.totals import Counted, Totals
+
+
+class MetadMetrics:
+    """Registers itself with the metrics of `state`."""
+
+    def __init__(self, state: State, totals: Totals) -> None:
+        self._state = state
+        self._totals = totals
+        self._counted: Counted | None = None
+        state.metrics.read(self._collect, self._count)
+
+    async def _count(self) -> None:
+        self._counted = await self._totals.get()
+
+    def _collect(self) -> Iterator[Metric]:
+        yield from self._clients()
+        yield from self._database()
+        yield from self._chunks()
+        yield from self._servers()
+        yield counter(
+            "dfs_events_total",
+            "Events by kind, those included that are merged in the event log.",
+            [((kind,), count) for kind, count in sorted(self._state.event_log.counts.items())],
+            ("kind",),
+        )
+
+    def _clients(self) -> Iterator[Metric]:
+        leases, streams = self._state.leases, self._state.streams
+        connected = Counter(streams.connected(each.session) for each in leases)
+        yield gauge(
+            "dfs_sessions",
+            "Sessions of clients, by whether their event stream is open.",
+            [((text,), connected[is_so]) for text, is_so in (("yes", True), ("no", False))],
+            ("connected",),
+        )
+        yield gauge(
+            "dfs_held_inodes",
+            "Inodes that clients may have cached, summed over the clients.",
+            [((), sum(len(each.held) for each in leases))],
+        )
+
+    def _database(self) -> Iterator[Metric]:
+        db = self._state.db
+        yield counter("dfs_commits_total", "Group commits of the database.", [((), db.commits)])
+        yield counter(
+            "dfs_committed_works_total",
+            "Mutations in those commits; divided by them: the size of a group.",
+            [((), db.works)],
+        )
+        yield counter(
+            "dfs_commit_seconds_total", "Time spent in commits.", [((), db.commit_seconds)]
+        )
+
+    def _chunks(self) -> Iterator[Metric]:
+        if self._counted is None:
+            return
+        inodes, chunks = self._counted.inodes, self._counted.chunks
+        yield gauge("dfs_inodes", "Files, directories and all others.", [((), inodes)])
+        yield gauge(
+            "dfs_chunks",
+            "Live chunks by good replicas on live servers.",
+            [((str(number),), count) for number, count in enumerate(chunks.by_replicas)],
+            ("replicas",),
+        )
+        for name, documentation, number in (
+            ("dfs_chunk_bytes", "Bytes of all live chunks, once each.", chunks.bytes),
+            (
+                "dfs_under_replicated_chunks",
+                "Live chunks with too few replicas, the lost included.",
+                chunks.under_replicated,
+            ),
+            ("dfs_lost_chunks", "Live chunks without a good replica on live servers.", chunks.lost),
+            ("dfs_dead_chunks", "Chunks that wait to be deleted.", chunks.pending_delete),
+        ):
+            yield gauge(name, documentation, [((), number)])
+
+    def _servers(self) -> Iterator[Metric]:
+        state = self._state
+        now = state.clock()
+        servers = Counter(state.servers.state(each, now) for each in state.servers)
+        yield gauge(
+            "dfs_servers",
+            "Chunk servers by state.",
+            [((name,), servers[name]) for name in sorted({"up", "suspect", "down", *servers})],
+            ("state",),
+        )
+        failed = sum(disk.failed for each in state.servers for disk in each.disks.values())
+        yield gauge("dfs_failed_disks", "Disks that their servers call failed.", [((), failed)])
+        total_bytes, free_bytes = room(state)
+        yield gauge("dfs_total_bytes", "Room for user data in all.", [((), total_bytes)])
+        yield gauge("dfs_free_bytes", "Room for user data that is left.", [((), free_bytes)])
+        copies = state.servers.orders.copies()
+        orders = state.servers.orders.counts()
+        yield gauge(
+            "dfs_orders",
+            "Orders to chunk servers that are queued or under way, by kind.",
+            [((kind,), orders[kind]) for kind in ("copy", "delete", "verify")],
+            ("kind",),
+        )
+        yield gauge(
+            "dfs_repair_queue_bytes",
+            "Bytes of the copies that are queued or under way.",
+            [((), sum(each.length for each in copies))],
+        )
