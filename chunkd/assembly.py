@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 import trio
 
 from chunkd.config import ChunkdConfig
+from chunkd.emptying import Emptier
 from chunkd.figures import host_figures
 from chunkd.groupsync import Syncer
 from chunkd.heartbeat import Description, HeartbeatTask
@@ -41,6 +42,7 @@ class Service:
         syncer: Syncer,
         scrubbers: Sequence[Scrubber],
         metrics: Metrics,
+        emptier: Emptier,
     ) -> None:
         self.calls = calls
         self.handlers = calls.handlers
@@ -50,6 +52,7 @@ class Service:
         self.syncer = syncer
         self.scrubbers = list(scrubbers)
         self.metrics = metrics
+        self.emptier = emptier
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """The background tasks, until cancelled; started once metad was asked the first time.
@@ -61,6 +64,7 @@ class Service:
             nursery.start_soon(self.orders.run_forever)
             nursery.start_soon(self.inventory.run_forever)
             nursery.start_soon(self.syncer.run_forever)
+            nursery.start_soon(self.emptier.run_forever)
             for scrubber in self.scrubbers:
                 nursery.start_soon(scrubber.run_forever)
             await self.heartbeat.tried.wait()
@@ -131,4 +135,15 @@ def create_service(
     calls = ChunkCalls(disks, client, identity, syncer, run, config.receive_buffers)
     metrics = Metrics("chunkd")
     ChunkdMetrics(metrics, disks, run_inline if inline else look_in_thread, watch)
-    return Service(calls, heartbeat, orders, inventory, syncer, scrubbers, metrics)
+    emptier = Emptier(
+        disks,
+        client,
+        run,
+        config.metad_address,
+        identity.server_id,
+        identity.incarnation,
+        interval_s=config.inventory_interval_s,
+        kept_s=config.quarantine_kept_s,
+        share=config.quarantine_share,
+    )
+    return Service(calls, heartbeat, orders, inventory, syncer, scrubbers, metrics, emptier)

@@ -59,6 +59,12 @@ class ChunkdConfig(msgspec.Struct, frozen=True, kw_only=True):
     unknown_kept_s: Positive = 7 * 86_400.0
     """... and deleted this much later: a restored metad backup must not destroy newer data."""
 
+    quarantine_kept_s: Positive = 7 * 86_400.0
+    """A damaged copy is kept this long, and longer while its chunk has too few good ones."""
+
+    quarantine_share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.05
+    """Of the disk: when damaged copies take more, the oldest go earlier, if they may go."""
+
     receive_buffers: Count = 8
     """Chunks being received at once, for each length of the remaining chain; others wait."""
 

@@ -1,4 +1,4 @@
-"""Carrying out what metad orders: copy, delete, verify.
+"""Carrying out what metad orders: copy, delete, verify, rebuild.
 
 Orders come with heartbeat replies and wait in a queue; a few workers carry them out.  A result is
 kept and sent with every heartbeat until one succeeds.  metad gives an order again when it hears
@@ -13,14 +13,16 @@ import logging
 import math
 from collections import deque
 from collections.abc import Iterable
+from typing import Literal
 
 import trio
 
+from chunkd.rebuild import BlocksLost, rebuild_chunk
 from chunkd.replicate import copy_chunk
-from chunkd.storage import Runner, Stores
+from chunkd.storage import Runner, Store, Stores
 from dfswire.client import Client
 from dfswire.cluster import Order, OrderResult, ReplicaReport
-from dfswire.errors import DFSError, UnknownChunk
+from dfswire.errors import CorruptChunk, DFSError, UnknownChunk
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +94,10 @@ class OrderRunner:
         except DFSError as problem:
             log.info("order %d (%s): %s", order.order_id, order.kind, problem)
             return OrderResult(
-                order_id=order.order_id, ok=False, reason=f"{problem.code}: {problem}"
+                order_id=order.order_id,
+                ok=False,
+                reason=f"{problem.code}: {problem}",
+                lost=problem.blocks if isinstance(problem, BlocksLost) and problem.sure else [],
             )
         return OrderResult(order_id=order.order_id, ok=True)
 
@@ -100,18 +105,28 @@ class OrderRunner:
         store = self._stores.on(order.disk)
         if order.kind == "copy":
             await copy_chunk(self._client, store, order, self._run)
+        elif order.kind == "rebuild":
+            await rebuild_chunk(self._client, store, order, self._run)
         elif order.kind == "verify":
-            try:
-                await self._run(lambda: store.verify(order.chunk))
-            except UnknownChunk as problem:
-                self._reports.append(
-                    ReplicaReport(
-                        chunk=order.chunk, disk=order.disk, state="missing", reason=str(problem)
-                    )
-                )
-                raise
+            await self._verify(store, order)
         else:
             try:
                 await self._run(lambda: store.delete(order.chunk))
             except UnknownChunk:
                 log.debug("chunk %s was gone already", order.chunk.hex())
+
+    async def _verify(self, store: Store, order: Order) -> None:
+        try:
+            await self._run(lambda: store.verify(order.chunk))
+        except UnknownChunk as problem:
+            self._report(order, "missing", problem)
+            raise
+        except CorruptChunk as problem:
+            # Perhaps it was set aside long ago, and metad has forgotten or never heard it.
+            self._report(order, "bad", problem)
+            raise
+
+    def _report(self, order: Order, state: Literal["bad", "missing"], problem: DFSError) -> None:
+        self._reports.append(
+            ReplicaReport(chunk=order.chunk, disk=order.disk, state=state, reason=str(problem))
+        )

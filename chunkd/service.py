@@ -13,6 +13,7 @@ from chunkd.buffers import Buffers
 from chunkd.chain import CHAIN_MAX, Arriving, failure, forward
 from chunkd.groupsync import Syncer
 from chunkd.identity import ServerIdentity
+from chunkd.remains import good_blocks, vouched_checksums
 from chunkd.storage import Runner, Store, Stores, run_inline
 from dfswire.chunks import (
     ReadChunk,
@@ -24,6 +25,7 @@ from dfswire.chunks import (
     WriteChunk,
     WriteReply,
     WriteResult,
+    chunk_digest,
 )
 from dfswire.client import Client
 from dfswire.cluster import Hello
@@ -31,6 +33,7 @@ from dfswire.daemon import software_version
 from dfswire.dispatch import BodySource, Handler, Reply
 from dfswire.errors import CorruptChunk, DFSError, ProtocolError, Unavailable, UnknownChunk
 from dfswire.messages import PROTOCOL_VERSION, Empty
+from dfswire.verify import SalvageChunk, SalvageReply
 
 FORWARD_MAX_S = 30.0
 FORWARD_SHARE = 0.8  # of the caller's deadline, so that a hung successor is a result in time
@@ -68,6 +71,7 @@ class ChunkCalls:
             "chunk.read": self.read,
             "chunk.sync": self.sync,
             "chunk.verify": self.verify,
+            "chunk.salvage": self.salvage,
         }
 
     async def hello(self, request: Empty, body: BodySource) -> Hello:
@@ -180,6 +184,27 @@ class ChunkCalls:
         except CorruptChunk as problem:
             return VerifyReply(state="bad", reason=str(problem))
         return VerifyReply(state="good")
+
+    async def salvage(self, request: SalvageChunk, body: BodySource) -> Reply:
+        """Which blocks of a damaged chunk are still right here, and those that are wanted."""
+        store = self._stores.on(request.disk)
+        checksums, found = await self._run(lambda: _salvaged(store, request))
+        message = SalvageReply(checksums=checksums, good=sorted(found))
+        wanted = [found[block] for block in request.wanted if block in found]
+        return Reply(message, b"".join(wanted))
+
+
+def _salvaged(store: Store, request: SalvageChunk) -> tuple[bytes, dict[int, bytes]]:
+    chunk, length = request.chunk, request.length
+    contents = store.remains(chunk)
+    checksums = request.checksums
+    if chunk_digest(chunk, length, checksums) != request.digest:
+        vouched = (vouched_checksums(chunk, length, request.digest, each) for each in contents)
+        checksums = next((each for each in vouched if each), b"")
+    found: dict[int, bytes] = {}
+    for content in contents if checksums else ():
+        found |= good_blocks(chunk, length, checksums, content)
+    return checksums, found
 
 
 def _forward_deadline_s() -> float:

@@ -42,7 +42,8 @@ class Store(Protocol):
     """The chunks of one disk.
 
     Every method may raise DiskFailed and InputOutput besides what it names.  A chunk found bad is
-    set aside by whoever finds it, never served again, and reported through `take_reports`.
+    set aside by whoever finds it, and reported through `take_reports`.  From then on only those
+    ranges of it are served of which every block was just checked.
     """
 
     @property
@@ -67,10 +68,16 @@ class Store(Protocol):
         """
 
     def open_range(self, chunk: bytes, offset: int, length: int) -> StoredRange:
-        """Bytes to send.  Raises UnknownChunk, CorruptChunk (bad footer), Invalid (range)."""
+        """Bytes to send.  Raises UnknownChunk, CorruptChunk (bad footer, or a bad range of a chunk
+        that was set aside), Invalid (range)."""
 
     def verify(self, chunk: bytes) -> int:
-        """Read everything and check it; returns the length.  Raises UnknownChunk, CorruptChunk."""
+        """Read everything and check it; returns the length.  Raises UnknownChunk, and CorruptChunk
+        also for what was set aside before."""
+
+    def remains(self, chunk: bytes) -> list[bytes]:
+        """The contents of all files of a chunk here, right or wrong, with zeros for what cannot be
+        read; see remains.py."""
 
     def digest(self, chunk: bytes) -> bytes:
         """The digest that the footer implies.  Raises UnknownChunk, CorruptChunk."""
@@ -86,6 +93,12 @@ class Store(Protocol):
 
     def expire_set_aside(self, max_age_s: float) -> int:
         """Delete what was set aside longer ago than `max_age_s`; how many."""
+
+    def quarantine_due(self, max_age_s: float, max_bytes: int, limit: int) -> list[bytes]:
+        """Chunks set aside as bad longer ago than `max_age_s`, or taking more than `max_bytes`."""
+
+    def empty_quarantine(self, chunks: Iterable[bytes]) -> int:
+        """Delete what was set aside as bad of these chunks; how many files."""
 
     def list_chunks(self, after: bytes, limit: int) -> list[bytes]:
         """Up to `limit` ids greater than `after` (b"" for the beginning), sorted."""

@@ -4,7 +4,7 @@ Blocking calls, from any thread; one process per directory (identity.py holds th
 becomes visible by a rename of a complete file, never before, and never over another one.  Order of
 a durable write: temporary file, data and tail, fsync of the file, rename, fsync of the directory,
 answer; a crash between any two leaves the chunk absent or whole.  A chunk that is found bad is
-moved to DISK/quarantine by whoever finds it, and reported; nothing bad is ever deleted.
+moved to DISK/quarantine by whoever finds it, and reported; what is right in it is still served.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from chunkd.durability import Durability
 from chunkd.filesystem import FileSystem
 from chunkd.layout import TEMPORARY, Layout, chunk_of
 from chunkd.openchunk import OpenChunk
+from chunkd.quarantine import Quarantine, readable
 from chunkd.storage import StoredRange, SyncOutcome
 from chunkd.tally import Tally
 from dfswire.cluster import DiskFigures, ReplicaReport
@@ -56,6 +57,7 @@ class ChunkStore:
         self._files = files or FileSystem()
         self._layout = Layout(root, self._files)
         self._durability = Durability(self._layout, self._files)
+        self._quarantine = Quarantine(self._layout.quarantine, self._files, wall)
         self._health = DiskHealth()
         self._monotonic = monotonic
         self._wall = wall
@@ -85,7 +87,8 @@ class ChunkStore:
                 newest_s = max(newest_s, found.modified_s)
                 if found.modified_s >= newest_s - RECHECKED_S:
                     recent.append((found.modified_s, chunk))
-            self._tally.quarantined = len(self._files.names(self._layout.quarantine))
+            self._quarantine.load()
+            self._tally.quarantined = len(self._quarantine)
         self._recheck([chunk for at_s, chunk in recent if at_s >= newest_s - RECHECKED_S])
 
     def _recheck(self, chunks: list[bytes]) -> None:
@@ -227,8 +230,15 @@ class ChunkStore:
     # -- reading
 
     def open_range(self, chunk: bytes, offset: int, length: int) -> StoredRange:
-        with self._opened(chunk) as file:
-            found = file.range(offset, length)
+        try:
+            with self._opened(chunk) as file:
+                found = file.range(offset, length)
+        except UnknownChunk:
+            with self._names_lock:  # nobody is just moving it there
+                is_damaged = chunk in self._quarantine
+            if not is_damaged:
+                raise
+            found = self._quarantine.read(chunk, offset, length)
         self._tally.read_bytes += length
         return found
 
@@ -237,10 +247,20 @@ class ChunkStore:
             return file.index.digest
 
     def verify(self, chunk: bytes) -> int:
-        with self._opened(chunk) as file:
-            file.verify()
-            self._tally.read_bytes += file.index.length
-            return file.index.length
+        try:
+            with self._opened(chunk) as file:
+                file.verify()
+                self._tally.read_bytes += file.index.length
+                return file.index.length
+        except UnknownChunk as problem:
+            if chunk in self._quarantine:
+                raise CorruptChunk(f"chunk {chunk.hex()} was set aside as bad") from problem
+            raise
+
+    def remains(self, chunk: bytes) -> list[bytes]:
+        here = (self._layout.file(chunk), self._layout.unknown / chunk.hex())
+        whole = [content for path in here for content in readable(self._files, path)]
+        return whole + list(self._quarantine.contents(chunk))
 
     @contextlib.contextmanager
     def _opened(self, chunk: bytes) -> Iterator[OpenChunk]:
@@ -279,11 +299,11 @@ class ChunkStore:
             self._removed(chunk, size)
 
     def quarantine(self, chunk: bytes, reason: str) -> None:
-        target = self._layout.quarantine / f"{chunk.hex()}.{self._wall():.6f}"
+        target = self._quarantine.new_path(chunk)
         try:
             if not self._move_away(chunk, target):
                 return  # somebody else was faster
-            self._tally.quarantined += 1
+            self._tally.quarantined = len(self._quarantine)
         except OSError as problem:
             self._condemned.add(chunk)
             reason = f"{reason}; and it cannot be moved away: {problem}"
@@ -317,6 +337,15 @@ class ChunkStore:
                 self._files.unlink(path)
         return len(expired)
 
+    def quarantine_due(self, max_age_s: float, max_bytes: int, limit: int) -> list[bytes]:
+        return self._quarantine.due(max_age_s, max_bytes, limit)
+
+    def empty_quarantine(self, chunks: Iterable[bytes]) -> int:
+        with self._translated(), self._names_lock:
+            count = sum(self._quarantine.delete(chunk) for chunk in chunks)
+        self._tally.quarantined = len(self._quarantine)
+        return count
+
     def _move_away(self, chunk: bytes, target: Path) -> bool:
         path = self._layout.file(chunk)
         with self._names_lock:
@@ -326,6 +355,8 @@ class ChunkStore:
             except FileNotFoundError:
                 return False
             self._removed(chunk, size)
+            if target.parent == self._layout.quarantine:
+                self._quarantine.added(chunk, target)
         return True
 
     def _removed(self, chunk: bytes, size_bytes: int) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-from dfswire.errors import DFSError
+from dfswire.errors import CorruptChunk, DFSError
 from dfswire.messages import BLOCK_SIZE_BYTES, ChunkLocation
 
 Fetch = Callable[[ChunkLocation, int, int], Awaitable[memoryview]]
@@ -34,7 +34,7 @@ class _Run:
         return self.offset + self.length
 
     def blocks(self) -> range:
-        return range(self.offset // BLOCK_SIZE_BYTES, -(-self.end // BLOCK_SIZE_BYTES))
+        return _blocks(self.offset, self.end)
 
 
 class BlockCache:
@@ -77,7 +77,11 @@ class BlockCache:
                 run = await self._load(location, offset, end)
             elif run.data is None:
                 await run.ended.wait()
-                if run.problem is not None:
+                # Where more was fetched than is wanted here, only the rest may be bad: try alone.
+                if run.problem is not None and not (
+                    isinstance(run.problem, CorruptChunk)
+                    and set(run.blocks()) - set(_blocks(offset, end))
+                ):
                     raise type(run.problem)(str(run.problem)) from run.problem
             else:
                 self._used.move_to_end(run)
@@ -135,3 +139,7 @@ class BlockCache:
             del blocks[block]
         if not blocks:
             del self._chunks[run.chunk]
+
+
+def _blocks(offset: int, end: int) -> range:
+    return range(offset // BLOCK_SIZE_BYTES, -(-end // BLOCK_SIZE_BYTES))

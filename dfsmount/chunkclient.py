@@ -140,11 +140,29 @@ class ChunkClient:
     async def read(self, location: ChunkLocation, offset: int, length: int) -> memoryview:
         """Verified bytes of a chunk.  The range starts at a block and ends at one or at the end.
 
-        Replicas are tried one after the other, the second one also when the first is slow.  Raises
-        Unavailable when one could not be reached that may have the bytes, UnknownChunk or
-        CorruptChunk when every replica answered that it has not.
+        Replicas are tried one after the other, the second one also when the first is slow, the
+        damaged ones last.  Raises Unavailable when one could not be reached that may have the
+        bytes, UnknownChunk or CorruptChunk when every replica answered that it has not.
         """
-        replicas = self._health.order(location.replicas, length)
+        try:
+            return await self._read_whole(location, offset, length)
+        except CorruptChunk:
+            if length <= BLOCK_SIZE_BYTES or len(location.replicas) + len(location.damaged) < 2:
+                raise
+        # Each has a wrong block in this range, perhaps not the same one.
+        return await self._read_blocks(location, offset, length)
+
+    async def _read_blocks(self, location: ChunkLocation, offset: int, length: int) -> memoryview:
+        data = bytearray()
+        end = offset + length
+        for start in range(offset, end, BLOCK_SIZE_BYTES):
+            size = min(BLOCK_SIZE_BYTES, end - start)
+            data += await self._read_whole(location, start, size)
+        return memoryview(data)
+
+    async def _read_whole(self, location: ChunkLocation, offset: int, length: int) -> memoryview:
+        """All of the range from one replica."""
+        replicas = self._health.order(location.replicas, length) + location.damaged
         if not replicas:
             raise UnknownChunk(f"no good replica of chunk {location.chunk.hex()} is known")
 
@@ -162,7 +180,9 @@ class ChunkClient:
         text = "; ".join(str(problem) for problem in problems)
         if unreachable:
             raise Unavailable(text) from unreachable[0]
-        raise type(problems[0])(text) from problems[0]
+        corrupt = [problem for problem in problems if isinstance(problem, CorruptChunk)]
+        kind = CorruptChunk if corrupt else UnknownChunk
+        raise kind(text) from problems[0]
 
     def _patience_s(self, address: str, length: int) -> float:
         p95_s = self._health.p95_s(address, length)

@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from dfswire import chunks, cluster, locks, metadata, observe, operations
+from dfswire import chunks, cluster, locks, metadata, observe, operations, verify
 from dfswire.messages import Empty, Event
 
 MESSAGE_HEADER = "DFS-Message"
@@ -314,6 +314,34 @@ _ALL = (
         observe.EventsReply,
         ("operator",),
     ),
+    # verifying
+    Call(
+        "cluster.lost",
+        "metad",
+        "POST",
+        "/v1/cluster/lost",
+        verify.FindLost,
+        verify.LostReply,
+        ("operator",),
+    ),
+    Call(
+        "cluster.files",
+        "metad",
+        "POST",
+        "/v1/cluster/files",
+        verify.FilesBelow,
+        verify.FilesReply,
+        ("operator",),
+    ),
+    Call(
+        "server.settled",
+        "metad",
+        "POST",
+        "/v1/server/settled",
+        verify.Settled,
+        verify.SettledReply,
+        ("chunkd",),
+    ),
     # client or chunkd -> chunkd
     Call(
         "chunk.write",
@@ -352,7 +380,17 @@ _ALL = (
         "/v1/chunk/verify",
         chunks.VerifyChunk,
         chunks.VerifyReply,
-        ("client", "chunkd"),
+        ("client", "chunkd", "operator"),
+    ),
+    Call(
+        "chunk.salvage",
+        "chunkd",
+        "POST",
+        "/v1/chunk/salvage",
+        verify.SalvageChunk,
+        verify.SalvageReply,
+        ("chunkd",),
+        reply_body=True,
     ),
 )
 

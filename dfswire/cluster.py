@@ -19,6 +19,7 @@ from dfswire.messages import (
     Natural,
     Replica,
 )
+from dfswire.verify import LostRange
 
 INVENTORY_PAGE_CHUNKS = 65_536
 
@@ -110,10 +111,13 @@ class ReplicaReport(Message, frozen=True, kw_only=True):
 
 
 class Order(Message, frozen=True, kw_only=True):
-    """One thing to do.  `copy`: fetch the chunk from `sources`, verify, keep on `disk`."""
+    """One thing to do.  `copy`: fetch the chunk from `sources`, verify, keep on `disk`.
+
+    `rebuild`: no source is good; make it of the good blocks of all of them.
+    """
 
     order_id: int
-    kind: Literal["copy", "delete", "verify"]
+    kind: Literal["copy", "delete", "verify", "rebuild"]
     chunk: ChunkId
     disk: str
     length: Natural = 0
@@ -122,9 +126,12 @@ class Order(Message, frozen=True, kw_only=True):
 
 
 class OrderResult(Message, frozen=True, kw_only=True):
+    """`lost`: blocks of which a rebuild found no good copy, though every source was asked."""
+
     order_id: int
     ok: bool
     reason: str = ""
+    lost: list[Natural] = []
 
 
 class Heartbeat(Message, frozen=True, kw_only=True):
@@ -247,13 +254,14 @@ class ChunkInfo(Message, frozen=True, kw_only=True):
 
 
 class InfoReply(Message, frozen=True, kw_only=True):
-    """Inline extents come without their data."""
+    """Inline extents come without their data.  `lost` cannot be read at the moment."""
 
     attr: Attr
     paths: list[bytes]
     extents: list[ExtentInfo]
     chunks: list[ChunkInfo]
     locks: list[LockInfo] = []
+    lost: list[LostRange] = []
 
 
 class LockInfo(Message, frozen=True, kw_only=True):

@@ -98,11 +98,15 @@ class Replica(Message, frozen=True, kw_only=True):
 
 
 class ChunkLocation(Message, frozen=True, kw_only=True):
-    """A chunk and its replicas, the best one to ask first."""
+    """A chunk and its replicas, the best one to ask first.
+
+    `damaged` are told when none of them may be good: they serve the ranges that are still right.
+    """
 
     chunk: ChunkId
     length: Natural
     replicas: list[Replica]
+    damaged: list[Replica] = []
 
 
 class Extent(Message, frozen=True, kw_only=True):

@@ -41,6 +41,8 @@ KINDS: dict[str, Severity] = {
     "chunk.bad": "warning",
     "chunk.missing": "warning",
     "chunk.lost": "critical",
+    "chunk.damaged": "critical",
+    "chunk.rebuilt": "info",
     "repair.begun": "info",
     "repair.finished": "info",
 }

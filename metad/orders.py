@@ -18,7 +18,7 @@ from typing import Literal
 from dfswire.cluster import Order, OrderResult
 from dfswire.messages import Replica
 
-Kind = Literal["copy", "delete", "verify"]
+Kind = Literal["copy", "delete", "verify", "rebuild"]
 
 QUEUED_PER_DISK_MAX = 10_000  # about 5 MB of memory; what does not fit is found again later
 TAKEN_PER_HEARTBEAT_MAX = 500  # per disk; keeps a heartbeat's reply under 100 KB

@@ -40,7 +40,7 @@ from dfswire.metadata import (
     StatfsRequest,
     XattrsReply,
 )
-from metad import chunkmap, namespace, ranges, xattrs
+from metad import chunkmap, namespace, ranges, replicas, xattrs
 from metad.clients import Clients
 from metad.leases import ATTR, DATA, NAMES, Blocked
 from metad.placement import capacity_bytes, choose_for_grant, spare_bytes
@@ -139,7 +139,10 @@ class Reads:
             now = state.clock()
             chunks = [
                 ChunkLocation(
-                    chunk=chunk, length=length, replicas=state.servers.replicas(disks, now)
+                    chunk=chunk,
+                    length=length,
+                    replicas=state.servers.replicas(disks, now),
+                    damaged=self._damaged(chunk, disks, now),
                 )
                 for chunk, (length, disks) in located.items()
             ]
@@ -147,6 +150,17 @@ class Reads:
             return reply, {request.inode: ATTR | DATA}
 
         return await self._tell(request.session, look)
+
+    def _damaged(self, chunk: bytes, good: list[str], now: float) -> list[Replica]:
+        """Where damaged copies are, when no server that is up has a good one."""
+        servers = self._state.servers
+        if any(servers.disk_state(disk, now) != "down" for disk in good):
+            return []
+        rows = replicas.replicas_of(self._state.db, chunk)
+        bad = [disk for disk, state in rows if state == replicas.BAD]
+        return servers.replicas(
+            [disk for disk in bad if servers.disk_state(disk, now) != "down"], now
+        )
 
     async def seek(self, request: SeekRequest) -> SeekReply:
         def look() -> tuple[SeekReply | NoData, Told]:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from dfswire.cluster import ChunkTotals
 from dfswire.errors import DiskFailed, UnknownChunk
+from metad import damage
 from metad.database import Database
 
 GRANTED, LIVE, DEAD = "granted", "live", "dead"  # chunk.state
@@ -98,6 +99,8 @@ def set_replica(db: Database, chunk: bytes, disk: str, state: str) -> None:
         "ON CONFLICT (chunk, disk) DO UPDATE SET state = excluded.state",
         (chunk, disk_key(db, disk), state),
     )
+    if state == GOOD:
+        damage.forget(db, chunk)
     count_good(db, chunk)
 
 
@@ -308,6 +311,7 @@ def forget_chunk(db: Database, chunk: bytes) -> bool:
     if not db.change("DELETE FROM chunk WHERE id = ? AND state = 'dead'", (chunk,)):
         return False
     db.change("DELETE FROM replica WHERE chunk = ?", (chunk,))
+    damage.forget(db, chunk)
     return True
 
 

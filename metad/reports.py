@@ -24,7 +24,7 @@ from dfswire.cluster import (
 )
 from dfswire.messages import CHUNK_ID_BYTES, Empty
 from dfswire.metadata import BadReplica
-from metad import machines, replicas
+from metad import damage, machines, replicas
 from metad.clients import Clients
 from metad.recent import RecentChunks
 from metad.reclaim import Reclaimer
@@ -149,13 +149,15 @@ class Reports:
         for order, result in finished:
             if result.ok:
                 self._book_order(order)
+            elif order.kind == "rebuild" and result.lost:
+                damage.record(self._state.db, order.chunk, result.lost, self._state.wall_ns())
         mine = [report for report in reports if report.disk in server.disks]
         for report in mine:
             self._verified.forget(report.chunk, report.disk)
         return [report.chunk for report in mine if self._book_report(report)]
 
     def _book_order(self, order: Order) -> None:
-        if order.kind == "copy":
+        if order.kind in ("copy", "rebuild"):
             self._repairer.book(order)
         elif order.kind == "delete":
             self._reclaimer.book(order)
@@ -243,7 +245,18 @@ class Reports:
                     self._recent.add([order.chunk], now)
                 else:
                     self._repairer.failed(order, result.reason)
+            elif order.kind == "rebuild":
+                self._tell_of_rebuild(order, result)
         self._repairer.wake()
+
+    def _tell_of_rebuild(self, order: Order, result: OrderResult) -> None:
+        add = self._state.event_log.add
+        if result.ok:
+            self._recent.add([order.chunk], self._state.clock())
+            add("chunk.rebuilt", order.chunk.hex(), "made whole of damaged copies")
+        elif result.lost:
+            text = f"{len(result.lost)} of its blocks are lost: dfs fsck --lost shows the files"
+            add("chunk.damaged", order.chunk.hex(), text)
 
 
 def _failure_changed(before: dict[str, DiskFigures], figures: DiskFigures) -> bool:

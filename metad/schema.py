@@ -29,7 +29,7 @@ from peewee import (
 
 from dfswire.errors import UsageError
 from dfswire.messages import ROOT_INODE
-from metad import schema_admin
+from metad import schema_admin, schema_verify
 
 log = logging.getLogger(__name__)
 
@@ -347,6 +347,7 @@ TABLES: list[type[Model]] = [
     EventRow,
     *schema_admin.TABLES,
     JournalRow,
+    schema_verify.DamageRow,
 ]
 
 
@@ -390,6 +391,7 @@ _UPGRADES = {
         '"number" INTEGER NOT NULL, "time_ns" INTEGER NOT NULL, "digest" BLOB NOT NULL)',
         "INSERT INTO journal VALUES (1, 0, 0, 0, zeroblob(16))",
         "INSERT INTO setting VALUES ('epoch', '1')",
+        *schema_verify.UPGRADE,
     ),
 }
 

@@ -20,6 +20,7 @@ from dfswire.daemon import software_version
 from dfswire.dispatch import BodySource, Handler
 from dfswire.messages import PROTOCOL_VERSION, Empty
 from dfswire.metrics import Metrics
+from dfswire.verify import FilesBelow, FilesReply, FindLost, LostReply
 from metad import fsck, machines, policies, rows, status
 from metad.clients import Clients
 from metad.config import MetadConfig
@@ -39,6 +40,7 @@ from metad.recalls import Recalls
 from metad.reclaim import Reclaimer, ReclaimLimits
 from metad.repair import Repairer, RepairLimits
 from metad.reports import Reports
+from metad.salvage import Salvager
 from metad.serverevents import ServerEvents
 from metad.servers import Servers
 from metad.state import FileClock, State
@@ -70,6 +72,15 @@ class Service:
             state.policies,
             state.rng,
             tell=state.event_log.add,
+            interval_s=config.maintenance_s,
+            clock=state.clock,
+        )
+        self.salvager = Salvager(
+            state.db,
+            state.servers,
+            lambda key: state.policies.of(key).replicas,
+            state.rng,
+            repair_after_s=config.repair_after_s,
             interval_s=config.maintenance_s,
             clock=state.clock,
         )
@@ -133,9 +144,12 @@ class Service:
             "server.register": reports.register,
             "server.heartbeat": reports.heartbeat,
             "server.inventory": reports.inventory,
+            "server.settled": self.salvager.settled,
             "cluster.status": self._status,
             "cluster.info": self._info,
             "cluster.fsck": self._fsck,
+            "cluster.lost": self._lost,
+            "cluster.files": self._files,
             "cluster.events": self.state.event_log.answer,
         }
         return {name: _without_body(answer) for name, answer in calls.items()}
@@ -146,6 +160,7 @@ class Service:
             nursery.start_soon(self.clients.run_forever)
             nursery.start_soon(self.repairer.run_forever)
             nursery.start_soon(self.trimmer.run_forever)
+            nursery.start_soon(self.salvager.run_forever)
             nursery.start_soon(self.reclaimer.run_forever)
             nursery.start_soon(self.server_events.run_forever)
             nursery.start_soon(self.state.event_log.run_forever)
@@ -173,6 +188,12 @@ class Service:
 
     async def _fsck(self, request: FsckRequest) -> FsckReport:
         return await self.state.db.read_in_thread(lambda db: fsck.run(db, request.limit))
+
+    async def _lost(self, request: FindLost) -> LostReply:
+        return await status.lost(self.state, request)
+
+    async def _files(self, request: FilesBelow) -> FilesReply:
+        return await status.files_below(self.state, request)
 
 
 def create_service(

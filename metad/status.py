@@ -5,6 +5,8 @@ Reads only.  What needs whole tables is counted by totals.py.
 
 from __future__ import annotations
 
+import stat
+
 from dfswire.cluster import (
     ChunkInfo,
     ClusterStatus,
@@ -18,7 +20,8 @@ from dfswire.cluster import (
 )
 from dfswire.errors import NoEntry, UsageError
 from dfswire.messages import FILE_MAX_BYTES, ROOT_INODE
-from metad import chunkmap, namespace, replicas
+from dfswire.verify import FilesBelow, FilesReply, FindLost, LostFile, LostReply
+from metad import chunkmap, damage, namespace, replicas
 from metad.clients import Clients
 from metad.database import Database
 from metad.reads import room
@@ -26,6 +29,12 @@ from metad.servers import Server
 from metad.state import State
 from metad.totals import Totals
 
+_FILES_BELOW = (
+    "WITH RECURSIVE tree (inode) AS (VALUES (?1) UNION "
+    "SELECT d.inode FROM tree JOIN dentry d ON d.parent = tree.inode) "
+    "SELECT inode FROM tree JOIN inode USING (inode) "
+    f"WHERE (mode & {0o170000}) = {stat.S_IFREG} AND inode > ?2 ORDER BY inode"
+)
 PATHS_MAX = 100  # of one inode; somebody has files with a million hard links
 
 
@@ -114,7 +123,36 @@ def info(state: State, request: InfoRequest) -> InfoReply:
                 for each in extents
             ],
             chunks=[_chunk(state, chunk) for chunk in chunks],
+            lost=damage.lost_ranges(db, state.servers.live_disks(state.clock()), inode),
         )
+
+
+async def lost(state: State, request: FindLost) -> LostReply:
+    """Files of which something cannot be read."""
+    live = state.servers.live_disks(state.clock())
+
+    def look(db: Database) -> LostReply:
+        found, count = damage.lost_files(db, live, request.limit)
+        files = [
+            LostFile(inode=inode, paths=paths_of(db, inode), ranges=ranges)
+            for inode, ranges in found
+        ]
+        return LostReply(files=files, count=count)
+
+    return await state.db.read_in_thread(look)
+
+
+async def files_below(state: State, request: FilesBelow) -> FilesReply:
+    """Regular files in a tree.  Raises NoEntry, NotDirectory, UsageError."""
+
+    def look(db: Database) -> FilesReply:
+        root = request.inode or _walk(db, request.path)
+        namespace.getattr_(db, root)
+        rows = db.read(_FILES_BELOW, (root, request.after))
+        found = [inode for (inode,) in rows]
+        return FilesReply(inodes=found[: request.limit], count=len(found))
+
+    return await state.db.read_in_thread(look)
 
 
 def _walk(db: Database, path: bytes) -> int:

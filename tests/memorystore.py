@@ -122,12 +122,17 @@ class MemoryChunkStore:
         self._tally.added(chunk, len(content))
 
     def open_range(self, chunk: bytes, offset: int, length: int) -> StoredRange:
-        file, index = self._open(chunk)
+        file, index = self._open(chunk, chunk not in self.files and chunk in self.quarantined)
         checksums = index.range_checksums(offset, length)
+        data = bytes(file.content[offset : offset + length])
+        if chunk not in self.files:
+            chunkfile.check_blocks(chunk, data, checksums, offset // BLOCK_SIZE_BYTES)
         self._tally.read_bytes += length
-        return StoredRange(bytes(file.content[offset : offset + length]), index.length, checksums)
+        return StoredRange(data, index.length, checksums)
 
     def verify(self, chunk: bytes) -> int:
+        if chunk not in self.files and chunk in self.quarantined:
+            raise CorruptChunk(f"chunk {chunk.hex()} was set aside as bad")
         file, index = self._open(chunk)
         try:
             chunkfile.check_blocks(chunk, file.content[: index.length], index.checksums)
@@ -140,8 +145,8 @@ class MemoryChunkStore:
     def digest(self, chunk: bytes) -> bytes:
         return self._open(chunk)[1].digest
 
-    def _open(self, chunk: bytes) -> tuple[MemoryFile, chunkfile.Index]:
-        file = self._file(chunk)
+    def _open(self, chunk: bytes, quarantined: bool = False) -> tuple[MemoryFile, chunkfile.Index]:
+        file = self.quarantined[chunk] if quarantined else self._file(chunk)
         tail = bytes(file.content[-chunkfile.TAIL_MAX_BYTES :])
         try:
             return file, chunkfile.parse_tail(chunk, len(file.content), tail)
@@ -162,7 +167,8 @@ class MemoryChunkStore:
         if chunk not in self.files:
             return
         self.quarantined[chunk] = self._take(chunk)
-        self._tally.quarantined += 1
+        self.quarantined[chunk].modified = self._now()
+        self._tally.quarantined = len(self.quarantined)
         log.warning("chunk %s on disk %s is bad: %s", chunk.hex(), self.disk, reason)
         self._tally.report_bad(chunk, self.disk, reason)
 
@@ -180,6 +186,24 @@ class MemoryChunkStore:
         for chunk in expired:
             del self.aside[chunk]
         return len(expired)
+
+    def remains(self, chunk: bytes) -> list[bytes]:
+        places = (self.files, self.aside, self.quarantined)
+        return [bytes(place[chunk].content) for place in places if chunk in place]
+
+    def quarantine_due(self, max_age_s: float, max_bytes: int, limit: int) -> list[bytes]:
+        excess = sum(len(file.content) for file in self.quarantined.values()) - max_bytes
+        due = []
+        for chunk, file in sorted(self.quarantined.items(), key=lambda each: each[1].modified):
+            if excess > 0 or self._now() - file.modified > max_age_s:
+                due.append(chunk)
+            excess -= len(file.content)
+        return due[:limit]
+
+    def empty_quarantine(self, chunks: Iterable[bytes]) -> int:
+        found = [chunk for chunk in chunks if self.quarantined.pop(chunk, None) is not None]
+        self._tally.quarantined = len(self.quarantined)
+        return len(found)
 
     def list_chunks(self, after: bytes, limit: int) -> list[bytes]:
         return sorted(chunk for chunk in self.files if chunk > after)[:limit]

@@ -49,6 +49,7 @@ LAYERS = {
         calls codec daemon heads
         lockranges
         chunks cluster journal locks metadata observe operations policies
+        verify
         messages errors
     """,
     "metad": """
@@ -56,14 +57,15 @@ LAYERS = {
         service
         metrics
         mutations reads leasecalls reports status locking
-        clients repair trim reclaim batches fsck serverevents totals
+        clients repair trim salvage reclaim batches fsck serverevents totals
         recalls touched
         attributes namespace chunkmap ranges rename invariants state
         extents inheritance xattrs
         machines policies sessions replicas rows eventlog
+        damage
         database group_commit
         schema servers recording replay
-        schema_admin
+        schema_admin schema_verify
         lockledger
         locks
         waits
@@ -80,10 +82,11 @@ LAYERS = {
         assembly
         heartbeat metrics
         service orders
-        store groupsync inventory scrub replicate
+        store groupsync inventory emptying scrub replicate rebuild
+        quarantine
         durability openchunk identity timedfiles
         filesystem layout pagecache buffers storage chain tally figures config
-        diskhealth chunkfile
+        diskhealth chunkfile remains
     """,
     "dfsmount": """
         __main__
@@ -129,6 +132,7 @@ PURE = words(
     metad.leases metad.exclusive metad.knowledge metad.turns metad.orphans
     metad.protection metad.acl metad.locks metad.waits metad.lockspace metad.lockledger
     metad.servers metad.placement metad.orders metad.effects chunkd.chunkfile chunkd.diskhealth
+    chunkd.remains dfswire.verify
     dfsmount.holdings dfsmount.extents dfsmount.attrcache dfsmount.lategrants dfsmount.readahead
     metad.recent metad.surplus metad.verified
     """
@@ -147,7 +151,12 @@ RESERVED = {
     "dfswire.server": {"metad.__main__", "chunkd.__main__"},
     "httpx": {"dfswire.client", "dfswire.transport", "dfswire.bodies"},
     "h11": {"dfswire.heads"},
-    "peewee": {"metad.schema", "metad.schema_admin", "metad.database"},
+    "peewee": {
+        "metad.schema",
+        "metad.schema_admin",
+        "metad.schema_verify",
+        "metad.database",
+    },
     "socket": {
         "dfswire.daemon",
         "dfswire.sockets",

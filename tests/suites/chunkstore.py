@@ -13,6 +13,7 @@ from typing import Protocol
 import pytest
 
 from chunkd import chunkfile
+from chunkd.remains import good_blocks, vouched_checksums
 from chunkd.storage import Store, StoredRange, SyncOutcome
 from dfswire.bodies import FileRange
 from dfswire.chunks import CHECKSUM_BYTES, block_checksums
@@ -166,13 +167,69 @@ class ChunkStoreSuite:
         bench.corrupt(A, BLOCK + 1)
         with pytest.raises(CorruptChunk, match="block 1"):
             bench.store.verify(A)
-        with pytest.raises(UnknownChunk):
-            bench.store.open_range(A, 0, BLOCK)
         (report,) = bench.store.take_reports()
         assert (report.chunk, report.disk, report.state) == (A, bench.store.disk, "bad")
         assert bench.store.take_reports() == []
         assert bench.store.figures().quarantined == 1
         assert bench.store.list_chunks(b"", 9) == []
+
+    def test_what_is_right_of_a_bad_chunk_is_still_served(
+        self, bench: Bench, expect_log: ExpectLog
+    ) -> None:
+        expect_log("is bad")
+        data = content(3 * BLOCK + 9)
+        put(bench.store, A, data)
+        bench.corrupt(A, BLOCK + 1)
+        for _ in range(2):
+            with pytest.raises(CorruptChunk):
+                bench.store.verify(A)
+            assert get(bench.store, A, 0, BLOCK) == data[:BLOCK]
+            assert get(bench.store, A, 2 * BLOCK, BLOCK + 9) == data[2 * BLOCK :]
+            for offset, length in [(0, 2 * BLOCK), (BLOCK, BLOCK), (0, len(data))]:
+                with pytest.raises(CorruptChunk):
+                    bench.store.open_range(A, offset, length)
+        with pytest.raises(Invalid):
+            bench.store.open_range(A, 1, 9)
+        assert len(bench.store.take_reports()) == 1
+        put(bench.store, A, data)  # repaired: the whole one counts
+        assert get(bench.store, A, 0, len(data)) == data
+
+    def test_remains(self, bench: Bench, expect_log: ExpectLog) -> None:
+        expect_log("is bad")
+        data = content(2 * BLOCK)
+        checksums = put(bench.store, A, data)
+        digest = chunkfile.Index(A, len(data), checksums).digest
+        for damage in (BLOCK, len(data) + 8, len(data) + 17):  # payload, index, footer
+            (before,) = bench.store.remains(A)
+            assert vouched_checksums(A, len(data), digest, before) == checksums
+            bench.corrupt(A, damage)
+            (after,) = bench.store.remains(A)
+            assert list(good_blocks(A, len(data), checksums, after)) == (
+                [0] if damage == BLOCK else [0, 1]
+            )
+            with pytest.raises(CorruptChunk):
+                bench.store.verify(A)
+            assert bench.store.remains(A) == [after]
+            assert bench.store.empty_quarantine([A, B]) == 1
+            assert bench.store.remains(A) == []
+            put(bench.store, A, data)
+
+    def test_the_quarantine_is_emptied_by_age_and_size(
+        self, bench: Bench, expect_log: ExpectLog
+    ) -> None:
+        expect_log("a test says so")
+        for chunk in (A, B, C):
+            put(bench.store, chunk, content(1000))
+            bench.store.quarantine(chunk, "a test says so")
+            bench.pass_time(DAY_S)
+        plenty = 1 << 20
+        assert bench.store.quarantine_due(7 * DAY_S, plenty, 9) == []
+        assert bench.store.quarantine_due(1.5 * DAY_S, plenty, 9) == [A, B]
+        assert bench.store.quarantine_due(1.5 * DAY_S, plenty, 1) == [A]
+        assert bench.store.quarantine_due(7 * DAY_S, 3000, 9) == [A]
+        assert bench.store.empty_quarantine([A]) == 1
+        assert bench.store.figures().quarantined == 2
+        assert bench.store.quarantine_due(7 * DAY_S, 3000, 9) == []
 
     def test_what_is_set_aside_twice_is_reported_once(
         self, bench: Bench, expect_log: ExpectLog

@@ -149,7 +149,7 @@ async def test_orders_that_fail_say_so(
     async with line.running():
         await trio.sleep(3.5)
     assert sorted(line.results()) == [(1, False), (2, False), (3, False)]
-    assert line.reports() == [(A, "bad")]
+    assert line.reports() == [(A, "bad"), (A, "bad")]
 
 
 async def test_deleting_what_is_gone_is_a_success(line: Line, autojump_clock: MockClock) -> None:

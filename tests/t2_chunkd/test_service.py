@@ -271,7 +271,7 @@ async def test_verify(cluster: Cluster, expect_log: ExpectLog) -> None:
         request = VerifyChunk(chunk=A, disk="one")
         reply = await cluster.client.call("chunk.verify", cluster.one.address, request)
         states.append(reply.state)
-    assert states == ["good", "bad", "missing"]
+    assert states == ["good", "bad", "bad"]
 
 
 async def test_a_bad_footer_is_never_served(cluster: Cluster, expect_log: ExpectLog) -> None:
@@ -281,7 +281,7 @@ async def test_a_bad_footer_is_never_served(cluster: Cluster, expect_log: Expect
     request = ReadChunk(chunk=A, disk="one", offset=0, length=BLOCK)
     with pytest.raises(CorruptChunk):
         await cluster.client.call("chunk.read", cluster.one.address, request, attempts=1)
-    with pytest.raises(UnknownChunk):
+    with pytest.raises(CorruptChunk):
         await cluster.client.call("chunk.read", cluster.one.address, request)
 
 

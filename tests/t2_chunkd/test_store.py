@@ -114,7 +114,7 @@ def test_names_and_temporaries(bench: FileBench) -> None:
 def test_recovery_removes_half_written_files_and_counts(bench: FileBench) -> None:
     put(bench.store, A, content(10))
     (bench.path(A).parent / f"{A.hex()}.7.tmp").write_bytes(b"half")
-    (bench.root / "quarantine" / "old").write_bytes(b"bad")
+    (bench.root / "quarantine" / f"{B.hex()}.17").write_bytes(b"bad")
     again = bench.open()
     assert [path.name for path in bench.path(A).parent.iterdir()] == [A.hex()]
     figures = again.figures()

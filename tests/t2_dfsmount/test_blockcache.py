@@ -7,7 +7,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from dfsmount.blockcache import BlockCache
-from dfswire.errors import Unavailable
+from dfswire.errors import CorruptChunk, Unavailable
 from dfswire.messages import BLOCK_SIZE_BYTES, ChunkLocation
 
 BLOCK = BLOCK_SIZE_BYTES
@@ -127,3 +127,29 @@ def test_missing() -> None:
     cache = BlockCache(Source().fetch, BLOCK)
     assert cache.missing(location(), 10, BLOCK + 1) == [(0, 2 * BLOCK)]
     assert cache.missing(location(), 4 * BLOCK, len(DATA)) == [(4 * BLOCK, len(DATA))]
+
+
+async def test_who_waits_for_more_than_it_wants_does_not_fail_with_it(
+    autojump_clock: MockClock,
+) -> None:
+    """A large fetch meets a rotten block; the others of it can be read."""
+
+    async def fetch(where: ChunkLocation, offset: int, length: int) -> memoryview:
+        await trio.sleep(1)
+        if offset <= BLOCK < offset + length:
+            raise CorruptChunk("block 1")
+        return memoryview(DATA)[offset : offset + length]
+
+    cache = BlockCache(fetch, 1 << 20)
+
+    async def large() -> None:
+        with pytest.raises(CorruptChunk):
+            await cache.read(location(), 0, 3 * BLOCK)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(large)
+        await trio.sleep(0.5)
+        assert await cache.read(location(), 10, 10) == [DATA[10:20]]
+        assert bytes((await cache.read(location(), 2 * BLOCK, 5))[0]) == DATA[2 * BLOCK :][:5]
+        with pytest.raises(CorruptChunk):
+            await cache.read(location(), BLOCK, 1)

@@ -24,6 +24,7 @@ from dfswire.cluster import ClusterStatus, FsckReport, FsckRequest, HostFigures
 from dfswire.dispatch import Dispatcher
 from dfswire.messages import Empty
 from dfswire.metadata import OpenSession
+from dfswire.verify import FindLost, LostReply
 from metad.config import MetadConfig
 from metad.database import open_database
 from metad.service import create_service as create_metad
@@ -52,7 +53,13 @@ class Cluster:
     """See the module's text.  `rng` decides everything that is random."""
 
     def __init__(
-        self, nursery: trio.Nursery, rng: random.Random, *, servers: int = 3, replicas: int = 2
+        self,
+        nursery: trio.Nursery,
+        rng: random.Random,
+        *,
+        servers: int = 3,
+        replicas: int = 2,
+        chunk_size_bytes: int = CHUNK_SIZE_BYTES,
     ) -> None:
         self.rng = rng
         self.faults = Faults()  # of the clients' connections
@@ -63,7 +70,7 @@ class Cluster:
         self._config = MetadConfig(
             url="sqlite://",
             replicas=replicas,
-            chunk_size_bytes=CHUNK_SIZE_BYTES,
+            chunk_size_bytes=chunk_size_bytes,
             reclaim_grace_s=60.0,
         )
         self.stores = [
@@ -194,6 +201,13 @@ class Cluster:
         )
         return reply
 
+    async def lost(self) -> LostReply:
+        """The damaged files."""
+        reply: LostReply = await Client(transport=self.network).call(
+            "cluster.lost", METAD, FindLost()
+        )
+        return reply
+
     async def until(self, holds: Callable[[ClusterStatus], bool], within_s: float) -> float:
         """Wait for a state of the cluster; how long it took.  Raises trio.TooSlowError."""
         began = trio.current_time()
@@ -210,11 +224,21 @@ def fully_replicated(status: ClusterStatus) -> bool:
 
 @asynccontextmanager
 async def running_cluster(
-    rng: random.Random, *, servers: int = 3, replicas: int = 2
+    rng: random.Random,
+    *,
+    servers: int = 3,
+    replicas: int = 2,
+    chunk_size_bytes: int = CHUNK_SIZE_BYTES,
 ) -> AsyncIterator[Cluster]:
     """A cluster whose servers are all up, for the length of the context."""
     async with trio.open_nursery() as nursery:
-        cluster = Cluster(nursery, rng, servers=servers, replicas=replicas)
+        cluster = Cluster(
+            nursery,
+            rng,
+            servers=servers,
+            replicas=replicas,
+            chunk_size_bytes=chunk_size_bytes,
+        )
         await cluster.start_all()
         await cluster.until(lambda s: len(s.servers) == servers, 30)
         yield cluster
