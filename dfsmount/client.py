@@ -155,8 +155,9 @@ def _assemble(
         leases,
         notices,
         config.acl,
+        now_ns,
     )
-    vfs = Vfs(parts, now_ns)
+    vfs = Vfs(parts)
     return FileSystem(vfs, files, coherence, session, data, times, leases, notices)
 
 

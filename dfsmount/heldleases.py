@@ -20,6 +20,7 @@ class Held:
         self.inode = inode
         self.lease: Lease | None = None
         self.taken = False  # by a question of its own, not along with a mutation
+        self.first = 0  # the number of the lease that came with the inode itself
         self.users = 0
         self.unused = trio.Event()
         self.gate: trio.Event | None = None  # closed until the lease has ended

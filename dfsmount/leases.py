@@ -102,14 +102,23 @@ class Leases:
         """Is the inode leased?"""
         return self._table.leased(inode) is not None
 
+    def since_creation(self, inode: int) -> bool:
+        """Is it leased, and was so from the moment when this client made it?  Then nobody else can
+        have learnt anything of it."""
+        held = self._table.leased(inode)
+        return held is not None and held.lease is not None and held.lease.number == held.first
+
     # Grants
 
     def asking(self) -> AbstractContextManager[int]:
         """Around a question or mutation that may bring a lease: the token for `granted`."""
         return self._table.late.asking()
 
-    def granted(self, lease: Lease, token: int, *, taken: bool = False) -> bool:
-        """metad has granted a lease; False when that is not (or no longer) worth anything."""
+    def granted(self, lease: Lease, token: int, *, taken: bool = False, new: bool = False) -> bool:
+        """metad has granted a lease; False when that is not (or no longer) worth anything.
+
+        `taken` by a question of its own; `new` with the inode, which did not exist before.
+        """
         held = self._table.get(lease.inode)
         if held is not None and held.lease is not None and held.lease.number >= lease.number:
             return True  # a newer one came first
@@ -120,6 +129,7 @@ class Leases:
             return False
         held = self._table.at(lease.inode)
         held.lease, held.taken = lease, taken
+        held.first = lease.number if new else 0
         early = self._early.get(lease.inode)
         if early is not None and early.number <= lease.number:
             del self._early[lease.inode]

@@ -62,7 +62,7 @@ class Mutations:
         with self._leases.asking() as token:
             result = await self._submit(operation)
             if result.lease is not None:
-                self._leases.granted(result.lease, token)
+                self._leases.granted(result.lease, token, new=result.bare)
         return result
 
     async def _commit(self, commit: Commit, lease: Lease | None) -> OpResult:

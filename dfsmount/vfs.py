@@ -14,12 +14,10 @@ from __future__ import annotations
 import logging
 import os
 import stat
-import time
-from collections.abc import Callable
 
 import msgspec
 
-from dfsmount.attributes import Parts, check_size
+from dfsmount.attributes import check_size
 from dfsmount.leases import WRITE_PARTS
 from dfsmount.names import check_name
 from dfsmount.openfiles import Octets, wants_write
@@ -43,10 +41,6 @@ READ_AGAIN_MAX = 10  # while another client changes the file again and again
 
 class Vfs(Ranges):
     """All operations of a file system: those of the layers below, and of open files."""
-
-    def __init__(self, parts: Parts, now_ns: Callable[[], int] = time.time_ns) -> None:
-        super().__init__(parts)
-        self._now_ns = now_ns
 
     async def create(
         self,
@@ -152,6 +146,9 @@ class Vfs(Ranges):
                 if locked.version == version:
                     break
         if not open_file.flags & os.O_NOATIME:
+            if open_file.file.writer.has_attributes:  # perhaps an atime, which this one follows
+                await open_file.file.writer.flush(durable=False)
+                attr = self._attrs.attr(inode) or attr
             self._times.note(attr)
         return data
 

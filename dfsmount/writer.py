@@ -5,7 +5,7 @@ open pack (or waits for the dirty budget).  A full pack is sealed and uploaded i
 several at a time; commits of the inode follow one after the other in the order of sealing, so what
 metad has is always the file as it was at some moment, never a later write without an earlier one.
 A write that can't be stored is dropped and remembered as an error with a number, so that every
-handle reports it once (`check_error`).
+handle reports it once (`check_error`).  Changes of a new file's attributes travel with its bytes.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
+import msgspec
 import trio
 
 from dfsmount.extents import RangeMap
@@ -22,7 +23,7 @@ from dfsmount.packs import Octets, Pack, extents_of, layered, span_of
 from dfsmount.writeback import WriteBack
 from dfswire.errors import DFSError, InputOutput, SessionLost, UnknownChunk
 from dfswire.messages import FILE_MAX_BYTES, Attr
-from dfswire.operations import Commit, OpResult
+from dfswire.operations import Commit, OpResult, SetAttr, changed, merged
 
 log = logging.getLogger(__name__)
 
@@ -58,14 +59,22 @@ class Writer:
         self._streams = False  # a pack was filled: the next one is taken at full size
         self._error: DFSError | None = None
         self.error_count = 0
-        self.mtime_ns = 0
+        self._mtime_ns = 0
+        self._ctime_ns = 0
+        self._attributes: SetAttr | None = None  # changed, and not sent yet
+        self._sending: SetAttr | None = None
 
     # What the vfs asks
 
     @property
     def has_dirty(self) -> bool:
         """Is there anything that is not committed?"""
-        return len(self._dirty) > 0
+        return len(self._dirty) > 0 or self.has_attributes
+
+    @property
+    def has_attributes(self) -> bool:
+        """Are there changes of attributes that are not committed?"""
+        return self._attributes is not None or self._sending is not None
 
     @property
     def dirty_end(self) -> int:
@@ -83,9 +92,26 @@ class Writer:
             for piece in self._dirty.covered(offset, offset + length)
         ]
 
-    def set_mtime(self, mtime_ns: int) -> None:
-        """utimens: commits of what is dirty now keep this time."""
-        self.mtime_ns = mtime_ns
+    def overlaid(self, attr: Attr) -> Attr:
+        """Committed attributes, with what is not committed yet."""
+        for change in (self._sending, self._attributes):
+            if change is not None:
+                attr = changed(attr, change)
+        return msgspec.structs.replace(
+            attr,
+            size=max(attr.size, self.dirty_end),
+            mtime_ns=self._mtime_ns if len(self._dirty) else attr.mtime_ns,
+            ctime_ns=max(attr.ctime_ns, self._ctime_ns),
+        )
+
+    def change_attributes(self, change: SetAttr, now_ns: int) -> None:
+        """To be committed with what is written, or soon.  It must not have a size."""
+        self._attributes = merged(self._attributes, change)
+        self._ctime_ns = now_ns
+        if change.mtime_ns is not None:
+            self._mtime_ns = change.mtime_ns  # commits of what is dirty now keep it
+        if self._open is None:
+            self._new_pack()  # with its age it brings them to metad
 
     def check_error(self, since: int) -> int:
         """The present error count.  Raises the last error if it is newer than `since`."""
@@ -102,8 +128,13 @@ class Writer:
         for start in range(0, len(view), step):
             part = view[start : start + step]
             await self._shared.budget.acquire(len(part), self._shared.relieve)
-            self.mtime_ns = now_ns
+            self._touch(now_ns)
             self._take(offset + start, part)
+
+    def _touch(self, now_ns: int) -> None:
+        self._mtime_ns = self._ctime_ns = now_ns
+        if self._attributes is not None:
+            self._attributes = msgspec.structs.replace(self._attributes, mtime_ns=None)
 
     def _take(self, offset: int, data: memoryview) -> None:
         """Put bytes into packs; no await, so a write is seen as a whole or not at all."""
@@ -198,10 +229,27 @@ class Writer:
             self._lose(batch, problem)
 
     async def _submit(self, batch: list[Pack]) -> None:
-        """One Commit operation.  Raises what metad answers."""
+        """One operation: a Commit, or a SetAttr alone.  Raises what metad answers."""
         layers = layered(batch)
-        if not len(layers):
-            return
+        self._sending, self._attributes = self._attributes, None
+        try:
+            if len(layers):
+                await self._submit_commit(batch, layers)
+            elif self._sending is not None:
+                self._learn(await self._shared.metadata.submit(self._sending), 0)
+        except UnknownChunk:
+            if self._sending is not None:
+                self._attributes = merged(self._sending, self._attributes or self._sending)
+            raise
+        except DFSError as problem:
+            if self._sending is not None and not len(layers):
+                self._remember(problem)
+                log.warning("inode %d: changed attributes are lost: %s", self._inode, problem)
+            raise
+        finally:
+            self._sending = None
+
+    async def _submit_commit(self, batch: list[Pack], layers: RangeMap[Pack]) -> None:
         used = {range_.value for range_ in layers}
         stored = [pack.stored for pack in batch if pack in used and pack.stored is not None]
         extents = extents_of(layers)
@@ -210,8 +258,9 @@ class Writer:
             inode=self._inode,
             extents=extents,
             size=layers.end,
-            mtime_ns=self.mtime_ns,
+            mtime_ns=self._mtime_ns,
             chunks=[one.written for one in stored],
+            attributes=self._sending,
         )
         try:
             result = await self._shared.metadata.submit(
@@ -231,7 +280,7 @@ class Writer:
 
     def _is_all(self, batch: list[Pack]) -> bool:
         """Is nothing dirty but what is in these packs?"""
-        return self._open is None and set(self._sealed) <= set(batch)
+        return self._open is None and not self._attributes and set(self._sealed) <= set(batch)
 
     def _learn(self, result: OpResult, end: int) -> None:
         self._size = max(self._size, end)
@@ -294,7 +343,7 @@ class Writer:
         Dirty bytes below `size` are committed before, those behind it never.  Raises what `submit`
         raises; then nothing is dropped.
         """
-        if self._dirty.covered(0, size):
+        if self._dirty.covered(0, size) or self._attributes is not None:
             await self.flush(durable=False)
         async with self._committing:
             result = await submit()
@@ -317,7 +366,11 @@ class Writer:
 
     def fail(self, reason: str) -> None:
         """What is not committed can't be any more (the session is lost); every handle hears it."""
-        self._lose(self._packs(), InputOutput(reason))
+        problem = InputOutput(reason)
+        self._lose(self._packs(), problem)
+        if self._attributes is not None:
+            self._remember(problem)
+            log.warning("inode %d: changed attributes are lost: %s", self._inode, problem)
         self.discard()
 
     def discard(self) -> None:
@@ -325,6 +378,7 @@ class Writer:
         for pack in self._packs():
             pack.ranges.clear()
         self._dirty.clear()
+        self._attributes = None
         dropped, self._open = self._open, None
         if dropped is not None:
             self._shared.closed(dropped)

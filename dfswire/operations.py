@@ -172,6 +172,40 @@ class SetAttr(Operation, frozen=True, kw_only=True, tag="setattr"):
     lease: Natural = 0
 
 
+def merged(earlier: SetAttr | None, later: SetAttr) -> SetAttr:
+    """One change that does what two do, one after the other.  Neither has a size."""
+    if earlier is None:
+        return later
+    mode = later.mode if later.mode is not None else earlier.mode
+    if later.mode is None and mode is not None and (later.uid, later.gid) != (None, None):
+        mode = stat.S_IMODE(without_privileges(stat.S_IFREG | mode))
+    return SetAttr(
+        inode=later.inode,
+        mode=mode,
+        uid=later.uid if later.uid is not None else earlier.uid,
+        gid=later.gid if later.gid is not None else earlier.gid,
+        atime_ns=later.atime_ns if later.atime_ns is not None else earlier.atime_ns,
+        mtime_ns=later.mtime_ns if later.mtime_ns is not None else earlier.mtime_ns,
+    )
+
+
+def changed(attr: Attr, change: SetAttr) -> Attr:
+    """The attributes of a regular file after a change without a size; ctime is left to others."""
+    mode = attr.mode
+    if change.mode is not None:
+        mode = stat.S_IFMT(mode) | stat.S_IMODE(change.mode)
+    elif (change.uid, change.gid) != (None, None):
+        mode = without_privileges(mode)
+    return msgspec.structs.replace(
+        attr,
+        mode=mode,
+        uid=attr.uid if change.uid is None else change.uid,
+        gid=attr.gid if change.gid is None else change.gid,
+        atime_ns=attr.atime_ns if change.atime_ns is None else change.atime_ns,
+        mtime_ns=attr.mtime_ns if change.mtime_ns is None else change.mtime_ns,
+    )
+
+
 def without_privileges(mode: int) -> int:
     """A mode after the contents or the owner of the inode changed: no set-uid, no set-gid."""
     if stat.S_ISDIR(mode):
@@ -237,6 +271,7 @@ class Commit(Operation, frozen=True, kw_only=True, tag="commit"):
     `chunks` are the newly stored chunks, each granted to this session before; `extents` are laid
     over the file in order, trimming what was there.  The size becomes the larger of the present one
     and `size`; mtime becomes `mtime_ns`.  A granted chunk that no extent uses is garbage at once.
+    `attributes`: a change of the same inode's attributes, applied after that; never of its size.
     `give_back`: the parts of this lease of the session on the inode end with this, as by the call
     `lease.give_back`.
     Errors: ENOENT (inode gone), UNKNOWN_CHUNK (not granted to this session, or expired), EINVAL.
@@ -247,7 +282,13 @@ class Commit(Operation, frozen=True, kw_only=True, tag="commit"):
     size: Annotated[int, msgspec.Meta(ge=0, le=FILE_MAX_BYTES)]
     mtime_ns: int
     chunks: list[WrittenChunk] = []
+    attributes: SetAttr | None = None
     give_back: Lease | None = None
+
+    def __post_init__(self) -> None:
+        change = self.attributes
+        if change is not None and (change.inode != self.inode or change.size is not None):
+            raise ValueError("attributes of another inode, or with a size")
 
 
 class Fallocate(Operation, frozen=True, kw_only=True, tag="fallocate"):

@@ -146,11 +146,18 @@ def _apply(
         case RemoveXattr():
             run = partial(xattrs.removexattr, db, op)
         case Commit():
-            run = partial(chunkmap.commit, db, op, session)
+            run = partial(_commit, db, op, session)
         case Release():
             effects.released.append(op.inode)
             return []
     return run(now_ns, effects)
+
+
+def _commit(db: Database, op: Commit, session: str, now_ns: int, effects: Effects) -> list[Attr]:
+    attrs = chunkmap.commit(db, op, session, now_ns, effects)
+    if op.attributes is not None:
+        attrs = attributes.setattr_(db, op.attributes, now_ns, effects)
+    return attrs
 
 
 def _acknowledge(db: Database, batch: Batch) -> None:

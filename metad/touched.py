@@ -50,15 +50,15 @@ def touched(db: Database, op: AnyOperation) -> dict[int, int]:
             return _names(db, (op.parent, op.name), (op.new_parent, op.new_name))
         case SetAttr():
             parts = {op.inode: ATTR if op.size is None else ATTR | DATA}
-            owners = (op.mode, op.uid, op.gid)
-            return parts if owners == (None, None, None) else parts | _reached(db, op.inode)
+            return parts | _reached_by(db, op)
         case SetXattr():
             acl = op.name in (ACL_ACCESS, ACL_DEFAULT)
             return {op.inode: ATTR} | (_reached(db, op.inode) if acl else {})
         case RemoveXattr():
             return {op.inode: ATTR}
         case Commit():
-            return {op.inode: ATTR | DATA}
+            parts = {op.inode: ATTR | DATA}
+            return parts if op.attributes is None else parts | _reached_by(db, op.attributes)
         case Fallocate():
             return {op.inode: ATTR | DATA}
         case CopyRange():
@@ -68,6 +68,11 @@ def touched(db: Database, op: AnyOperation) -> dict[int, int]:
         case Release() | Access():  # nobody's work is interrupted for the time of a reading
             return {}
     assert_never(op)
+
+
+def _reached_by(db: Database, op: SetAttr) -> dict[int, int]:
+    owners = (op.mode, op.uid, op.gid)
+    return {} if owners == (None, None, None) else _reached(db, op.inode)
 
 
 def _reached(db: Database, inode: int) -> dict[int, int]:

@@ -83,6 +83,7 @@ class FakeCluster:
         self.calls_to: list[tuple[str, str]] = []
         self.reads: list[tuple[str, int, int]] = []  # address, offset, length
         self.commits: list[Commit] = []
+        self.changes: list[SetAttr] = []  # of attributes, with or without a commit
         self.layouts_asked: list[tuple[int, int]] = []
         self.bad: list[tuple[bytes, str, str]] = []
         self.avoided: list[list[str]] = []
@@ -114,7 +115,9 @@ class FakeCluster:
             raise self.submit_problems.pop(0)
         if self.is_gone:
             raise NoEntry("gone")
-        if isinstance(operation, SetAttr):
+        if isinstance(operation, SetAttr) and operation.size is None:
+            self.changes.append(operation)
+        elif isinstance(operation, SetAttr):
             assert operation.size is not None
             self.extents.cut(operation.size, FILE_MAX_BYTES)
             self.size = operation.size
@@ -150,6 +153,8 @@ class FakeCluster:
         self.size = max(self.size, commit.size)
         self.mtime_ns = commit.mtime_ns
         self.commits.append(commit)
+        if commit.attributes is not None:
+            self.changes.append(commit.attributes)
 
     def attr(self) -> Attr:
         return Attr(

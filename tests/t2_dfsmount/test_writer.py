@@ -426,7 +426,7 @@ async def test_attributes_come_before_the_bytes_leave(autojump_clock: MockClock)
     async with data_path(cluster) as path:
         writer = path.writer(INODE, on_attr=lambda attr: ends.append((attr.size, writer.dirty_end)))
         await writer.write(0, b"12345", now_ns=1)
-        writer.set_mtime(99)
+        writer.change_attributes(SetAttr(inode=INODE, mtime_ns=99), now_ns=2)
         await writer.flush(durable=False)
     assert ends == [(5, 5)] and cluster.mtime_ns == 99
 

@@ -87,6 +87,24 @@ def test_every_operation_is_known(world: World) -> None:
     assert world.attr(file).size == 5
 
 
+def test_attributes_come_with_a_commit(world: World) -> None:
+    file = world.make(b"f")
+    commit = Commit(
+        inode=file,
+        extents=[Extent(offset=0, length=1, data=b"x")],
+        size=1,
+        mtime_ns=6,
+        attributes=SetAttr(inode=file, mode=0o600, mtime_ns=5),
+    )
+    done = execute(world, 1, commit)
+    (result,) = done.reply.results
+    assert result.fault is None and result.attrs == [world.attr(file)]
+    attr = world.attr(file)
+    assert (attr.mode, attr.size, attr.mtime_ns) == (0o100600, 1, 5)
+    changed = {(one.inode, one.what) for one in done.effects.invalidations}
+    assert (ROOT, Invalidated.NAME) in changed
+
+
 def test_a_failed_operation_is_undone_alone(world: World) -> None:
     done = execute(
         world,

@@ -100,6 +100,16 @@ operations: st.SearchStrategy[AnyOperation] = st.one_of(
         ),
         inodes,
     ),
+    st.builds(
+        lambda inode: Commit(
+            inode=inode,
+            extents=[],
+            size=0,
+            mtime_ns=1,
+            attributes=SetAttr(inode=inode, uid=7),
+        ),
+        inodes,
+    ),
     st.builds(lambda inode: Fallocate(inode=inode, mode=3, offset=0, length=9), inodes),
     st.builds(
         lambda source, inode: CopyRange(
