@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 from dfsmount.cli.processes import Identity, identity_of
 
@@ -35,15 +36,20 @@ class Launch:
         address = f"{self._directory}/ready"
         self._socket.bind(address)
         with log.open("ab") as output:
-            self.process = subprocess.Popen(
-                list(command),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                cwd="/",  # a daemon keeps no directory busy
-                env={**os.environ, "NOTIFY_SOCKET": address},
-                start_new_session=True,
-            )
+            self.process = self._spawn(command, output, address)
+
+    def _spawn(
+        self, command: Sequence[str], output: IO[bytes], notify_socket: str
+    ) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            list(command),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            cwd="/",  # a daemon keeps no directory busy
+            env={**os.environ, "NOTIFY_SOCKET": notify_socket},
+            start_new_session=True,
+        )
 
     def __enter__(self) -> Launch:
         return self

@@ -9,15 +9,22 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import signal
+import subprocess
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from dfsmount.cli.launch import Launch
 from dfsmount.cli.localcluster import HOST, Daemon, LocalCluster, Settings
+from dfsmount.cli.mounts import mount_at
+from dfsmount.cli.processes import Identity, handle_of, recall, wait_end
 from tests.t5_faults.disks import MIB, Disk
 from tests.t5_faults.network import Network
-from tests.t5_process.harness import CHUNKD_TIMERS, METAD_TIMERS, Cluster, chosen_settings
+from tests.t5_faults.nursery import Nursery
+from tests.t5_process.harness import CHUNKD_TIMERS, METAD_TIMERS, READY_S, Cluster, chosen_settings
 from tests.t5_process.observed import NODES, REPLICAS
 
 METAD_PORT = 9400
@@ -126,11 +133,13 @@ class FaultyCluster(Cluster):
         metad: Changes | None = None,
         chunkd: Changes | None = None,
         isolated: bool = True,
+        nursery: Nursery | None = None,
         kinds: Sequence[str] = KINDS,
         disk_bytes: int = DISK_BYTES,
     ) -> None:
         names = ["metad", *(f"chunkd{number}" for number in range(1, NODES + 1)), *mounts]
         self._network = Network(names) if isolated else None
+        self._nursery = nursery
         self.disks: dict[str, Disk] = {}
         try:
             placed = PlacedCluster(directory, self._network)
@@ -155,6 +164,9 @@ class FaultyCluster(Cluster):
         inside = [] if self._network is None else self._network.inside(point.name)
         return [*inside, *super().mount_command(point, options)]
 
+    def launch(self, command: list[str], log: Path) -> Launch:
+        return Launch(command, log) if self._nursery is None else self._nursery.launch(command, log)
+
     def restore(self) -> None:
         """Everything is in its place again and runs."""
         if self._network is not None:
@@ -174,12 +186,44 @@ class FaultyCluster(Cluster):
         self.lose_power(*names)
         self.boot_disks(*(name for name in names if name in self.disks))
 
-    def lose_power(self, *names: str) -> None:
-        """The first half: disks forget, processes end."""
+    def lose_power(self, *names: str, disks_first: bool = False) -> None:
+        """The first half: processes end, disks forget.
+
+        With `disks_first` the daemons live to see their disks fail, for some milliseconds; what
+        they log then is not looked at.
+        """
+        found = [self.identity(name) for name in names]
+        identities = [identity for identity in found if identity is not None]
+        if disks_first:
+            self._cut(names)
+        for identity in identities:
+            with contextlib.suppress(ProcessLookupError):  # it saw its disk fail, and ended
+                os.kill(identity.pid, signal.SIGKILL)
+        if not disks_first:
+            self._cut(names)
+        if self.mount_point.name in names:
+            # A killed mount may wait, unkillable, for a page that itself should read; a host
+            # without power does not.
+            subprocess.run(["umount", "-f", str(self.mount_point)], capture_output=True)
+            if mount_at(self.mount_point):
+                self.clear_dead_mount()
+        for identity in identities:
+            with handle_of(identity) as handle:
+                assert handle is None or wait_end(handle, READY_S), "survives SIGKILL"
+            self._reap(identity.pid)
+        if disks_first:
+            self.skip_logs()
+
+    def _cut(self, names: Sequence[str]) -> None:
         for name in names:
             if name in self.disks:
                 self.disks[name].cut()
-        self.kill(*names)
+
+    def identity(self, name: str) -> Identity | None:
+        """The process of a daemon or of the mount, if it runs."""
+        if name == self.mount_point.name:
+            return recall(self.local.mount_pid_file(self.mount_point))
+        return self.daemon(name).running()
 
     def boot_disks(self, *names: str) -> None:
         """The second half: file systems recover."""

@@ -72,12 +72,16 @@ class Cluster(Observed):
         with contextlib.ExitStack() as cleanup:
             started = []
             for daemon in map(self.daemon, names):
-                launch = cleanup.enter_context(Launch(daemon.command, daemon.log))
+                launch = cleanup.enter_context(self.launch(daemon.command, daemon.log))
                 self._adopt(launch, daemon.pid_file)
                 started.append((daemon, launch))
             for daemon, launch in started:
                 problem = launch.wait_ready(READY_S)
                 assert not problem, f"{daemon.name} did not start: {problem}"
+
+    def launch(self, command: list[str], log: Path) -> Launch:
+        """Start one process."""
+        return Launch(command, log)
 
     def _adopt(self, launch: Launch, pid_file: Path, mount_point: str = "") -> None:
         self._children[launch.process.pid] = launch.process
@@ -89,7 +93,7 @@ class Cluster(Observed):
         point = point or self.mount_point
         point.mkdir(exist_ok=True)
         command = self.mount_command(point, options)
-        with Launch(command, self.directory / "log" / f"{point.name}.log") as launch:
+        with self.launch(command, self.directory / "log" / f"{point.name}.log") as launch:
             self._adopt(launch, self.local.mount_pid_file(point), str(point))
             problem = launch.wait_ready(READY_S)
         assert not problem, f"not mounted: {problem}"
