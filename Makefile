@@ -1,7 +1,7 @@
 # What a person does with this clone.  Each target sets up what it needs (scripts/setup.sh).
 
-.PHONY: help demo demo-stop test nightly lint format types fsx fsx-public pjdfstest bench lock \
-	clean
+.PHONY: help demo demo-stop test nightly lint format types fsx fsx-public power-cuts pjdfstest \
+	bench lock clean
 .DEFAULT_GOAL := help
 
 BIN := .venv/bin
@@ -49,6 +49,10 @@ fsx:             ## Random operations: OPS=1000000 SEED=1 MOUNTS=1 MORE=--sparse
 fsx-public:      ## The fsx of xfstests: SRC=clone of xfstests OPS=250000 SEED=1
 	@scripts/setup.sh test
 	$(BIN)/python -m tests.fsx.public $(SRC) --ops $(or $(OPS),250000) --seed $(or $(SEED),1)
+
+power-cuts:      ## Power cuts of a whole cluster while it is written to: COUNT=1000 SEED=0
+	@scripts/setup.sh test
+	$(BIN)/python -m tests.t5_faults.powercuts --count $(or $(COUNT),1000) --seed $(or $(SEED),0)
 
 pjdfstest:       ## POSIX system calls in four modes; SRC=its built sources, MODE=one of them
 	@scripts/setup.sh test

@@ -195,11 +195,12 @@ class Disk:
         run("cp", "--sparse=always", copy, self.image)
         self.mount()
 
-    def close(self) -> None:
+    def close(self, *, keep: bool = False) -> None:
         """Unmount, whatever uses it, and remove the image."""
         if self.mounted:
             run("umount", "-l", self.point)
-        self.image.unlink(missing_ok=True)
+        if not keep:
+            self.image.unlink(missing_ok=True)
 
 
 def mount_table() -> list[str]:

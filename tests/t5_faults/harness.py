@@ -186,21 +186,19 @@ class FaultyCluster(Cluster):
         self.lose_power(*names)
         self.boot_disks(*(name for name in names if name in self.disks))
 
-    def lose_power(self, *names: str, disks_first: bool = False) -> None:
+    def lose_power(self, *names: str) -> None:
         """The first half: processes end, disks forget.
 
-        With `disks_first` the daemons live to see their disks fail, for some milliseconds; what
-        they log then is not looked at.
+        In this order.  An fsync that is under way when ext4 is shut down may return 0 though its
+        data is lost (Linux 6.18: 25 of 900 appends to plain ext4); a killed process tells nobody.
         """
         found = [self.identity(name) for name in names]
         identities = [identity for identity in found if identity is not None]
-        if disks_first:
-            self._cut(names)
         for identity in identities:
-            with contextlib.suppress(ProcessLookupError):  # it saw its disk fail, and ended
-                os.kill(identity.pid, signal.SIGKILL)
-        if not disks_first:
-            self._cut(names)
+            os.kill(identity.pid, signal.SIGKILL)
+        for name in names:
+            if name in self.disks:
+                self.disks[name].cut()
         if self.mount_point.name in names:
             # A killed mount may wait, unkillable, for a page that itself should read; a host
             # without power does not.
@@ -211,13 +209,6 @@ class FaultyCluster(Cluster):
             with handle_of(identity) as handle:
                 assert handle is None or wait_end(handle, READY_S), "survives SIGKILL"
             self._reap(identity.pid)
-        if disks_first:
-            self.skip_logs()
-
-    def _cut(self, names: Sequence[str]) -> None:
-        for name in names:
-            if name in self.disks:
-                self.disks[name].cut()
 
     def identity(self, name: str) -> Identity | None:
         """The process of a daemon or of the mount, if it runs."""
@@ -232,17 +223,18 @@ class FaultyCluster(Cluster):
 
     # -- the end
 
-    def close(self) -> None:
+    def close(self, *, keep_disks: bool = False) -> None:
+        """End everything.  `keep_disks`: the images stay, for whoever looks for a mistake."""
         try:
             if self._network is not None:
                 self._network.heal()
             super().close()
         finally:
-            self._remove_hosts()
+            self._remove_hosts(keep_disks=keep_disks)
 
-    def _remove_hosts(self) -> None:
+    def _remove_hosts(self, *, keep_disks: bool = False) -> None:
         with contextlib.ExitStack() as cleanup:
             if self._network is not None:
                 cleanup.callback(self._network.close)
             for disk in self.disks.values():
-                cleanup.callback(disk.close)
+                cleanup.callback(disk.close, keep=keep_disks)

@@ -10,6 +10,7 @@ reads commands (one JSON object a line) and prints the pid of each process.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
@@ -98,10 +99,9 @@ class Child:
         self._signal(signal.SIGTERM)
 
     def _signal(self, number: signal.Signals) -> None:
-        try:
-            signal.pidfd_send_signal(self._handle, number)
-        except ProcessLookupError:
-            return
+        if self._handle >= 0:
+            with contextlib.suppress(ProcessLookupError):  # it has just ended
+                signal.pidfd_send_signal(self._handle, number)
 
 
 def serve() -> None:

@@ -21,12 +21,12 @@ Saw = Callable[[str], None]
 def partition(cluster: FaultyCluster, one: str, other: str, kind: str) -> None:
     """Between two hosts: nothing passes, or nothing in one direction, or resets, or no data."""
     network = cluster.network
-    if kind in ("both", "reset", "swallow"):
-        network.cut(one, other, {"both": DROP, "reset": RESET, "swallow": SWALLOW}[kind])
-    elif kind == "there":
-        network.impair(one, other)
-    else:
+    if kind in ("both", "swallow"):
+        network.cut(one, other, {"both": DROP, "swallow": SWALLOW}[kind])
+    elif kind == "back":
         network.impair(other, one)
+    else:  # a reset must be able to come back
+        network.impair(one, other, {"there": DROP, "reset": RESET}[kind])
 
 
 @pytest.mark.parametrize("kind", ["both", "there", "back", "reset", "swallow"])

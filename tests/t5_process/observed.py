@@ -211,8 +211,3 @@ class Observed:
                 text = file.read().decode("utf-8", "replace")
                 self._logs_read[log] = file.tell()
             assert "Traceback" not in text, f"{log.name}:\n{text[text.index('Traceback') :][:4000]}"
-
-    def skip_logs(self) -> None:
-        """What was logged up to now is not looked at."""
-        for log in (self.directory / "log").glob("*.log"):
-            self._logs_read[log] = log.stat().st_size
