@@ -31,6 +31,8 @@ _GAUGES = (
 _COUNTERS = (
     ("dfs_disk_read_bytes_total", "Bytes of chunks read.", "read_bytes"),
     ("dfs_disk_written_bytes_total", "Bytes of chunk files written.", "written_bytes"),
+    ("dfs_disk_reads_total", "Reads of chunks and parts of them.", "reads"),
+    ("dfs_disk_writes_total", "Chunks written.", "writes"),
 )
 
 

@@ -239,7 +239,7 @@ class ChunkStore:
             if not is_damaged:
                 raise
             found = self._quarantine.read(chunk, offset, length)
-        self._tally.read_bytes += length
+        self._tally.was_read(length)
         return found
 
     def digest(self, chunk: bytes) -> bytes:
@@ -250,7 +250,7 @@ class ChunkStore:
         try:
             with self._opened(chunk) as file:
                 file.verify()
-                self._tally.read_bytes += file.index.length
+                self._tally.was_read(file.index.length)
                 return file.index.length
         except UnknownChunk as problem:
             if chunk in self._quarantine:

@@ -22,6 +22,8 @@ class Tally:
         self.quarantined = 0
         self.read_bytes = 0
         self.written_bytes = 0
+        self.reads = 0
+        self.writes = 0
         self._reports: deque[ReplicaReport] = deque()
         self._recordings: list[set[bytes]] = []
 
@@ -29,8 +31,14 @@ class Tally:
         """A chunk was stored now."""
         self.found(size_bytes)
         self.written_bytes += size_bytes
+        self.writes += 1
         for recording in self._recordings:
             recording.add(chunk)
+
+    def was_read(self, size_bytes: int) -> None:
+        """A part of a chunk, or all of it."""
+        self.read_bytes += size_bytes
+        self.reads += 1
 
     def found(self, size_bytes: int) -> None:
         """A chunk was there already."""
@@ -79,6 +87,8 @@ class Tally:
             used_bytes=self.used_bytes,
             read_bytes=self.read_bytes,
             written_bytes=self.written_bytes,
+            reads=self.reads,
+            writes=self.writes,
             quarantined=self.quarantined,
             failed=failed,
             filesystem=filesystem,

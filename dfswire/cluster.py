@@ -19,6 +19,7 @@ from dfswire.messages import (
     Natural,
     Replica,
 )
+from dfswire.observe import Traffic
 from dfswire.verify import LostRange
 
 INVENTORY_PAGE_CHUNKS = 65_536
@@ -72,6 +73,8 @@ class DiskFigures(Message, frozen=True, kw_only=True):
     used_bytes: Natural  # by chunks
     read_bytes: Natural = 0
     written_bytes: Natural = 0
+    reads: Natural = 0
+    writes: Natural = 0
     quarantined: Natural = 0
     failed: bool = False
     filesystem: str = ""
@@ -190,6 +193,9 @@ class ServerStatus(Message, frozen=True, kw_only=True):
     free_bytes: int
     admin: Admin = "enabled"
     disk_admin: dict[str, Admin] = {}  # of disks that are not just enabled
+    incarnation: int = 0  # how often it was started
+    traffic: Traffic = Traffic()
+    disk_traffic: dict[str, Traffic] = {}
 
 
 class ChunkTotals(Message, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""What operators ask about the past and the present of a cluster: its events.
+"""What operators ask about the past and the present of a cluster: events, traffic.
 
 An event is something that happened to the cluster and that its operator should be told, such as a
 server that went down.  metad numbers them; whoever follows asks for those after a number.
@@ -16,6 +16,15 @@ EVENTS_MAX = 1000  # in one reply
 EVENTS_WAIT_MAX_S = 30.0
 
 Severity = Literal["info", "warning", "error", "critical"]
+
+
+class Traffic(Message, frozen=True, kw_only=True):
+    """What is read from disks and written to them, of late."""
+
+    read_bytes_per_s: float = 0.0
+    written_bytes_per_s: float = 0.0
+    reads_per_s: float = 0.0
+    writes_per_s: float = 0.0
 
 
 class ClusterEvent(Message, frozen=True, kw_only=True):

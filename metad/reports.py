@@ -87,6 +87,7 @@ class Reports:
         before = dict(known.disks) if known is not None else {}
         if known is None or not state.servers.heartbeat(request, state.clock()):
             return HeartbeatReply(register=True)
+        state.traffic.note(request.disks, state.clock())
         changed = [each for each in request.disks if _failure_changed(before, each)]
         finished = [
             (order, result)

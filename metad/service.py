@@ -45,6 +45,7 @@ from metad.serverevents import ServerEvents
 from metad.servers import Servers
 from metad.state import FileClock, State
 from metad.totals import Totals
+from metad.traffic import TrafficMeter
 from metad.trim import Trimmer
 from metad.verified import Verified
 
@@ -235,6 +236,7 @@ def create_service(
         servers=servers,
         event_log=EventLog(db, clock=clock, wall_ns=now_ns),
         metrics=Metrics("metad"),
+        traffic=TrafficMeter(),
     )
     state.event_log.add("metad.started", cluster_id, f"metad {state.software} started")
     return Service(state)

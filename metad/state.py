@@ -20,6 +20,7 @@ from metad.leases import Leases
 from metad.orphans import Orphans
 from metad.policies import Policies, Policy
 from metad.servers import Servers
+from metad.traffic import TrafficMeter
 
 
 class FileClock:
@@ -62,6 +63,7 @@ class State:
     servers: Servers
     event_log: EventLog
     metrics: Metrics
+    traffic: TrafficMeter
 
     @property
     def policy(self) -> Policy:

@@ -28,6 +28,7 @@ from metad.reads import room
 from metad.servers import Server
 from metad.state import State
 from metad.totals import Totals
+from metad.traffic import total
 
 _FILES_BELOW = (
     "WITH RECURSIVE tree (inode) AS (VALUES (?1) UNION "
@@ -62,6 +63,7 @@ async def cluster_status(state: State, clients: Clients, totals: Totals) -> Clus
 def _server(state: State, server: Server) -> ServerStatus:
     now = state.clock()
     disks: list[DiskFigures] = sorted(server.disks.values(), key=lambda each: each.disk)
+    rates = {each.disk: state.traffic.of(each.disk, now) for each in disks}
     return ServerStatus(
         server_id=server.server_id,
         address=server.address,
@@ -82,6 +84,9 @@ def _server(state: State, server: Server) -> ServerStatus:
             for each in disks
             if (admin := state.servers.disk_admin(each.disk)) != "enabled"
         },
+        incarnation=server.incarnation,
+        traffic=total(rates.values()),
+        disk_traffic=rates,
     )
 
 

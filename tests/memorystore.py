@@ -127,7 +127,7 @@ class MemoryChunkStore:
         data = bytes(file.content[offset : offset + length])
         if chunk not in self.files:
             chunkfile.check_blocks(chunk, data, checksums, offset // BLOCK_SIZE_BYTES)
-        self._tally.read_bytes += length
+        self._tally.was_read(length)
         return StoredRange(data, index.length, checksums)
 
     def verify(self, chunk: bytes) -> int:
@@ -139,7 +139,7 @@ class MemoryChunkStore:
         except CorruptChunk as problem:
             self.quarantine(chunk, str(problem))
             raise
-        self._tally.read_bytes += index.length
+        self._tally.was_read(index.length)
         return index.length
 
     def digest(self, chunk: bytes) -> bytes:

@@ -74,7 +74,7 @@ LAYERS = {
         leases
         surplus
         exclusive knowledge turns placement orders events effects recent verified acl config
-        protection
+        protection traffic
         eventrate
     """,
     "chunkd": """
@@ -116,7 +116,10 @@ LAYERS = {
     "dfsmount.cli": """
         __main__
         app
-        up status events info fsck mount helper
+        top
+        up status nodes events info fsck mount helper
+        views
+        health
         cluster lifecycle
         localcluster launch
         mounts processes output

@@ -20,8 +20,10 @@ from dfsmount.cli.fsck import fsck
 from dfsmount.cli.helper import install_mount_helper
 from dfsmount.cli.info import info
 from dfsmount.cli.mount import mount, umount
+from dfsmount.cli.nodes import nodes
 from dfsmount.cli.output import say
 from dfsmount.cli.status import status
+from dfsmount.cli.top import top
 from dfsmount.cli.up import down, up
 from dfswire.daemon import software_version
 from dfswire.errors import DFSError
@@ -36,7 +38,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
-for verb in (up, down, status, events, info, fsck, mount, umount, install_mount_helper):
+for verb in (up, down, status, nodes, events, top, info, fsck, mount, umount, install_mount_helper):
     app.command()(verb)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
+import msgspec
 import pytest
 
 from dfsmount.cli import status
@@ -43,9 +45,10 @@ def test_a_healthy_cluster_for_people(
 ) -> None:
     assert run(monkeypatch, cluster(server(), server(port=2))) == 0
     shown = capsys.readouterr().out
-    assert "health   good" in shown
+    assert shown.startswith("health   OK\n")
     assert "127.0.0.1:2" in shown
-    assert "2 (6 bytes): 2 with 2" in shown
+    assert "chunks   2 (6 bytes)\n" in shown
+    assert re.search(r"2 replicas +#{30} 2\n", shown)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +56,7 @@ def test_a_healthy_cluster_for_people(
     [
         (cluster(server(), server("down", port=2)), "not up: 127.0.0.1:2"),
         (cluster(server("suspect")), "not up: 127.0.0.1:1"),
-        (cluster(server(failed=True)), "failed disks: /d1 on 127.0.0.1:1"),
+        (cluster(server(failed=True)), "failed disk: /d1 on 127.0.0.1:1"),
         (cluster(server(), under=1), "too few replicas: 1"),
         (cluster(server(), lost=1), "lost chunks (no server that is up has a good replica): 1"),
         (cluster(), "there are no servers"),
@@ -66,6 +69,44 @@ def test_what_needs_attention_ends_with_1(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert run(monkeypatch, reply) == 1
-    assert worry in capsys.readouterr().out
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first.startswith("health   DEGRADED: ")
+    assert worry in first
     assert run(monkeypatch, reply, "--json") == 1
-    json.loads(capsys.readouterr().out)
+    health = json.loads(capsys.readouterr().out)["health"]
+    assert health["state"] == "degraded"
+    assert worry in health["worries"][0]["what"]
+    assert health["worries"][0]["do"]
+
+
+def test_the_worst_comes_first_and_each_has_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, cluster(server("down"), server(port=2), lost=1, under=3)) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith(": 1; bring back the servers that are not up")
+    assert "too few replicas: 2; 2 replicas need as many servers; 1 are up" in lines[1]
+    assert lines[2].strip().startswith("not up: 127.0.0.1:1 (down, heard 7 s ago); start its")
+
+
+def test_a_server_that_is_drained_may_be_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    away = msgspec.structs.replace(server("down"), admin="drained")
+    assert run(monkeypatch, cluster(away, server(port=2))) == 0
+
+
+def test_a_full_cluster(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    full = msgspec.structs.replace(cluster(server()), total_bytes=1000, free_bytes=49)
+    assert run(monkeypatch, full) == 1
+    assert "nearly full; add a server" in capsys.readouterr().out
+
+
+def test_being_repaired(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    servers = [server(port=1), server(port=2)]
+    assert run(monkeypatch, cluster(*servers, under=1)) == 1
+    assert "nothing: it is being repaired" in capsys.readouterr().out
+    assert run(monkeypatch, cluster(*servers, server("down", port=3), under=1)) == 1
+    assert "nothing: it is repaired from the other servers soon" in capsys.readouterr().out

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
+import msgspec
 import pytest
 import trio
 from trio.testing import MockClock
@@ -12,9 +13,10 @@ from trio.testing import MockClock
 from dfswire.cluster import ClusterStatus, InfoReply, InfoRequest
 from dfswire.errors import NoEntry, NotDirectory, UsageError
 from dfswire.messages import ROOT_INODE, Empty
+from dfswire.observe import Traffic
 from dfswire.operations import Link, Release, Unlink
 from metad.database import Database
-from tests.t2_metad.machines_for_tests import GIB
+from tests.t2_metad.machines_for_tests import GIB, disk, heartbeat
 from tests.t2_metad.metad_for_tests import FakeClient, FakeServer, Metad
 
 
@@ -66,6 +68,19 @@ async def test_status(pair: Cluster, mock_clock: MockClock) -> None:
     assert [each.state for each in status.servers] == ["up", "down"]
     assert status.servers[1].last_heartbeat_s == pytest.approx(11.0)
     assert status.chunks.under_replicated == 1, "what is on a dead server does not count"
+
+
+async def test_traffic(pair: Cluster, mock_clock: MockClock) -> None:
+    figures = disk(pair.one.disk)
+    for second in range(3):
+        busy = msgspec.structs.replace(figures, read_bytes=1000 * second, reads=second)
+        await pair.metad.call("server.heartbeat", heartbeat("s1", disks=[busy]))
+        mock_clock.jump(1.0)
+    one, other = (await pair.status()).servers
+    assert one.traffic == one.disk_traffic[pair.one.disk]
+    assert (one.traffic.read_bytes_per_s, one.traffic.reads_per_s) == (1000, 1)
+    assert other.traffic == Traffic()
+    assert one.incarnation == 1
 
 
 async def test_info_by_path_and_by_inode(pair: Cluster, mock_clock: MockClock) -> None:

@@ -1,0 +1,80 @@
+"""Is the cluster well, and if not: why, and what can a person do?
+
+Used by `dfs status` and `dfs top`.  The answer is made from one ClusterStatus; the worst comes
+first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from dfswire.cluster import ClusterStatus, ServerStatus
+
+GONE = ("drained", "removed")  # nothing depends on such servers any more
+FULL_FRACTION = 0.05  # of the room for user data that is left
+
+
+@dataclass(frozen=True)
+class Worry:
+    """Something that needs attention, and what to do about it."""
+
+    what: str
+    do: str
+
+
+def worries_of(reply: ClusterStatus) -> list[Worry]:
+    """What needs attention, the worst first; empty when the cluster is healthy."""
+    return list(_worries(reply))
+
+
+def health_of(worries: list[Worry]) -> dict[str, Any]:
+    """The same for JSON."""
+    return {
+        "state": "degraded" if worries else "ok",
+        "worries": [{"what": each.what, "do": each.do} for each in worries],
+    }
+
+
+def _worries(reply: ClusterStatus) -> Iterator[Worry]:
+    chunks = reply.chunks
+    away = [each for each in reply.servers if each.state != "up" and each.admin not in GONE]
+    if not reply.servers:
+        yield Worry("there are no servers", "start a chunkd that names this metad")
+    if chunks.lost:
+        yield Worry(
+            f"lost chunks (no server that is up has a good replica): {chunks.lost}",
+            "bring back the servers that are not up"
+            if away
+            else "'dfs events --kind chunk' names them, 'dfs info PATH' the servers of a file",
+        )
+    if chunks.under_replicated > chunks.lost:
+        yield Worry(
+            f"chunks with too few replicas: {chunks.under_replicated - chunks.lost}",
+            _about_repair(reply, away),
+        )
+    if away:
+        yield Worry(f"not up: {', '.join(map(_silence, away))}", "start its chunkd, or its host")
+    for server in reply.servers:
+        for disk in server.disks:
+            if disk.failed:
+                yield Worry(
+                    f"failed disk: {disk.path} on {server.address}",
+                    "replace it; its chunks are copied from elsewhere meanwhile",
+                )
+    if reply.total_bytes and reply.free_bytes < reply.total_bytes * FULL_FRACTION:
+        yield Worry("nearly full", "add a server or a disk, or delete files")
+
+
+def _silence(server: ServerStatus) -> str:
+    return f"{server.address} ({server.state}, heard {server.last_heartbeat_s:.0f} s ago)"
+
+
+def _about_repair(reply: ClusterStatus, away: list[ServerStatus]) -> str:
+    up = sum(each.state == "up" for each in reply.servers)
+    if up < reply.replicas:
+        return f"{reply.replicas} replicas need as many servers; {up} are up"
+    if away:
+        return "nothing: it is repaired from the other servers soon"
+    return "nothing: it is being repaired"

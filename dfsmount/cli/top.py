@@ -1,0 +1,98 @@
+"""`dfs top`: the cluster as it is at the moment, again and again, until Ctrl-C.
+
+A metad that is away does not end it: the last picture stays, with a line that says so.  With
+`--once` it prints one picture, for scripts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated
+
+import trio
+import typer
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.markup import escape
+from rich.text import Text
+
+from dfsmount.cli.cluster import Directory, Url, find_metad, talk
+from dfsmount.cli.health import worries_of
+from dfsmount.cli.output import console
+from dfsmount.cli.views import health_lines, operations, rate, server_table, summary_lines
+from dfswire.client import Client
+from dfswire.cluster import ClusterStatus
+from dfswire.errors import Unavailable
+from dfswire.messages import Empty
+from dfswire.observe import Traffic
+
+Show = Callable[[RenderableType], None]
+
+
+def top(
+    url: Url = "",
+    directory: Directory = None,
+    once: Annotated[bool, typer.Option("--once", help="One picture, then end.")] = False,
+    interval_s: Annotated[
+        float, typer.Option("--interval", min=0.2, max=60, help="Seconds between pictures.")
+    ] = 1.0,
+) -> None:
+    """Watch the cluster live: servers, traffic, redundancy, mounts."""
+    address = find_metad(url, directory)
+    screen = console()
+    if once:
+        talk(address, lambda client: watch(client, address, screen.print, 1.0, pictures=1))
+        return
+    try:
+        with Live(console=screen, screen=screen.is_terminal, auto_refresh=False) as live:
+
+            def show(picture: RenderableType) -> None:
+                live.update(picture, refresh=True)
+
+            talk(address, lambda client: watch(client, address, show, interval_s))
+    except KeyboardInterrupt:
+        return  # that is how one leaves
+
+
+async def watch(
+    client: Client, address: str, show: Show, interval_s: float, pictures: int | None = None
+) -> None:
+    """Show one picture after the other; the first needs an answer.  Raises Unavailable then."""
+    reply: ClusterStatus | None = None
+    answered_s = trio.current_time()
+    while pictures is None or pictures > 0:
+        began_s, problem = trio.current_time(), ""
+        try:
+            reply = await client.call("cluster.status", address, Empty())
+            answered_s = trio.current_time()
+        except Unavailable as away:
+            if reply is None:
+                raise
+            problem = f"metad has not answered for {trio.current_time() - answered_s:.0f} s: {away}"
+        assert reply is not None
+        show(picture_of(reply, problem))
+        pictures = None if pictures is None else pictures - 1
+        if pictures != 0:
+            await trio.sleep_until(began_s + interval_s)
+
+
+def picture_of(reply: ClusterStatus, problem: str = "") -> Group:
+    """Everything on one screen."""
+    lines = [f"[bold red]{escape(problem)}[/]"] if problem else []
+    lines += [*health_lines(worries_of(reply)), *summary_lines(reply), traffic_line(reply), ""]
+    return Group(*map(Text.from_markup, lines), server_table(reply.servers))
+
+
+def traffic_line(reply: ClusterStatus) -> str:
+    """What all disks do together."""
+    parts = [server.traffic for server in reply.servers]
+    everything = Traffic(
+        read_bytes_per_s=sum(each.read_bytes_per_s for each in parts),
+        written_bytes_per_s=sum(each.written_bytes_per_s for each in parts),
+        reads_per_s=sum(each.reads_per_s for each in parts),
+        writes_per_s=sum(each.writes_per_s for each in parts),
+    )
+    return (
+        f"traffic  {rate(everything.read_bytes_per_s)} read, "
+        f"{rate(everything.written_bytes_per_s)} written, {operations(everything)} operations"
+    )

@@ -1,0 +1,93 @@
+"""`dfs top` shows picture after picture, and outlives metad."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+import trio
+from rich.console import Console, RenderableType
+from trio.testing import MockClock
+
+from dfsmount.cli import top
+from dfsmount.cli.app import main
+from dfswire.cluster import ClusterStatus
+from dfswire.errors import Unavailable
+from dfswire.observe import Traffic
+from tests.t2_cli.answers import cluster, server
+
+
+class Metad:
+    """Answers one after the other; then Ctrl-C."""
+
+    def __init__(self, *answers: ClusterStatus | None) -> None:
+        self.answers = list(answers)
+
+    async def call(self, name: str, address: str, request: Any) -> ClusterStatus:
+        assert (name, address) == ("cluster.status", "h:1")
+        await trio.lowlevel.checkpoint()
+        if not self.answers:
+            raise KeyboardInterrupt
+        answer = self.answers.pop(0)
+        if answer is None:
+            raise Unavailable("away")
+        return answer
+
+
+def text_of(picture: RenderableType) -> str:
+    screen = Console(width=200)
+    with screen.capture() as capture:
+        screen.print(picture)
+    return capture.get()
+
+
+def busy() -> ClusterStatus:
+    traffic = Traffic(read_bytes_per_s=2e6, reads_per_s=7)
+    return cluster(*(msgspec.structs.replace(server(port=n), traffic=traffic) for n in (1, 2)))
+
+
+async def test_pictures_go_on_while_metad_is_away(autojump_clock: MockClock) -> None:
+    shown: list[tuple[float, str]] = []
+    began = trio.current_time()
+
+    def show(picture: RenderableType) -> None:
+        shown.append((trio.current_time() - began, text_of(picture)))
+
+    metad: Any = Metad(busy(), None, None, cluster())
+    with pytest.raises(KeyboardInterrupt):
+        await top.watch(metad, "h:1", show, 2.0)
+    assert [at for at, _ in shown] == [0, 2, 4, 6]
+    assert shown[0][1].startswith("health   OK\n")
+    assert "traffic  4.0 MB/s read, - written, 14/s operations" in shown[0][1]
+    assert "127.0.0.1:2" in shown[0][1]
+    assert shown[2][1].startswith("metad has not answered for 4 s: away\nhealth   OK")
+    assert shown[3][1].startswith("health   DEGRADED: there are no servers")
+
+
+async def test_without_a_first_answer_it_ends(autojump_clock: MockClock) -> None:
+    metad: Any = Metad(None)
+    with pytest.raises(Unavailable):
+        await top.watch(metad, "h:1", lambda picture: None, 1.0)
+
+
+@pytest.fixture
+def metad(monkeypatch: pytest.MonkeyPatch) -> Metad:
+    one = Metad(busy())
+
+    def talk(address: str, conversation: Callable[[Any], Any]) -> None:
+        trio.run(conversation, one, clock=MockClock(autojump_threshold=0))
+
+    monkeypatch.setattr(top, "talk", talk)
+    return one
+
+
+def test_once(metad: Metad, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["top", "--url", "h:1", "--once"]) == 0
+    assert capsys.readouterr().out.startswith("health   OK\n")
+
+
+def test_until_it_is_interrupted(metad: Metad, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["top", "--url", "h:1"]) == 0
+    assert "health   OK\n" in capsys.readouterr().out
