@@ -334,6 +334,15 @@ _ALL = (
         ("operator",),
     ),
     Call(
+        "cluster.urge",
+        "metad",
+        "POST",
+        "/v1/cluster/urge",
+        verify.Urge,
+        Empty,
+        ("operator",),
+    ),
+    Call(
         "server.settled",
         "metad",
         "POST",

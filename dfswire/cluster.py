@@ -251,12 +251,15 @@ class ReplicaInfo(Message, frozen=True, kw_only=True):
 
 
 class ChunkInfo(Message, frozen=True, kw_only=True):
+    """`missing`: how many good copies fewer than wanted there are, as far as servers allow."""
+
     chunk: ChunkId
     length: int
     digest: bytes
     refs: int
     state: str
     replicas: list[ReplicaInfo]
+    missing: int = 0
 
 
 class InfoReply(Message, frozen=True, kw_only=True):
@@ -292,9 +295,13 @@ class ExtentInfo(Message, frozen=True, kw_only=True):
 
 
 class FsckRequest(Message, frozen=True, kw_only=True):
-    """`limit`: how many findings at most are described; all are counted."""
+    """`limit`: how many findings at most are described; all are counted.
+
+    `repair`: "plan" says what "do" would do, and changes nothing.
+    """
 
     limit: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 1000
+    repair: Literal["no", "plan", "do"] = "no"
 
 
 class Finding(Message, frozen=True, kw_only=True):
@@ -306,6 +313,8 @@ class Finding(Message, frozen=True, kw_only=True):
 
 
 class FsckReport(Message, frozen=True, kw_only=True):
+    """`fixes` are what was done, or would be; the findings are those that are left after it."""
+
     findings: list[Finding]
     count: int
     inodes: int
@@ -314,3 +323,6 @@ class FsckReport(Message, frozen=True, kw_only=True):
     chunks: int
     replicas: int
     orphans: int
+    fixes: list[Finding] = []
+    fixes_count: int = 0
+    repaired: bool = False

@@ -99,3 +99,9 @@ class FilesReply(Message, frozen=True, kw_only=True):
 
     inodes: list[int]
     count: int
+
+
+class Urge(Message, frozen=True, kw_only=True):
+    """An operator waits for copies of these chunks: they are repaired before all others."""
+
+    chunks: Annotated[list[ChunkId], msgspec.Meta(max_length=10_000)]

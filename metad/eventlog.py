@@ -43,6 +43,7 @@ KINDS: dict[str, Severity] = {
     "chunk.lost": "critical",
     "chunk.damaged": "critical",
     "chunk.rebuilt": "info",
+    "fsck.repaired": "warning",
     "repair.begun": "info",
     "repair.finished": "info",
 }

@@ -152,6 +152,7 @@ class Repairer:
         self._interval_s = interval_s
         self._clock = clock
         self._wanted = trio.Event()
+        self._urgent: dict[bytes, None] = {}
 
     def wake(self) -> None:
         """There is news: a replica turned bad, a disk failed, a copy ended."""
@@ -182,7 +183,12 @@ class Repairer:
             lambda db: replicas.endangered(db, present, wanted, CHUNKS_PER_PASS_MAX)
         )
         copies = plan_repair(
-            endangered, self._servers, self._clock(), self._limits, self._policies.of, self._rng
+            [*self._take_urgent(), *endangered],
+            self._servers,
+            self._clock(),
+            self._limits,
+            self._policies.of,
+            self._rng,
         )
         for copy in copies:
             self._servers.orders.add(
@@ -199,6 +205,30 @@ class Repairer:
                 self._at_work = True
                 self._tell("repair.begun", "repair", f"{len(copies)} copies to begin with")
         return len(copies)
+
+    def urge(self, chunks: Iterable[bytes]) -> None:
+        """Somebody waits for these: they go before all others."""
+        self._urgent.update(dict.fromkeys(chunks))
+        self.wake()
+
+    def _take_urgent(self) -> list[EndangeredChunk]:
+        """Those that still need copies; each stays until it has them."""
+        found = []
+        for chunk in list(self._urgent):
+            stored = replicas.chunk_info(self._db, chunk)
+            rows = replicas.replicas_of(self._db, chunk)
+            good = sum(state == replicas.GOOD for _, state in rows)
+            if (
+                stored is None
+                or stored.state != replicas.LIVE
+                or good >= self._policies.of(stored.policy).replicas
+            ):
+                del self._urgent[chunk]
+            else:
+                found.append(
+                    EndangeredChunk(chunk, stored.length, stored.digest, stored.policy, rows)
+                )
+        return found
 
     def _attainable(self, present: Iterable[str]) -> dict[int, int]:
         """How many replicas there can be: a cluster of two servers is not searched for a third."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import trio
 
@@ -58,6 +58,12 @@ class Salvager:
     def wake(self) -> None:
         """A chunk was lost."""
         self._wake.set()
+
+    def urge(self, chunks: Iterable[bytes]) -> None:
+        """Somebody waits for these: they are tried again now."""
+        for chunk in chunks:
+            self._tried.pop(chunk, None)
+        self.wake()
 
     async def run_forever(self) -> None:
         while True:

@@ -15,18 +15,19 @@ from typing import Any
 import msgspec
 import trio
 
-from dfswire.cluster import ClusterStatus, FsckReport, FsckRequest, Hello, InfoReply, InfoRequest
+from dfswire.cluster import ClusterStatus, Hello, InfoReply, InfoRequest
 from dfswire.daemon import software_version
 from dfswire.dispatch import BodySource, Handler
 from dfswire.messages import PROTOCOL_VERSION, Empty
 from dfswire.metrics import Metrics
-from dfswire.verify import FilesBelow, FilesReply, FindLost, LostReply
-from metad import fsck, machines, policies, rows, status
+from dfswire.verify import FilesBelow, FilesReply, FindLost, LostReply, Urge
+from metad import machines, policies, rows, status
 from metad.clients import Clients
 from metad.config import MetadConfig
 from metad.database import Database, setting
 from metad.eventlog import EventLog
 from metad.events import EventStreams
+from metad.fsckcalls import FsckCalls
 from metad.leasecalls import LeaseCalls
 from metad.leases import Leases
 from metad.locking import Locking
@@ -105,6 +106,7 @@ class Service:
         self.metrics = state.metrics
         MetadMetrics(state, self.totals)
         recalls = Recalls(state)
+        self.checks = FsckCalls(state, recalls)
         self.clients = Clients(state, recalls, self.reclaimer.purge_soon)
         self.reports = Reports(state, self.clients, self.repairer, self.reclaimer, verified)
         self.clients.restore()
@@ -148,9 +150,10 @@ class Service:
             "server.settled": self.salvager.settled,
             "cluster.status": self._status,
             "cluster.info": self._info,
-            "cluster.fsck": self._fsck,
+            "cluster.fsck": self.checks.fsck,
             "cluster.lost": self._lost,
             "cluster.files": self._files,
+            "cluster.urge": self._urge,
             "cluster.events": self.state.event_log.answer,
         }
         return {name: _without_body(answer) for name, answer in calls.items()}
@@ -187,11 +190,14 @@ class Service:
         found = status.info(self.state, request)
         return msgspec.structs.replace(found, locks=self.locking.of_inode(found.attr.inode))
 
-    async def _fsck(self, request: FsckRequest) -> FsckReport:
-        return await self.state.db.read_in_thread(lambda db: fsck.run(db, request.limit))
-
     async def _lost(self, request: FindLost) -> LostReply:
         return await status.lost(self.state, request)
+
+    async def _urge(self, request: Urge) -> Empty:
+        await trio.lowlevel.checkpoint()
+        self.repairer.urge(request.chunks)
+        self.salvager.urge(request.chunks)
+        return Empty()
 
     async def _files(self, request: FilesBelow) -> FilesReply:
         return await status.files_below(self.state, request)

@@ -196,17 +196,25 @@ def _chunk(state: State, chunk: bytes) -> ChunkInfo:
     stored = replicas.chunk_info(state.db, chunk)
     if stored is None:
         raise NoEntry(f"chunk {chunk.hex()} has no row: run fsck")
+    rows = replicas.replicas_of(state.db, chunk)
     return ChunkInfo(
         chunk=chunk,
         length=stored.length,
         digest=stored.digest,
         refs=stored.refs,
         state=stored.state,
-        replicas=[
-            _replica(state, disk, replica_state)
-            for disk, replica_state in replicas.replicas_of(state.db, chunk)
-        ],
+        replicas=[_replica(state, disk, replica_state) for disk, replica_state in rows],
+        missing=_missing(state, stored.policy, rows),
     )
+
+
+def _missing(state: State, policy: int, rows: list[tuple[str, str]]) -> int:
+    servers, now = state.servers, state.clock()
+    live = {disk for disk in servers.live_disks(now) if servers.is_wanted(disk)}
+    hosts = {server.server_id for disk in live if (server := servers.server_of(disk)) is not None}
+    good = sum(replica == replicas.GOOD and disk in live for disk, replica in rows)
+    wanted = min(state.policies.of(policy).replicas, max(len(hosts), 1))
+    return max(wanted - good, 0)
 
 
 def _replica(state: State, disk: str, replica_state: str) -> ReplicaInfo:

@@ -56,11 +56,12 @@ LAYERS = {
         __main__
         service
         metrics
-        mutations reads leasecalls reports status locking
-        clients repair trim salvage reclaim batches fsck serverevents totals
+        mutations reads leasecalls reports status locking fsckcalls
+        clients repair trim salvage reclaim batches fsck mend serverevents totals
         recalls touched
         attributes namespace chunkmap ranges rename invariants state
-        extents inheritance xattrs
+        mendnames mendchunks
+        extents inheritance xattrs rescue
         machines policies sessions replicas rows eventlog
         damage
         database group_commit
@@ -117,10 +118,10 @@ LAYERS = {
         __main__
         app
         top
-        up status nodes events info fsck mount helper
+        up status nodes events info fsck repair mount helper
         views
         health
-        cluster lifecycle
+        cluster lifecycle lost
         localcluster launch
         mounts processes output
     """,

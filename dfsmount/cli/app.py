@@ -22,6 +22,7 @@ from dfsmount.cli.info import info
 from dfsmount.cli.mount import mount, umount
 from dfsmount.cli.nodes import nodes
 from dfsmount.cli.output import say
+from dfsmount.cli.repair import repair
 from dfsmount.cli.status import status
 from dfsmount.cli.top import top
 from dfsmount.cli.up import down, up
@@ -38,7 +39,20 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
-for verb in (up, down, status, nodes, events, top, info, fsck, mount, umount, install_mount_helper):
+for verb in (
+    up,
+    down,
+    status,
+    nodes,
+    events,
+    top,
+    info,
+    fsck,
+    repair,
+    mount,
+    umount,
+    install_mount_helper,
+):
     app.command()(verb)
 
 

@@ -1,17 +1,22 @@
-"""`dfs fsck`: does the metadata agree with itself?  Ends with 1 when it does not.
+"""`dfs fsck`: does the metadata agree with itself, and can every file be read?
 
-Nothing is repaired, and nothing has to be stopped for it.
+Ends with 1 when something is wrong.  Without `--repair` nothing is changed, and nothing has to be
+stopped for it.  A repair is shown first, and done after a yes: what can be counted or found anew is
+set right, what has no place any more gets one in /lost+found, and nothing is guessed.
 """
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from dfsmount.cli.cluster import AsJson, Directory, Url, ask, find_metad
+from dfsmount.cli.lost import as_plain, show_lost
 from dfsmount.cli.output import show_json
 from dfswire.cluster import FsckReport, FsckRequest
+from dfswire.errors import UsageError
+from dfswire.verify import FindLost, LostReply
 
 CHECK_DEADLINE_S = 3600.0  # some hundred million rows
 
@@ -22,20 +27,52 @@ def fsck(
     limit: Annotated[
         int, typer.Option(min=1, max=100_000, help="Describe so many findings at most.")
     ] = 1000,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Show what can be repaired, and do it after a yes.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="With --repair: do not ask.")] = False,
+    lost: Annotated[
+        bool, typer.Option("--lost", help="Only list the files of which bytes cannot be read.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check the metadata; ends with 1 when something is wrong."""
-    report: FsckReport = ask(
-        find_metad(url, directory),
-        "cluster.fsck",
-        FsckRequest(limit=limit),
-        deadline_s=CHECK_DEADLINE_S,
-    )
+    """Check the metadata, and repair it; ends with 1 when something is wrong."""
+    if lost and repair:
+        raise UsageError("--lost only looks; give it without --repair")
+    metad = find_metad(url, directory)
+    if lost:
+        _list_lost(metad, limit, as_json)
+        return
+    # To repair without asking is one step; nothing is shown before, as nobody is there.
+    wanted: Literal["no", "plan", "do"] = "no"
+    if repair:
+        wanted = "do" if yes else "plan"
+    report = _ask(metad, limit, wanted)
     if as_json:
         show_json(report)
     else:
         show(report)
+        if report.fixes and not report.repaired and typer.confirm("Repair this?"):
+            report = _ask(metad, limit, "do")
+            show(report)
     if report.count:
+        raise typer.Exit(1)
+
+
+def _ask(metad: str, limit: int, repair: Literal["no", "plan", "do"]) -> FsckReport:
+    request = FsckRequest(limit=limit, repair=repair)
+    report: FsckReport = ask(metad, "cluster.fsck", request, deadline_s=CHECK_DEADLINE_S)
+    return report
+
+
+def _list_lost(metad: str, limit: int, as_json: bool) -> None:
+    request = FindLost(limit=limit)
+    reply: LostReply = ask(metad, "cluster.lost", request, deadline_s=CHECK_DEADLINE_S)
+    if as_json:
+        show_json(as_plain(reply))
+    else:
+        show_lost(reply)
+    if reply.count:
         raise typer.Exit(1)
 
 
@@ -46,6 +83,11 @@ def show(report: FsckReport) -> None:
     hidden = report.count - len(report.findings)
     if hidden > 0:
         typer.echo(f"... and {hidden} more (--limit shows them)")
+    verb = "repaired" if report.repaired else "repair would do"
+    for fix in report.fixes:
+        typer.echo(f"{verb}: {fix.check}: {fix.subject}: {fix.message}")
+    if report.fixes_count > len(report.fixes):
+        typer.echo(f"... and {report.fixes_count - len(report.fixes)} more")
     typer.echo(
         f"checked {report.inodes} inodes, {report.dentries} names, {report.extents} extents, "
         f"{report.chunks} chunks, {report.replicas} replicas, {report.orphans} orphans: "

@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from dfsmount.cli.cluster import AsJson, Directory, Url, ask, find_metad
+from dfsmount.cli.lost import range_text
 from dfsmount.cli.mounts import mount_of
 from dfsmount.cli.output import console, path_text, plain, plain_table, show_json
 from dfswire.cluster import ChunkInfo, ExtentInfo, InfoReply, InfoRequest, LockInfo, ReplicaInfo
@@ -81,6 +82,8 @@ def show(reply: InfoReply) -> None:
     if reply.chunks:
         screen.print()
         screen.print(_chunks(reply.chunks, numbers))
+    for lost in reply.lost:
+        screen.print(f"[red]{range_text(lost)}[/red]")
     if reply.locks:
         screen.print()
         screen.print(_locks(reply.locks))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from dfsmount.cli import fsck
 from dfsmount.cli.app import main
 from dfswire.cluster import Finding, FsckReport, FsckRequest
+from dfswire.verify import LostFile, LostRange, LostReply
 
 
 def run(monkeypatch: pytest.MonkeyPatch, count: int, *options: str) -> tuple[int, list[Any]]:
@@ -46,3 +48,76 @@ def test_findings(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 def test_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(monkeypatch, 1, "--json")[0] == 1
     assert json.loads(capsys.readouterr().out)["findings"][0]["check"] == "nlink"
+
+
+def planned(*, repaired: bool) -> FsckReport:
+    fix = Finding(check="nlink", subject="inode 7", message="nlink is 1")
+    return FsckReport(
+        findings=[] if repaired else [fix],
+        count=0 if repaired else 1,
+        inodes=1,
+        dentries=2,
+        extents=3,
+        chunks=4,
+        replicas=5,
+        orphans=6,
+        fixes=[fix],
+        fixes_count=2,
+        repaired=repaired,
+    )
+
+
+@pytest.mark.parametrize(("answer", "asked"), [("y\n", ["plan", "do"]), ("n\n", ["plan"])])
+def test_a_repair_is_shown_before_it_is_done(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    answer: str,
+    asked: list[str],
+) -> None:
+    seen: list[str] = []
+
+    def ask(metad: str, call: str, request: FsckRequest, **_: object) -> FsckReport:
+        seen.append(request.repair)
+        return planned(repaired=request.repair == "do")
+
+    monkeypatch.setattr(fsck, "ask", ask)
+    monkeypatch.setattr("sys.stdin", io.StringIO(answer))
+    assert main(["fsck", "--url", "h:1", "--repair"]) == (0 if "do" in asked else 1)
+    assert seen == asked
+    shown = capsys.readouterr().out
+    assert "repair would do: nlink: inode 7: nlink is 1\n... and 1 more" in shown
+    assert ("repaired: nlink" in shown) == ("do" in asked)
+
+
+def test_a_repair_without_a_question(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fsck, "ask", lambda *_, **__: planned(repaired=True))
+    assert main(["fsck", "--url", "h:1", "--repair", "--yes"]) == 0
+    assert main(["fsck", "--url", "h:1", "--repair", "--lost"]) == 2
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_lost_files(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], as_json: bool
+) -> None:
+    files = [
+        LostFile(inode=7, paths=[b"/a"], ranges=[LostRange(offset=0, length=9, sure=True)]),
+        LostFile(inode=8, paths=[], ranges=[LostRange(offset=5, length=1, sure=False)]),
+    ]
+    monkeypatch.setattr(fsck, "ask", lambda *_, **__: LostReply(files=files, count=3))
+    assert main(["fsck", "--url", "h:1", "--lost", *(["--json"] if as_json else [])]) == 1
+    shown = capsys.readouterr().out
+    if as_json:
+        assert json.loads(shown)["files"][0]["paths"] == ["/a"]
+    else:
+        assert shown.splitlines() == [
+            "/a: bytes 0-8: lost",
+            "inode 8 (unlinked): bytes 5-5: not readable now, some disks are away or not yet asked",
+            "... and 1 more files (--limit shows them)",
+            "files with lost bytes: 3",
+        ]
+
+
+def test_nothing_lost(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(fsck, "ask", lambda *_, **__: LostReply(files=[], count=0))
+    assert main(["fsck", "--url", "h:1", "--lost"]) == 0
+    assert capsys.readouterr().out == "no bytes are lost\n"
