@@ -46,9 +46,10 @@ class Tally:
         self.used_bytes += size_bytes
 
     def removed(self, size_bytes: int) -> None:
-        """A chunk was deleted or moved away."""
-        self.chunks -= 1
-        self.used_bytes -= size_bytes
+        """A chunk was deleted or moved away; perhaps a larger one than was counted, or one that
+        somebody has brought."""
+        self.chunks = max(0, self.chunks - 1)
+        self.used_bytes = max(0, self.used_bytes - size_bytes)
 
     def report_bad(self, chunk: bytes, disk: str, reason: str) -> None:
         """News for metad."""

@@ -243,6 +243,22 @@ def test_a_lost_data_directory_is_not_made_again(bench: FileBench) -> None:
     assert bench.store.list_chunks(b"", 9) == []
 
 
+def test_files_that_others_have_made_larger_or_brought_are_counted_without_going_below_nothing(
+    bench: FileBench, expect_log: ExpectLog
+) -> None:
+    """metad refuses a heartbeat with a negative size, and so would lose the server."""
+    expect_log("is bad: no magic at the end")
+    put(bench.store, A, content(10))
+    with bench.path(A).open("ab") as file:
+        file.write(bytes(1000))
+    with pytest.raises(CorruptChunk):
+        get(bench.store, A, 0, 10)
+    bench.path(A).write_bytes(b"brought")
+    bench.store.delete(A)
+    figures = bench.store.figures()
+    assert (figures.chunks, figures.used_bytes) == (0, 0)
+
+
 def test_a_disk_that_does_not_answer_counts_as_failed(
     bench: FileBench, monkeypatch: pytest.MonkeyPatch, expect_log: ExpectLog
 ) -> None:
