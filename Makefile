@@ -1,7 +1,7 @@
 # What a person does with this clone.  Each target sets up what it needs (scripts/setup.sh).
 
-.PHONY: help demo demo-stop test nightly lint format types fsx fsx-public power-cuts pjdfstest \
-	bench lock clean
+.PHONY: help demo demo-stop test nightly lint format types simulate planted-bugs fsx fsx-public \
+	power-cuts pjdfstest bench lock clean
 .DEFAULT_GOAL := help
 
 BIN := .venv/bin
@@ -40,6 +40,14 @@ format:          ## Put all files into the one style
 types:           ## mypy --strict
 	@scripts/setup.sh test
 	$(BIN)/mypy
+
+simulate:        ## Whole clusters under random faults, by seed: SEEDS=20000 START=0
+	@scripts/setup.sh test
+	$(BIN)/python -m tests.simulation run --seeds $(or $(SEEDS),20000) --start $(or $(START),0)
+
+planted-bugs:    ## Does the simulation find the bugs of tests/simulation/planted?  ONLY=part of a name
+	@scripts/setup.sh test
+	$(BIN)/python -m tests.simulation planted --only "$(ONLY)"
 
 fsx:             ## Random operations: OPS=1000000 SEED=1 MOUNTS=1 MORE=--sparse
 	@scripts/setup.sh test

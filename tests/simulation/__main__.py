@@ -1,0 +1,111 @@
+"""`python -m tests.simulation run|replay|shrink|planted`; the Makefile has the usual ones."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from tests.simulation import planted
+from tests.simulation.campaign import campaign
+from tests.simulation.schedule import draw
+from tests.simulation.shrink import Parts, kind_of, shrink, still_fails, without
+from tests.simulation.simulate import Result, simulate
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
+console = Console(highlight=False, soft_wrap=True)
+
+EXIT_VIOLATION = 1
+
+
+def replay_command(seed: int, out: Parts = []) -> str:  # noqa: B006 - never changed
+    """What a person types to see that run again."""
+    words = ["python", "-m", "tests.simulation", "replay", str(seed)]
+    if out:
+        words += ["--without", ",".join(f"{kind}{number}" for kind, number in out)]
+    return shlex.join(words)
+
+
+def _parts(text: str) -> Parts:
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    return [(word.rstrip("0123456789"), int(word.lstrip("faultsep"))) for word in words]
+
+
+@app.command()
+def run(
+    seeds: Annotated[int, typer.Option(help="How many.")] = 1000,
+    start: Annotated[int, typer.Option(help="The first one.")] = 0,
+    jobs: Annotated[int, typer.Option(help="Processes; 0: one for each core.")] = 0,
+    failures: Annotated[int, typer.Option(help="Stop after so many violations.")] = 10,
+) -> None:
+    """Run many seeds on all cores; fails when an invariant does not hold."""
+    violations: list[Result] = []
+
+    def failed(result: Result) -> None:
+        violations.append(result)
+        console.print(f"seed {result.seed}: {result.violation}", markup=False)
+        console.print(f"    {replay_command(result.seed)}", markup=False)
+
+    totals = campaign(start, seeds, jobs, failed, failures)
+    console.print(
+        f"{totals.seeds} seeds, {totals.faults} faults, {totals.virtual_s / 3600:.1f} hours of "
+        f"virtual time, {totals.errors} errors seen by applications, {len(violations)} violations"
+    )
+    if violations:
+        raise typer.Exit(EXIT_VIOLATION)
+
+
+@app.command()
+def replay(
+    seed: int,
+    without_: Annotated[
+        str, typer.Option("--without", help="Parts left out, such as fault3,step102.")
+    ] = "",
+    messages: Annotated[bool, typer.Option(help="Every message of the network, too.")] = False,
+) -> None:
+    """Run one seed and print all that happens."""
+    schedule = without(draw(seed), _parts(without_))
+    console.print(f"seed {seed}: {schedule.shape}, damage on {schedule.victims}", markup=False)
+    result = simulate(schedule, keep_trace=True, messages=messages)
+    for line in result.trace:
+        console.print(line, markup=False)
+    console.print(f"trace {result.trace_hash}, {result.virtual_s:.1f} s of virtual time")
+    if result.violation:
+        console.print(f"VIOLATION {result.violation}", markup=False)
+        raise typer.Exit(EXIT_VIOLATION)
+
+
+@app.command("shrink")
+def shrink_(seed: int) -> None:
+    """Leave out of a failing seed what is not needed to fail."""
+    schedule = draw(seed)
+    violation = simulate(schedule).violation
+    if not violation:
+        console.print(f"seed {seed} does not fail")
+        return
+    kind = kind_of(violation)
+    out = shrink(schedule, lambda smaller: still_fails(smaller, kind))
+    left = without(schedule, out)
+    console.print(f"{violation}\nstill fails with:", markup=False)
+    for fault in left.faults:
+        console.print(f"    {fault}", markup=False)
+    for client, work in enumerate(left.steps):
+        for step in work:
+            console.print(f"    client{client} {step}", markup=False)
+    console.print(replay_command(seed, out), markup=False)
+
+
+@app.command("planted")
+def planted_(
+    only: Annotated[str, typer.Option(help="Only patches with this in their names.")] = "",
+    limit: Annotated[int, typer.Option(help="Seeds to try at most.")] = 10_000,
+) -> None:
+    """Plant each bug into a copy of the sources and look for it."""
+    if not planted.hunt_all(only, limit, console):
+        raise typer.Exit(EXIT_VIOLATION)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,66 @@
+"""metad's database in memory, with a disk below it that forgets.
+
+The image that a power cut leaves is that of the last COMMIT that SQLite was told to make durable
+(`synchronous` FULL).  A start opens a copy of that image.  COMMITs can be made to fail as on a full
+or broken disk.
+"""
+
+from __future__ import annotations
+
+import functools
+import sqlite3
+from collections.abc import Callable
+
+from metad.database import Database, _examine, open_database
+
+SYNCHRONOUS_FULL = 2
+
+
+@functools.cache
+def _empty_image() -> bytes:
+    """A fresh database; always the same one, for a new one draws an id for its cluster."""
+    database = open_database("sqlite://", inline=True, now_ns=lambda: 1_700_000_000 * 10**9)
+    database._writer.execute("UPDATE setting SET value = ? WHERE name = 'cluster_id'", ("5" * 32,))
+    image = database._writer.serialize()
+    database.close()
+    return image
+
+
+class MetadDisk:
+    """What metad's disk holds, and what is wrong with it."""
+
+    def __init__(self) -> None:
+        self.image = _empty_image()
+        self.failing = 0  # so many of the next COMMITs fail
+        self.code = sqlite3.SQLITE_IOERR
+
+    def fail(self) -> None:
+        """Raise what SQLite raises."""
+        if self.failing > 0:
+            self.failing -= 1
+            problem = sqlite3.OperationalError("cannot write (injected)")
+            problem.sqlite_errorcode = self.code
+            raise problem
+
+
+class SimulatedDatabase(Database):
+    """See the module's text."""
+
+    def __init__(self, disk: MetadDisk) -> None:
+        super().__init__(":memory:", inline=True, lock=None)
+        self._disk = disk
+        self._writer.deserialize(disk.image)
+
+    def commit(self) -> None:
+        self._disk.fail()
+        super().commit()
+        (level,) = self._writer.execute("PRAGMA synchronous").fetchone()
+        if level >= SYNCHRONOUS_FULL:
+            self._disk.image = self._writer.serialize()
+
+
+def open_simulated(disk: MetadDisk, now_ns: Callable[[], int]) -> SimulatedDatabase:
+    """As metad starts on what the disk holds."""
+    database = SimulatedDatabase(disk)
+    _examine(database, now_ns())
+    return database

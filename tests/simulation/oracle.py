@@ -1,0 +1,110 @@
+"""Asks metad's database and the simulated disks themselves what is true, past all daemons."""
+
+from __future__ import annotations
+
+from metad import fsck, replicas
+from tests.simulation.cluster import Cluster
+from tests.simulation.history import FileHistory, Violation
+from tests.simulation.schedule import CELL_BYTES
+
+FINDINGS_MAX = 20
+
+
+class Oracle:
+    """`damaged` are the machines whose copies were spoilt behind everybody's back."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self.damaged: set[int] = set()
+        self._wanted = cluster.shape.replicas
+
+    def copies(self, chunk: bytes, *, durable: bool) -> list[str]:
+        """The disks that really have a good copy."""
+        return [
+            machine.disk.name
+            for machine in self._cluster.machines
+            if machine.disk.holds(chunk, durable=durable)
+        ]
+
+    def promised(self, inode: int, offset: int, length: int) -> None:
+        """fsync of this range has just succeeded.  Raises Violation unless the bytes are on
+        platters, as often as was promised."""
+        database = self._cluster.database
+        assert database is not None
+        rows = database.read(
+            "SELECT chunk FROM extent WHERE inode = ? AND offset < ? AND offset + length > ? "
+            "AND chunk IS NOT NULL",
+            (inode, offset + length, offset),
+        )
+        least = min(self._wanted, 2) - len(self.damaged)
+        for (chunk,) in rows:
+            found = self.copies(chunk, durable=True)
+            if len(found) < least:
+                raise Violation(
+                    "I1", f"fsync of inode {inode}: chunk {chunk.hex()[:8]} is durable on {found}"
+                )
+
+    def unhealthy(self, excused: set[bytes]) -> list[str]:
+        """Why the cluster is not well yet; empty when it is.  Chunks in `excused` may be lost."""
+        cluster = self._cluster
+        database = cluster.database
+        if cluster.metad is None or database is None:
+            return ["metad is not running"]
+        found = []
+        live = [chunk for (chunk,) in database.read("SELECT id FROM chunk WHERE state = 'live'")]
+        for chunk in live:
+            if chunk in excused:
+                continue
+            reported = [
+                disk
+                for disk, state in replicas.replicas_of(database, chunk)
+                if state == replicas.GOOD
+            ]
+            real = self.copies(chunk, durable=True)
+            if len(reported) < self._wanted or not set(reported) <= set(real):
+                found.append(f"I6: chunk {chunk.hex()[:8]} is on {reported}, really on {real}")
+        found += [
+            f"I10: {finding.check}: {finding.subject}: {finding.message}"
+            for finding in fsck.run(database, FINDINGS_MAX).findings
+            if not any(chunk.hex().upper() in finding.subject for chunk in excused)
+        ]
+        return found
+
+    def untidy(self) -> list[str]:
+        """What should have been reclaimed by now."""
+        cluster = self._cluster
+        database = cluster.database
+        assert database is not None
+        found = [
+            f"I10: chunk {chunk.hex()[:8]} is still {state}"
+            for chunk, state in database.read("SELECT id, state FROM chunk WHERE state <> 'live'")
+        ]
+        found += [
+            f"I10: inode {inode} has no name and is still there"
+            for (inode,) in database.read("SELECT inode FROM orphan")
+        ]
+        known = {chunk for (chunk,) in database.read("SELECT id FROM chunk")}
+        for machine in cluster.machines:
+            found += [
+                f"I10: {machine.disk.name} still has chunk {chunk.hex()[:8]}"
+                for chunk in machine.disk.chunks()
+                if chunk not in known
+            ]
+        return found
+
+    def excused(self, files: dict[int, FileHistory]) -> set[bytes]:
+        """Chunks of which nobody was promised that they are durable: bytes that were not synced,
+        by inode of the files that have them."""
+        database = self._cluster.database
+        found: set[bytes] = set()
+        if database is None:
+            return found
+        for inode, history in files.items():
+            for chunk, offset, length in database.read(
+                "SELECT chunk, offset, length FROM extent WHERE inode = ? AND chunk IS NOT NULL",
+                (inode,),
+            ):
+                cells = range(offset // CELL_BYTES, (offset + length) // CELL_BYTES)
+                if not all(history.is_certain(cell) for cell in cells):
+                    found.add(chunk)
+        return found

@@ -1,0 +1,167 @@
+"""What a seed stands for: a cluster, a swarm of faults with their times, and the work of clients.
+
+Pure data, drawn once from the seed; the nemesis and the workers only carry it out.  So the shrinker
+can leave parts out and keep the rest as it was.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, replace
+
+from tests.simulation.cluster import Shape
+
+FAULTS_S = 18.0  # all begin within this time
+STEPS = 9  # of each client
+
+# Damage: may destroy copies that were durable.  On replicas - 1 machines of a run only.
+DAMAGE = ("flip", "truncate", "misdirect", "vanish", "wipe", "read_error", "sync_error")
+TROUBLE = (
+    "kill_chunkd",
+    "cut_power",
+    "cut_power_of_all",
+    "torn",
+    "kill_metad",
+    "pause",
+    "cut_one_way",
+    "isolate",
+    "swizzle",
+    "drop",
+    "duplicate",
+    "delay",
+    "slow_disk",
+    "write_error",
+    "full_disk",
+    "clock_jump",
+    "client_death",
+    "metad_disk_full",
+    "metad_disk_error",
+)
+KINDS = (*TROUBLE, *DAMAGE)
+
+FILES = 2  # that each client owns
+NAMES = 3  # that all clients fight for
+CELL_BYTES = 1024
+CELLS = (0, 1, 2, 3, 4, 63, 64, 65)  # of a file: within a block, at its border, in the next chunk
+
+WORK = {
+    "put": 6,
+    "get": 5,
+    "remove": 1,
+    "cut": 1,
+    "append": 3,
+    "count": 2,
+    "create": 3,
+    "unlink": 2,
+    "rename": 2,
+    "link": 1,
+    "look": 3,
+    "list": 1,
+}
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fault: of a kind, at a time, for a while; `dice` seeds what else it needs to choose."""
+
+    number: int
+    at_s: float
+    kind: str
+    target: int
+    for_s: float
+    dice: int
+
+    def __str__(self) -> str:
+        return f"{self.at_s:6.2f} s  {self.kind} {self.target} for {self.for_s:.1f} s"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing that a client does, after a pause."""
+
+    number: int
+    kind: str
+    pause_s: float
+    file: int
+    other: int
+    cell: int
+    cells: int
+    sync: bool
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.file} {self.other} {self.cell}+{self.cells}"
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """All of it."""
+
+    seed: int
+    shape: Shape
+    victims: tuple[int, ...]  # machines whose copies may be damaged
+    faults: tuple[Fault, ...]
+    steps: tuple[tuple[Step, ...], ...]  # of each client
+    soft: tuple[bool, ...]  # whether each client's mount gives up after a while
+
+    def without(self, faults: set[int], steps: set[int]) -> Schedule:
+        """What is left without the faults and steps of these numbers."""
+        return replace(
+            self,
+            faults=tuple(each for each in self.faults if each.number not in faults),
+            steps=tuple(
+                tuple(step for step in work if step.number not in steps) for work in self.steps
+            ),
+        )
+
+
+def draw(seed: int) -> Schedule:
+    """The schedule of a seed."""
+    rng = random.Random(f"schedule {seed}")
+    shape = rng.choice([Shape(), Shape(), Shape(clients=3), Shape(4, 2, 2), Shape(4, 3, 2)])
+    kinds = rng.sample(KINDS, rng.randrange(2, 7))
+    victims = tuple(rng.sample(range(shape.servers), shape.replicas - 1))
+    times = sorted(rng.uniform(0.5, FAULTS_S) for _ in range(rng.randrange(2, 10)))
+    return Schedule(
+        seed=seed,
+        shape=shape,
+        victims=victims,
+        faults=tuple(
+            _fault(rng, number, at_s, kinds, shape, victims) for number, at_s in enumerate(times)
+        ),
+        steps=tuple(_work(rng, client) for client in range(shape.clients)),
+        soft=tuple(rng.random() < 0.2 for _ in range(shape.clients)),
+    )
+
+
+def _fault(
+    rng: random.Random,
+    number: int,
+    at_s: float,
+    kinds: list[str],
+    shape: Shape,
+    victims: tuple[int, ...],
+) -> Fault:
+    kind = rng.choice(kinds)
+    target = rng.choice(victims) if kind in DAMAGE else rng.randrange(shape.servers)
+    for_s = rng.choice([0.1, 1.0, 3.0, 8.0, 15.0]) * rng.uniform(0.5, 1.2)
+    return Fault(number, round(at_s, 2), kind, target, round(for_s, 2), rng.getrandbits(32))
+
+
+def _work(rng: random.Random, client: int) -> tuple[Step, ...]:
+    weights = {kind: weight * rng.choice([0, 1, 1, 3]) for kind, weight in WORK.items()}
+    weights["put"] += 1
+    kinds = rng.choices(list(weights), list(weights.values()), k=STEPS)
+    hurry = rng.choice([0.3, 1.0, 2.0])
+    return tuple(
+        Step(
+            number=client * 100 + number,
+            kind=kind,
+            pause_s=rng.uniform(0.0, 2.0) * hurry,
+            file=rng.randrange(12),
+            other=rng.randrange(12),
+            cell=rng.randrange(len(CELLS)),
+            cells=rng.randrange(1, 4),
+            sync=rng.random() < 0.8,
+        )
+        for number, kind in enumerate(kinds)
+    )

@@ -1,0 +1,39 @@
+"""Running trio so that the same seed gives the same run, in any process.
+
+All that is private of trio is here: its scheduler shuffles the tasks that can run with a random
+source of its own, which a seed can be given to, and sorts them by creation before that when a flag
+is set.  Time is virtual and jumps when nobody can run.  The garbage collector is off during a run,
+because it ends abandoned generators at moments that depend on everything that ran before.
+"""
+
+from __future__ import annotations
+
+import gc
+import random
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import trio
+from trio._core import _run  # type: ignore[attr-defined]
+from trio.testing import MockClock
+
+T = TypeVar("T")
+
+
+def run(seed: object, main: Callable[[], Awaitable[T]]) -> T:
+    """`main()` to its end, with every choice of the scheduler drawn from `seed`."""
+    private: Any = _run
+    before = private._ALLOW_DETERMINISTIC_SCHEDULING, private._r.getstate(), random.getstate()
+    private._ALLOW_DETERMINISTIC_SCHEDULING = True
+    private._r.seed(f"trio {seed}")
+    random.seed(f"process {seed}")  # jitter of pauses
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        return trio.run(main, clock=MockClock(autojump_threshold=0))
+    finally:
+        if collects:
+            gc.enable()
+        private._ALLOW_DETERMINISTIC_SCHEDULING = before[0]
+        private._r.setstate(before[1])
+        random.setstate(before[2])

@@ -1,0 +1,247 @@
+"""One seed from beginning to end: work under faults, then peace, then everything is checked.
+
+The safety phase lasts as long as there is work or a fault.  Then all faults end, and within a
+bounded time all work must be done, redundancy full, and fsck clean (liveness).  A client without
+caches then reads everything, and removes what may be removed; what that leaves behind must go too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import trio
+
+from dfsmount.vfs import Vfs
+from dfswire.errors import DFSError, NoEntry
+from dfswire.messages import ROOT_INODE
+from tests.simulation import linear, scheduling
+from tests.simulation.cluster import Cluster
+from tests.simulation.history import FileHistory, Violation
+from tests.simulation.nemesis import Nemesis
+from tests.simulation.oracle import Oracle
+from tests.simulation.schedule import NAMES, Schedule
+from tests.simulation.workload import RECORD_BYTES, Records, User, listing, prepare
+
+WORK_WITHIN_S = 150.0  # after the last fault: a lock or a grant may have to expire first
+HEAL_WITHIN_S = 150.0
+TIDY_WITHIN_S = 150.0
+CALL_WITHIN_S = 100.0
+ALL_WITHIN_S = 1000.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Result:
+    """What became of a seed."""
+
+    seed: int
+    violation: str = ""
+    trace_hash: str = ""
+    virtual_s: float = 0.0
+    errors: int = 0  # that applications saw
+    faults: int = 0
+    trace: list[str] = field(default_factory=list)
+
+
+class Tracer:
+    """Hashes all that happens; keeps it when asked to."""
+
+    def __init__(self, *, keep: bool, messages: bool = False) -> None:
+        self.lines: list[str] = []
+        self._keep = keep
+        self._messages = messages
+        self._hash = hashlib.blake2b(digest_size=12)
+
+    def __call__(self, text: str) -> None:
+        line = f"{trio.current_time():9.4f} {text}"
+        self._hash.update(line.encode())
+        if self._keep and (self._messages or not text.startswith("   ")):
+            self.lines.append(line)
+
+    @property
+    def hash(self) -> str:
+        return self._hash.hexdigest()
+
+
+class _Crashes(logging.Handler):
+    """Exceptions that a handler did not expect are logged with their traceback."""
+
+    def __init__(self, tracer: Tracer) -> None:
+        super().__init__(logging.ERROR)
+        self.found: list[str] = []
+        self._tracer = tracer
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.exc_info:
+            self.found.append(self.format(record))
+
+
+def simulate(schedule: Schedule, *, keep_trace: bool = False, messages: bool = False) -> Result:
+    """Run a schedule; never raises because of what the cluster does."""
+    tracer = Tracer(keep=keep_trace, messages=messages)
+    result = Result(schedule.seed, faults=len(schedule.faults))
+    crashes = _Crashes(tracer)
+    root = logging.getLogger()
+    level, handlers = root.level, root.handlers[:]
+    root.handlers[:] = [crashes]
+    root.setLevel(logging.ERROR)
+    try:
+        scheduling.run(schedule.seed, lambda: _run(schedule, tracer, result))
+    except BaseException as problem:
+        if isinstance(problem, KeyboardInterrupt):
+            raise
+        result.violation = _first(problem)
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
+    if not result.violation and crashes.found:
+        result.violation = f"F33: unexpected exception: {crashes.found[0]}"
+    result.trace_hash = tracer.hash
+    result.trace = tracer.lines
+    return result
+
+
+def _first(problem: BaseException) -> str:
+    """The violation inside nested groups; else whatever went wrong."""
+    found = list(_leaves(problem))
+    for each in found:
+        if isinstance(each, Violation):
+            return str(each)
+    for each in found:
+        if not isinstance(each, trio.Cancelled):
+            import traceback
+
+            text = "".join(traceback.format_exception(each)[-6:])
+            return f"crash: {type(each).__name__}: {each}\n{text}"
+    return repr(problem)
+
+
+def _leaves(problem: BaseException) -> list[BaseException]:
+    if isinstance(problem, BaseExceptionGroup):
+        return [leaf for each in problem.exceptions for leaf in _leaves(each)]
+    return [problem]
+
+
+async def _run(schedule: Schedule, tracer: Tracer, result: Result) -> None:
+    with trio.move_on_after(ALL_WITHIN_S) as scope:
+        await _run_within(schedule, tracer, result)
+    if scope.cancelled_caught:
+        raise Violation("I9", f"something does not end within {ALL_WITHIN_S:g} s")
+
+
+async def _run_within(schedule: Schedule, tracer: Tracer, result: Result) -> None:
+    async with trio.open_nursery() as nursery:
+        run = _Run(nursery, schedule, tracer)
+        try:
+            await run.everything()
+        finally:
+            result.virtual_s = trio.current_time()
+            result.errors = run.records.errors
+        nursery.cancel_scope.cancel()
+
+
+class _Run:
+    """The phases."""
+
+    def __init__(self, nursery: trio.Nursery, schedule: Schedule, tracer: Tracer) -> None:
+        self._trace = tracer
+        self._schedule = schedule
+        self._nursery = nursery
+        self._cluster = Cluster(nursery, schedule.seed, schedule.shape, tracer)
+        self._oracle = Oracle(self._cluster)
+        self.records = Records(schedule)
+        self._users = [
+            User(self._cluster, schedule, number, self.records, self._oracle)
+            for number in range(schedule.shape.clients)
+        ]
+        self._nemesis = Nemesis(self._cluster, schedule, self._users, self._oracle)
+
+    async def everything(self) -> None:
+        await self._cluster.start()
+        async with self._cluster.client("setup") as first:
+            await prepare(first.vfs, self.records)
+        self._trace("the work begins")
+        for user in self._users:
+            self._nursery.start_soon(user.run)
+        await self._nemesis.run()
+        await self._nemesis.end()
+        self._trace("the faults are over")
+        await self._until(
+            lambda: [user.party for user in self._users if not user.done],
+            WORK_WITHIN_S,
+            "I9: still at work",
+        )
+        self._trace("the work is done")
+        async with self._cluster.client("checker") as checker:
+            inodes = await self._inodes(checker.vfs)
+            excused = self._oracle.excused(inodes)
+            await self._until(lambda: self._oracle.unhealthy(excused), HEAL_WITHIN_S, "not healed")
+            self._trace("redundancy is full")
+            await self._check_everything(checker.vfs)
+            await self._remove_everything(checker.vfs)
+            await self._until(
+                lambda: self._oracle.unhealthy(set()) + self._oracle.untidy(),
+                TIDY_WITHIN_S,
+                "not tidy",
+            )
+        self._trace("everything is tidy")
+
+    async def _until(self, left: Callable[[], list[str]], within_s: float, what: str) -> None:
+        deadline = trio.current_time() + within_s
+        while found := left():
+            if trio.current_time() > deadline:
+                invariant = found[0].partition(":")[0] if found[0][0] == "I" else what[:2]
+                raise Violation(invariant, f"{what} after {within_s:g} s: {found[:5]}")
+            await trio.sleep(1.0)
+
+    async def _inodes(self, vfs: Vfs) -> dict[int, FileHistory]:
+        found = {}
+        for history in self.records.files.values():
+            attr = await vfs.lookup(ROOT_INODE, history.name.encode())
+            if attr is not None:
+                found[attr.inode] = history
+        return found
+
+    async def _check_everything(self, vfs: Vfs) -> None:
+        records = self.records
+        reader = self._users[0]
+        with trio.move_on_after(CALL_WITHIN_S) as scope:
+            for history in records.files.values():
+                try:
+                    await reader.read(vfs, history)
+                except DFSError as problem:
+                    if all(history.is_certain(cell) for cell in range(-1, 70)):
+                        text = f"{history.name} cannot be read: {problem!r}"
+                        raise Violation("I1", text) from problem
+            records.log.check(await _records(vfs, records.log_inode), records.log.acknowledged)
+            records.counter.check(int(await _whole(vfs, records.counter_inode)))
+            final = linear.NameOperation(99, "list", 0, 0, records.moments.next())
+            final.answer = await listing(vfs, records.fight_inode)
+            final.ended = records.moments.next()
+            linear.check([*records.names, final], NAMES)
+        if scope.cancelled_caught:
+            raise Violation("I9", "the checker's reads do not end")
+
+    async def _remove_everything(self, vfs: Vfs) -> None:
+        for history in self.records.files.values():
+            try:
+                await vfs.unlink(ROOT_INODE, history.name.encode())
+            except NoEntry:
+                self._trace(f"{history.name} was not there")
+
+
+async def _whole(vfs: Vfs, inode: int) -> bytes:
+    handle = await vfs.open(inode, 0)
+    try:
+        return bytes(await vfs.read(handle, 0, 1 << 20))
+    finally:
+        await vfs.release(handle)
+
+
+async def _records(vfs: Vfs, inode: int) -> list[bytes]:
+    data = await _whole(vfs, inode)
+    return [data[start : start + RECORD_BYTES] for start in range(0, len(data), RECORD_BYTES)]
