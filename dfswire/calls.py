@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from dfswire import chunks, cluster, locks, metadata, observe, operations, verify
+from dfswire import chunks, cluster, jobs, locks, metadata, observe, operations, verify
 from dfswire.messages import Empty, Event
 
 MESSAGE_HEADER = "DFS-Message"
@@ -41,6 +41,7 @@ class Call:
     stream: bool = False
 
 
+_OPERATOR = ("operator",)
 _ALL = (
     # every daemon
     Call(
@@ -350,6 +351,13 @@ _ALL = (
         verify.Settled,
         verify.SettledReply,
         ("chunkd",),
+    ),
+    # jobs
+    Call("job.list", "metad", "POST", "/v1/job/list", jobs.JobsRequest, jobs.JobsReply, _OPERATOR),
+    Call("job.start", "metad", "POST", "/v1/job/start", jobs.StartJob, jobs.JobStatus, _OPERATOR),
+    Call("job.stop", "metad", "POST", "/v1/job/stop", jobs.JobRequest, jobs.JobStatus, _OPERATOR),
+    Call(
+        "job.resume", "metad", "POST", "/v1/job/resume", jobs.JobRequest, jobs.JobStatus, _OPERATOR
     ),
     # client or chunkd -> chunkd
     Call(

@@ -46,6 +46,10 @@ KINDS: dict[str, Severity] = {
     "fsck.repaired": "warning",
     "repair.begun": "info",
     "repair.finished": "info",
+    "job.started": "info",
+    "job.stopped": "info",
+    "job.done": "info",
+    "job.failed": "error",
 }
 """Every kind of event, and how bad it is.  A kind is what it is about, a dot, what happened."""
 

@@ -28,6 +28,7 @@ from metad.database import Database, setting
 from metad.eventlog import EventLog
 from metad.events import EventStreams
 from metad.fsckcalls import FsckCalls
+from metad.jobs import Jobs
 from metad.leasecalls import LeaseCalls
 from metad.leases import Leases
 from metad.locking import Locking
@@ -105,6 +106,7 @@ class Service:
         self.totals = Totals(state)
         self.metrics = state.metrics
         MetadMetrics(state, self.totals)
+        self.jobs = Jobs(state.db, state.event_log, clock=state.clock, wall_ns=state.wall_ns)
         recalls = Recalls(state)
         self.checks = FsckCalls(state, recalls)
         self.clients = Clients(state, recalls, self.reclaimer.purge_soon)
@@ -155,6 +157,10 @@ class Service:
             "cluster.files": self._files,
             "cluster.urge": self._urge,
             "cluster.events": self.state.event_log.answer,
+            "job.list": self.jobs.list,
+            "job.start": self.jobs.start,
+            "job.stop": self.jobs.stop,
+            "job.resume": self.jobs.resume,
         }
         return {name: _without_body(answer) for name, answer in calls.items()}
 
@@ -168,6 +174,7 @@ class Service:
             nursery.start_soon(self.reclaimer.run_forever)
             nursery.start_soon(self.server_events.run_forever)
             nursery.start_soon(self.state.event_log.run_forever)
+            nursery.start_soon(self.jobs.run_forever)
             task_status.started()
 
     async def stop(self) -> None:

@@ -48,7 +48,7 @@ LAYERS = {
         metrics
         calls codec daemon heads
         lockranges
-        chunks cluster journal locks metadata observe operations policies
+        chunks cluster jobs journal locks metadata observe operations policies
         verify
         messages errors
     """,
@@ -57,12 +57,12 @@ LAYERS = {
         service
         metrics
         mutations reads leasecalls reports status locking fsckcalls
-        clients repair trim salvage reclaim batches fsck mend serverevents totals
+        clients repair trim salvage reclaim batches fsck mend serverevents totals jobs
         recalls touched
         attributes namespace chunkmap ranges rename invariants state
         mendnames mendchunks
         extents inheritance xattrs rescue
-        machines policies sessions replicas rows eventlog
+        machines policies sessions replicas rows eventlog jobrows
         damage
         database group_commit
         schema servers recording replay
@@ -118,7 +118,7 @@ LAYERS = {
         __main__
         app
         top
-        up status nodes events info fsck repair mount helper
+        up status nodes events jobs info fsck repair mount helper
         views
         health
         cluster lifecycle lost
@@ -131,7 +131,7 @@ LAYERS = {
 PURE = words(
     """
     dfswire.messages dfswire.operations dfswire.metadata dfswire.cluster dfswire.chunks
-    dfswire.observe dfswire.policies metad.eventrate
+    dfswire.observe dfswire.policies dfswire.jobs metad.eventrate
     dfswire.calls dfswire.codec dfswire.errors dfswire.journal dfswire.locks dfswire.lockranges
     metad.leases metad.exclusive metad.knowledge metad.turns metad.orphans
     metad.protection metad.acl metad.locks metad.waits metad.lockspace metad.lockledger

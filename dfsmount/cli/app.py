@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import typer
@@ -19,6 +19,7 @@ from dfsmount.cli.events import events
 from dfsmount.cli.fsck import fsck
 from dfsmount.cli.helper import install_mount_helper
 from dfsmount.cli.info import info
+from dfsmount.cli.jobs import job_app, jobs
 from dfsmount.cli.mount import mount, umount
 from dfsmount.cli.nodes import nodes
 from dfsmount.cli.output import say
@@ -39,21 +40,13 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
-for verb in (
-    up,
-    down,
-    status,
-    nodes,
-    events,
-    top,
-    info,
-    fsck,
-    repair,
-    mount,
-    umount,
-    install_mount_helper,
-):
+VERBS: tuple[Callable[..., None], ...] = (
+    *(up, down, mount, umount, install_mount_helper),
+    *(status, nodes, top, events, jobs, info, fsck, repair),
+)
+for verb in VERBS:
     app.command()(verb)
+app.add_typer(job_app, name="job")
 
 
 def _show_version(wanted: bool) -> None:
