@@ -25,7 +25,7 @@ test:            ## All checks and tests, as CI runs them
 
 nightly:         ## The tests whose sizes can be large, at those sizes: hours, and 60 GB of disk
 	@scripts/setup.sh test
-	DFS_TEST_SIZE=nightly $(BIN)/pytest tests/t6_apps
+	DFS_TEST_SIZE=nightly $(BIN)/pytest tests/t6_apps tests/t5_faults
 
 lint:            ## ruff: mistakes and style
 	@scripts/setup.sh test

@@ -140,7 +140,9 @@ class Client:
         for pause_s in self._pauses(tries - 1):
             try:
                 return await self._once(outgoing)
-            except Unavailable:
+            except Unavailable as problem:
+                if _was_silence(problem):
+                    raise
                 if trio.current_time() + pause_s >= trio.current_effective_deadline():
                     raise
                 await trio.sleep(pause_s)
@@ -199,6 +201,11 @@ class Client:
         return httpx.Request(
             call.method, url, headers=headers, stream=BodyStream(content), extensions=extensions
         )
+
+
+def _was_silence(problem: Unavailable) -> bool:
+    """Nothing was heard of the peer for long: it has had its chance, and others may answer."""
+    return isinstance(problem.__cause__, httpx.TimeoutException)
 
 
 @functools.lru_cache(maxsize=4096)

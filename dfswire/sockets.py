@@ -3,7 +3,8 @@
 Bodies go between the socket and the caller's memory (`recv_into`) or file (`sendfile`) without a
 copy in between.  trio's own socket type passes through the scheduler at every successful receive,
 which for a 4 MiB chunk means dozens of passes; here a task waits only when the kernel has nothing.
-Errors come out as OSError, for the user of this module to translate.
+Errors come out as OSError or Unheard, for the user of this module to translate.  TCP itself waits a
+quarter of an hour for a host that has vanished; who has others to ask must know sooner.
 """
 
 from __future__ import annotations
@@ -11,32 +12,57 @@ from __future__ import annotations
 import math
 import os
 import socket
+from collections.abc import Awaitable, Callable
 
 import trio
 
 from dfswire import heads
 from dfswire.bodies import FileRange, Octets
 
+WATCH_S = 0.5
+UNHEARD_RETRANSMITS = 3  # in a row, of the same bytes: 1.4 s with the kernel's usual timers
+_TCP_INFO_BYTES = 8  # the first of the structure; its third octet is the number above
 RECEIVE_BYTES = 16_384  # a head and a small message in one call
 DISCARD_BYTES = 1 << 18
+
+
+class Unheard(Exception):
+    """The peer's kernel acknowledges nothing: its host or the network between is gone."""
+
+
+def retransmits(sock: socket.socket) -> int:
+    """How often in a row the kernel has sent the same bytes without an acknowledgement.
+
+    Zero for a peer that is slow, stopped, or takes nothing at the moment: its kernel answers.
+    """
+    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)[2]
 
 
 class Wire:
     """One connection.  Used by one task at a time, except that one may wait for its end."""
 
-    def __init__(self, sock: socket.socket, *, stall_s: float = math.inf) -> None:
-        """`stall_s`: how long a peer may take nothing before sending fails with TooSlowError."""
+    def __init__(
+        self, sock: socket.socket, *, stall_s: float = math.inf, watch: bool = False
+    ) -> None:
+        """`stall_s`: how long a peer may take nothing before sending fails with TooSlowError.
+
+        `watch`: waiting for a peer from whom nothing at all is heard ends soon, with Unheard.
+        """
         sock.setblocking(False)
         # heads and small messages must not wait for the peer's delayed ACK
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._sock = sock
         self._stall_s = stall_s
+        self._watch = watch
         self._unread = b""
 
     @classmethod
-    def from_stream(cls, stream: trio.SocketStream, *, stall_s: float = math.inf) -> Wire:
+    def from_stream(
+        cls, stream: trio.SocketStream, *, stall_s: float = math.inf, watch: bool = False
+    ) -> Wire:
         """Take the socket out of a trio stream, which is useless afterwards."""
-        return cls(socket.socket(fileno=stream.socket.detach()), stall_s=stall_s)
+        sock = socket.socket(fileno=stream.socket.detach())
+        return cls(sock, stall_s=stall_s, watch=watch)
 
     def close(self) -> None:
         """Close at once.  May be called again."""
@@ -49,7 +75,7 @@ class Wire:
         if self._unread:
             await trio.lowlevel.checkpoint()
         else:
-            await trio.lowlevel.wait_readable(self._sock)
+            await self._watched(trio.lowlevel.wait_readable)
 
     def has_input(self) -> bool:
         """Whether bytes or the end of the connection have arrived unasked."""
@@ -133,4 +159,12 @@ class Wire:
 
     async def _wait_output(self) -> None:
         with trio.fail_after(self._stall_s):
-            await trio.lowlevel.wait_writable(self._sock)
+            await self._watched(trio.lowlevel.wait_writable)
+
+    async def _watched(self, ready: Callable[[socket.socket], Awaitable[None]]) -> None:
+        while self._watch:
+            with trio.move_on_after(WATCH_S):
+                return await ready(self._sock)
+            if retransmits(self._sock) >= UNHEARD_RETRANSMITS:
+                raise Unheard("nothing is heard from the peer")
+        await ready(self._sock)

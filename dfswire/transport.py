@@ -21,7 +21,7 @@ from dfswire import heads
 from dfswire.bodies import BodyStream, Octets
 from dfswire.heads import ResponseHead
 from dfswire.messages import CHUNK_MAX_BYTES, MESSAGE_MAX_BYTES
-from dfswire.sockets import RECEIVE_BYTES, Wire
+from dfswire.sockets import RECEIVE_BYTES, Unheard, Wire
 
 INTO = "dfs_into"
 IDEMPOTENT = "dfs_idempotent"
@@ -68,6 +68,10 @@ class SocketTransport(httpx.AsyncBaseTransport):
                 if head.length is None:
                     return _response(head, BodyStream(_UntilEnd(wire)))
                 body = await _receive_body(wire, head, request)
+        except Unheard as problem:
+            wire.close()
+            self._pool.drop(address)  # its other connections are no better
+            raise httpx.ReadTimeout(f"{address[0]}:{address[1]}: {problem}") from problem
         except BaseException:
             wire.close()
             raise
@@ -110,6 +114,11 @@ class _Pool:
         idle.append((trio.current_time(), wire))
         if len(idle) > IDLE_MAX:
             idle.pop(0)[1].close()
+
+    def drop(self, address: Address) -> None:
+        """Nobody shall use the connections to this address any more."""
+        for _, wire in self._idle.pop(address, []):
+            wire.close()
 
     def close(self) -> None:
         for idle in self._idle.values():
@@ -159,7 +168,7 @@ async def _connect(address: Address) -> Wire:
     # trio lets the kernel hold 16 KiB of unsent data.  Right for a server that sends from the page
     # cache, but a chunk that is uploaded from memory goes at 4-5 GB/s instead of 2.7 without it.
     stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, -1)
-    return Wire.from_stream(stream)
+    return Wire.from_stream(stream, watch=True)
 
 
 async def _send(wire: Wire, request: httpx.Request) -> OSError | None:

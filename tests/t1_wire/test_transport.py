@@ -11,6 +11,7 @@ import pytest
 import trio
 import trio.testing
 
+from dfswire import sockets
 from dfswire.chunks import SyncChunks
 from dfswire.client import Client
 from dfswire.errors import ProtocolError, Unavailable
@@ -37,6 +38,16 @@ async def leave(stream: trio.SocketStream) -> None:
     """Take one request and close without an answer."""
     await stream.receive_some()
     await stream.aclose()
+
+
+async def hear_nothing(stream: trio.SocketStream) -> None:
+    """Take one request and leave the connection as it is."""
+    await stream.receive_some()
+
+
+async def think(stream: trio.SocketStream) -> None:
+    """Let the other side look several times."""
+    await trio.sleep(0.05)
 
 
 async def reset_now(stream: trio.SocketStream) -> None:
@@ -128,6 +139,33 @@ async def test_a_connection_closed_at_the_request_is_replaced(
     await _hello(client, address)
     await _hello(client, address)
     assert peer.connections == 2
+
+
+async def test_a_host_that_has_vanished_is_given_up_soon(
+    nursery: trio.Nursery, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Real packets are lost in t5_faults; here the kernel only says so."""
+    monkeypatch.setattr(sockets, "WATCH_S", 0.01)
+    peer = Peer([answer, hear_nothing], [answer, hear_nothing], [answer])
+    address = await _start(nursery, peer)
+    async with trio.open_nursery() as both:  # two connections, both idle afterwards
+        both.start_soon(_hello, client, address)
+        both.start_soon(_hello, client, address)
+    assert peer.connections == 2
+    monkeypatch.setattr(sockets, "retransmits", lambda sock: sockets.UNHEARD_RETRANSMITS)
+    with pytest.raises(Unavailable, match="nothing is heard"):
+        await client.call("chunkd.hello", address, Empty())  # not tried a second time
+    monkeypatch.setattr(sockets, "retransmits", lambda sock: 0)
+    await _hello(client, address)
+    assert peer.connections == 3  # the idle one was not trusted any more
+
+
+async def test_a_slow_peer_is_waited_for(
+    nursery: trio.Nursery, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sockets, "WATCH_S", 0.01)
+    peer = Peer([think, answer])
+    await _hello(client, await _start(nursery, peer))
 
 
 async def test_but_not_for_a_call_that_may_have_happened(

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from dfsmount.cli.launch import Launch
 from dfsmount.cli.localcluster import HOST, Daemon, LocalCluster, Settings
@@ -27,12 +28,14 @@ from tests.t5_faults.nursery import Nursery
 from tests.t5_process.harness import CHUNKD_TIMERS, METAD_TIMERS, READY_S, Cluster, chosen_settings
 from tests.t5_process.observed import NODES, REPLICAS
 
+NIGHTLY = os.environ.get("DFS_TEST_SIZE") == "nightly"
 METAD_PORT = 9400
 CHUNK_BYTES = MIB
 DISK_BYTES = 160 * MIB
 METAD_DISK_BYTES = 64 * MIB
 KINDS = ["ext4", "ext4", "xfs"]
 
+T = TypeVar("T")
 Changes = dict[str, float]
 
 METAD: Changes = {**METAD_TIMERS, "repair_after_s": 3.0, "chunk_size_bytes": CHUNK_BYTES}
@@ -46,6 +49,11 @@ CHUNKD: Changes = {
 }
 # A client that is silent is given up soon.
 SHORT_LEASES: Changes = {"renew_s": 0.5, "sign_of_life_s": 0.5, "lease_s": 3.0, "fence_s": 5.0}
+
+
+def nightly(*values: T) -> list[T]:
+    """Parameters of a test that only the long run has."""
+    return list(values) if NIGHTLY else []
 
 
 @dataclass(frozen=True)

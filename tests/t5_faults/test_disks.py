@@ -12,11 +12,10 @@ from pathlib import Path
 import pytest
 
 from tests.t5_faults.chunks import check, copies_of, write_files
-from tests.t5_faults.harness import FaultyCluster
+from tests.t5_faults.harness import NIGHTLY, FaultyCluster
 from tests.t5_faults.load import Load, seen
 from tests.t5_process.observed import wait_for
 
-NIGHTLY = os.environ.get("DFS_TEST_SIZE") == "nightly"
 VICTIM = "chunkd1"
 Saw = Callable[[str], None]
 
