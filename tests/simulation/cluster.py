@@ -69,6 +69,7 @@ def metad_config(replicas: int) -> MetadConfig:
         order_timeout_s=8.0,
         grant_expiry_s=30.0,
         reclaim_grace_s=10.0,
+        trim_after_s=4.0,
         gone_after_s=600.0,
     )
 
@@ -181,6 +182,8 @@ class Cluster:
 
     async def start_chunkd(self, machine: Machine) -> None:
         """Until it runs: the service manager tries again when the disk does not let it."""
+        if machine.process is not None and machine.disk.crashed:
+            await machine.process.ended.wait()
         while machine.process is None:
             await self._nursery.start(self._run_chunkd, machine)
             if machine.process is None:

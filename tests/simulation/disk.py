@@ -100,8 +100,8 @@ class SimulatedDisk(FileSystem):
             del self._directories[path]
         files = [file for _, _, file in self._files()]
         for file in files:
-            if file.dirty:
-                file.content = bytearray(self._left_of(file))
+            left = self._left_of(file) if file.dirty else file.durable or b""
+            file.content = bytearray(left)
             file.durable, file.dirty = bytes(file.content), False
 
     def _left_of(self, file: _File) -> bytes:
