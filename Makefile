@@ -1,7 +1,7 @@
 # What a person does with this clone.  Each target sets up what it needs (scripts/setup.sh).
 
 .PHONY: help demo demo-stop test nightly lint format types simulate planted-bugs fsx fsx-public \
-	power-cuts pjdfstest bench lock clean
+	power-cuts corruptions pjdfstest bench lock clean
 .DEFAULT_GOAL := help
 
 BIN := .venv/bin
@@ -53,6 +53,10 @@ fsx:             ## Random operations: OPS=1000000 SEED=1 MOUNTS=1 MORE=--sparse
 	@scripts/setup.sh test
 	$(BIN)/python -m tests.fsx --live $(or $(MOUNTS),1) --ops $(or $(OPS),1000000) \
 		--seed $(or $(SEED),1) $(MORE)
+
+corruptions:     ## Damaged chunk files, each found and repaired: COUNT=10000 SEED=1
+	@scripts/setup.sh test
+	$(BIN)/python -m tests.corruptions --count $(or $(COUNT),10000) --seed $(or $(SEED),1)
 
 fsx-public:      ## The fsx of xfstests: SRC=clone of xfstests OPS=250000 SEED=1
 	@scripts/setup.sh test

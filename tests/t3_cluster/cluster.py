@@ -9,8 +9,9 @@ memory is gone, what it stored is not) and started again.
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from typing import Any
 
 import trio
 
@@ -60,6 +61,8 @@ class Cluster:
         servers: int = 3,
         replicas: int = 2,
         chunk_size_bytes: int = CHUNK_SIZE_BYTES,
+        chunkd_settings: Mapping[str, Any] | None = None,
+        make_store: Callable[[int, Cluster], Any] | None = None,
     ) -> None:
         self.rng = rng
         self.faults = Faults()  # of the clients' connections
@@ -76,6 +79,9 @@ class Cluster:
         self.stores = [
             MemoryChunkStore(f"disk{number}", now=trio.current_time) for number in range(servers)
         ]
+        if make_store is not None:
+            self.stores = [make_store(number, self) for number in range(servers)]
+        self._chunkd_settings = dict(chunkd_settings or {})
         self._incarnations = [0] * servers
         self._metad = Process()
         self._chunkds = [Process() for _ in range(servers)]
@@ -133,7 +139,9 @@ class Cluster:
         process = self._chunkds[number] = Process()
         self._incarnations[number] += 1
         identity = ServerIdentity(f"server{number}", self._incarnations[number], "")
-        config = ChunkdConfig(metad=METAD, data=["/none"], listen=self.address(number))
+        config = ChunkdConfig(
+            metad=METAD, data=["/none"], listen=self.address(number), **self._chunkd_settings
+        )
         try:
             with trio.CancelScope() as process.scope:
                 service = create_chunkd(
@@ -229,6 +237,8 @@ async def running_cluster(
     servers: int = 3,
     replicas: int = 2,
     chunk_size_bytes: int = CHUNK_SIZE_BYTES,
+    chunkd_settings: Mapping[str, Any] | None = None,
+    make_store: Callable[[int, Cluster], Any] | None = None,
 ) -> AsyncIterator[Cluster]:
     """A cluster whose servers are all up, for the length of the context."""
     async with trio.open_nursery() as nursery:
@@ -238,6 +248,8 @@ async def running_cluster(
             servers=servers,
             replicas=replicas,
             chunk_size_bytes=chunk_size_bytes,
+            chunkd_settings=chunkd_settings,
+            make_store=make_store,
         )
         await cluster.start_all()
         await cluster.until(lambda s: len(s.servers) == servers, 30)
