@@ -21,6 +21,7 @@ from chunkd.identity import ServerIdentity
 from chunkd.inventory import InventorySender
 from chunkd.metrics import ChunkdMetrics, DiskWatch, look_in_thread
 from chunkd.orders import OrderRunner
+from chunkd.peers import Peers
 from chunkd.scrub import Scrubber
 from chunkd.service import ChunkCalls
 from chunkd.storage import Runner, Store, Stores, run_in_thread, run_inline
@@ -93,14 +94,14 @@ def create_service(
     Simulations whose disks take time give a `run` of their own."""
     run = run or (run_inline if inline else run_in_thread)
     disks = Stores(stores)
-    orders = OrderRunner(disks, client, run, config.order_workers)
+    peers = Peers()
+    orders = OrderRunner(disks, client, run, config.order_workers, peers)
     inventory = InventorySender(
         disks,
         client,
         run,
         config.metad_address,
-        identity.server_id,
-        identity.incarnation,
+        identity,
         interval_s=config.inventory_interval_s,
         unknown_min_age_s=config.unknown_min_age_s,
         unknown_kept_s=config.unknown_kept_s,
@@ -121,6 +122,7 @@ def create_service(
         client,
         run,
         config.metad_address,
+        peers=peers,
         host_figures=host,
         rng=rng or random.Random(),
     )

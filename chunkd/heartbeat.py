@@ -18,6 +18,7 @@ import trio
 from chunkd.identity import ServerIdentity
 from chunkd.inventory import InventorySender
 from chunkd.orders import OrderRunner
+from chunkd.peers import Peers
 from chunkd.storage import Runner, Stores
 from dfswire.client import Client
 from dfswire.cluster import (
@@ -64,6 +65,7 @@ class HeartbeatTask:
         run: Runner,
         metad: str,
         *,
+        peers: Peers,
         host_figures: Callable[[], HostFigures],
         rng: random.Random,
     ) -> None:
@@ -75,10 +77,13 @@ class HeartbeatTask:
         self._client = client
         self._run = run
         self._metad = metad
+        self._peers = peers
         self._host_figures = host_figures
         self._rng = rng
         self._reports: list[ReplicaReport] = []
         self._interval_s = 1.0
+        self._process = f"{rng.getrandbits(64):016x}"
+        self._first = True
         self.registered = False
         self.tried = trio.Event()
         """Set after the first attempt to register, whatever came of it."""
@@ -128,9 +133,12 @@ class HeartbeatTask:
                 labels=self._description.labels,
                 host=self._host_figures(),
                 disks=await self._disk_figures(),
+                process=self._process,
+                first=self._first,
             ),
         )
-        await self._run(lambda: self._identity.adopt_cluster(registered.cluster_id))
+        await self._run(lambda: self._identity.adopt(registered.cluster_id, registered.incarnation))
+        self._first = False
         self._interval_s = registered.heartbeat_s
         self.registered = True
         self._inventory.request()
@@ -152,6 +160,8 @@ class HeartbeatTask:
                 disks=await self._disk_figures(),
                 reports=reports,
                 results=results,
+                process=self._process,
+                peers=self._peers.take(),
             ),
             deadline_s=DEADLINE_S,
         )
@@ -161,6 +171,7 @@ class HeartbeatTask:
         del self._reports[: len(reports)]
         self._orders.acknowledge(results)
         self._orders.submit(reply.orders)
+        self._orders.call_off(reply.called_off)
 
     async def _disk_figures(self) -> list[DiskFigures]:
         return [await self._run(store.figures) for store in self._stores]

@@ -46,14 +46,19 @@ class ServerIdentity:
     incarnation: int
     cluster_id: str = ""
 
-    def adopt_cluster(self, cluster_id: str) -> None:
-        """metad says which cluster this is.  Raises WrongCluster when it was another before."""
+    def adopt(self, cluster_id: str, incarnation: int = 0) -> None:
+        """metad says which cluster this is, and perhaps that starts were counted further.
+
+        Raises WrongCluster when it was another cluster before.
+        """
         if self.cluster_id and self.cluster_id != cluster_id:
             raise WrongCluster(
                 f"this server belongs to cluster {self.cluster_id}, not {cluster_id}"
             )
-        if not self.cluster_id:
-            self.cluster_id = cluster_id
+        before = self.cluster_id, self.incarnation
+        self.cluster_id = cluster_id
+        self.incarnation = max(self.incarnation, incarnation)
+        if before != (self.cluster_id, self.incarnation):
             self._save()
 
     def _save(self) -> None:

@@ -12,6 +12,7 @@ import logging
 
 import trio
 
+from chunkd.identity import ServerIdentity
 from chunkd.storage import Runner, Store, Stores
 from dfswire.client import Client
 from dfswire.cluster import INVENTORY_PAGE_CHUNKS, Inventory, InventoryReply, ReplicaReport
@@ -35,8 +36,7 @@ class InventorySender:
         client: Client,
         run: Runner,
         metad: str,
-        server_id: str,
-        incarnation: int,
+        identity: ServerIdentity,
         *,
         interval_s: float,
         unknown_min_age_s: float,
@@ -47,8 +47,7 @@ class InventorySender:
         self._client = client
         self._run = run
         self._metad = metad
-        self._server_id = server_id
-        self._incarnation = incarnation
+        self._identity = identity
         self._interval_s = interval_s
         self._unknown_min_age_s = unknown_min_age_s
         self._unknown_kept_s = unknown_kept_s
@@ -94,8 +93,8 @@ class InventorySender:
         chunks = await self._run(lambda: store.list_chunks(after, self._page_chunks))
         last = chunks[-1] if len(chunks) == self._page_chunks else LAST
         page = Inventory(
-            server_id=self._server_id,
-            incarnation=self._incarnation,
+            server_id=self._identity.server_id,
+            incarnation=self._identity.incarnation,
             disk=store.disk,
             first=first,
             last=last,

@@ -17,6 +17,7 @@ from typing import Literal
 
 import trio
 
+from chunkd.peers import Peers
 from chunkd.rebuild import BlocksLost, rebuild_chunk
 from chunkd.replicate import copy_chunk
 from chunkd.storage import Runner, Store, Stores
@@ -26,18 +27,24 @@ from dfswire.errors import CorruptChunk, DFSError, UnknownChunk
 
 log = logging.getLogger(__name__)
 
+CALLED_OFF = "called off"
+
 
 class OrderRunner:
     """Queue, workers and results."""
 
-    def __init__(self, stores: Stores, client: Client, run: Runner, workers: int) -> None:
+    def __init__(
+        self, stores: Stores, client: Client, run: Runner, workers: int, peers: Peers
+    ) -> None:
         self._stores = stores
         self._client = client
         self._run = run
         self._workers = workers
+        self._peers = peers
         self._send, self._receive = trio.open_memory_channel[Order](math.inf)
         self._unfinished: set[int] = set()
         self._after: dict[tuple[str, bytes], deque[Order]] = {}  # behind one that waits or runs
+        self._called_off: set[int] = set()
         self._results: dict[int, OrderResult] = {}
         self._reports: list[ReplicaReport] = []
 
@@ -52,6 +59,14 @@ class OrderRunner:
                 else:
                     self._after[order.disk, order.chunk] = deque()
                     self._send.send_nowait(order)
+
+    def call_off(self, order_ids: Iterable[int]) -> None:
+        """These need not be carried out.  What runs ends as it would; all of them get results."""
+        for order_id in order_ids:
+            if order_id in self._unfinished:
+                self._called_off.add(order_id)
+            elif order_id not in self._results:  # its way here was lost, or it was another process
+                self._results[order_id] = _called_off(order_id)
 
     def results(self, limit: int) -> list[OrderResult]:
         """Results that metad has not acknowledged, oldest first."""
@@ -75,9 +90,13 @@ class OrderRunner:
 
     async def _work(self) -> None:
         async for order in self._receive.clone():
-            result = await self.execute(order)
+            if order.order_id in self._called_off:
+                result = _called_off(order.order_id)
+            else:
+                result = await self.execute(order)
             self._results[order.order_id] = result
             self._unfinished.discard(order.order_id)
+            self._called_off.discard(order.order_id)
             self._start_next(order.disk, order.chunk)
 
     def _start_next(self, disk: str, chunk: bytes) -> None:
@@ -89,8 +108,9 @@ class OrderRunner:
 
     async def execute(self, order: Order) -> OrderResult:
         """Carry out one order; never raises a DFSError."""
+        unreachable: list[str] = []
         try:
-            await self._execute(order)
+            await self._execute(order, unreachable)
         except DFSError as problem:
             log.info("order %d (%s): %s", order.order_id, order.kind, problem)
             return OrderResult(
@@ -98,13 +118,14 @@ class OrderRunner:
                 ok=False,
                 reason=f"{problem.code}: {problem}",
                 lost=problem.blocks if isinstance(problem, BlocksLost) and problem.sure else [],
+                unreachable=unreachable,
             )
         return OrderResult(order_id=order.order_id, ok=True)
 
-    async def _execute(self, order: Order) -> None:
+    async def _execute(self, order: Order, unreachable: list[str]) -> None:
         store = self._stores.on(order.disk)
         if order.kind == "copy":
-            await copy_chunk(self._client, store, order, self._run)
+            await copy_chunk(self._client, store, order, self._run, self._peers, unreachable)
         elif order.kind == "rebuild":
             await rebuild_chunk(self._client, store, order, self._run)
         elif order.kind == "verify":
@@ -130,3 +151,7 @@ class OrderRunner:
         self._reports.append(
             ReplicaReport(chunk=order.chunk, disk=order.disk, state=state, reason=str(problem))
         )
+
+
+def _called_off(order_id: int) -> OrderResult:
+    return OrderResult(order_id=order_id, ok=False, reason=CALLED_OFF)

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import logging
 
+import trio
+
 from chunkd.chunkfile import check_blocks
+from chunkd.peers import Peers
 from chunkd.storage import Runner, Store
 from dfswire.chunks import ReadChunk, ReadReply, VerifyChunk, chunk_digest
 from dfswire.client import Client
@@ -19,25 +22,41 @@ from dfswire.messages import CHUNK_MAX_BYTES, Replica
 
 log = logging.getLogger(__name__)
 
-FETCH_DEADLINE_S = 30.0  # a whole chunk from a busy server over a slow link
+FETCH_DEADLINE_S = 10.0  # a whole chunk from a busy server over a slow link; then the next source
 
 
-async def copy_chunk(client: Client, store: Store, order: Order, run: Runner) -> None:
-    """Carry out a `copy` order.  Raises the last source's error when none has the bytes."""
+async def copy_chunk(
+    client: Client,
+    store: Store,
+    order: Order,
+    run: Runner,
+    peers: Peers,
+    unreachable: list[str],
+) -> None:
+    """Carry out a `copy` order.  Raises the last source's error when none has the bytes.
+
+    Adds to `unreachable` the addresses of sources that gave no answer.
+    """
     if not order.digest or not 1 <= order.length <= CHUNK_MAX_BYTES:
         raise Invalid("a copy needs the digest and the length of the chunk")
     if await _have_it(store, order, run):
         return
     problem: DFSError = Unavailable("no source for this copy")
-    for source in order.sources:
+    now = trio.current_time()
+    for source in sorted(order.sources, key=lambda each: peers.is_doubtful(each.address, now)):
         try:
             data, checksums = await _fetch(client, source, order)
+        except Unavailable as silent:
+            problem = silent
+            unreachable.append(source.address)
+            peers.failed(source.address, trio.current_time())
         except CorruptChunk as bad:
             problem = bad
             await _ask_to_verify(client, source, order.chunk)
-        except DFSError as unreachable:
-            problem = unreachable
+        except DFSError as refusal:
+            problem = refusal
         else:
+            peers.answered(source.address)
             return await _keep(store, order.chunk, data, checksums, run)
     raise problem
 

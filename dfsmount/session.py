@@ -21,7 +21,14 @@ from dfswire.client import Client
 from dfswire.errors import DFSError, SessionLost, Unavailable
 from dfswire.locks import HeldLocks
 from dfswire.messages import Event, Invalidation, Lease
-from dfswire.metadata import AckEvents, FollowEvents, OpenSession, SessionGrant, SessionRequest
+from dfswire.metadata import (
+    AckEvents,
+    FollowEvents,
+    OpenSession,
+    RenewSession,
+    SessionGrant,
+    SessionRequest,
+)
 
 log = logging.getLogger(__name__)
 
@@ -222,7 +229,7 @@ class Session:
             sent_at = trio.current_time()
             try:
                 await self._client.call(
-                    "session.renew", self.address, SessionRequest(session=grant.session)
+                    "session.renew", self.address, RenewSession(session=grant.session)
                 )
             except SessionLost:
                 self.lost(grant.session)

@@ -78,7 +78,7 @@ _ALL = (
         "metad",
         "POST",
         "/v1/session/renew",
-        metadata.SessionRequest,
+        metadata.RenewSession,
         Empty,
         ("client",),
     ),

@@ -79,10 +79,14 @@ class WriteChunk(Message, frozen=True, kw_only=True):
 
 
 class WriteResult(Message, frozen=True, kw_only=True):
-    """What became of one replica; `error` is empty when it is stored."""
+    """What became of one replica; `error` is empty when it is stored.
+
+    `took_s`: from when its server began to receive the chunk until it was stored there.
+    """
 
     disk: str
     error: str = ""
+    took_s: float = 0.0
 
 
 class WriteReply(Message, frozen=True, kw_only=True):

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from dfswire.health import Experiences, RepairStatus
 from dfswire.messages import (
     CHUNK_ID_BYTES,
     Attr,
@@ -56,6 +57,10 @@ class HostFigures(Message, frozen=True, kw_only=True):
     load_1m: float = 0.0
     memory_total_bytes: int = 0
     memory_available_bytes: int = 0
+    network_sent_bytes: int = 0  # since boot, as are the next three
+    network_received_bytes: int = 0
+    disk_read_bytes: int = 0
+    disk_written_bytes: int = 0
     addresses: list[NetworkAddress] = []
 
 
@@ -85,6 +90,9 @@ class Register(Message, frozen=True, kw_only=True):
 
     `incarnation` grows with each start of the same server; an older one is refused while a newer
     one is known, and a second process with the same identity is refused while the first is up.
+    `process` is drawn at each start: two starts may count up to the same incarnation (copied data
+    directories).  `first`: this process was not registered before; only then may its incarnation be
+    too small because its disk was set back to an older state.
     """
 
     server_id: str
@@ -97,11 +105,16 @@ class Register(Message, frozen=True, kw_only=True):
     labels: list[str] = []
     host: HostFigures
     disks: list[DiskFigures]
+    process: str = ""
+    first: bool = False
 
 
 class Registered(Message, frozen=True, kw_only=True):
+    """`incarnation`: 0, or the one that the server has from now on, as its own was used before."""
+
     cluster_id: str
     heartbeat_s: float
+    incarnation: int = 0
 
 
 class ReplicaReport(Message, frozen=True, kw_only=True):
@@ -129,12 +142,14 @@ class Order(Message, frozen=True, kw_only=True):
 
 
 class OrderResult(Message, frozen=True, kw_only=True):
-    """`lost`: blocks of which a rebuild found no good copy, though every source was asked."""
+    """`lost`: blocks of which a rebuild found no good copy, though every source was asked;
+    `unreachable`: addresses of sources of a copy that gave no answer."""
 
     order_id: int
     ok: bool
     reason: str = ""
     lost: list[Natural] = []
+    unreachable: list[str] = []
 
 
 class Heartbeat(Message, frozen=True, kw_only=True):
@@ -144,13 +159,17 @@ class Heartbeat(Message, frozen=True, kw_only=True):
     disks: list[DiskFigures]
     reports: list[ReplicaReport] = []
     results: list[OrderResult] = []
+    process: str = ""
+    peers: Experiences = []
 
 
 class HeartbeatReply(Message, frozen=True, kw_only=True):
-    """`register`: metad does not know this incarnation; register again."""
+    """`register`: metad does not know this incarnation; register again.  `called_off`: orders that
+    need not be carried out any more; each of them gets a result all the same."""
 
     orders: list[Order] = []
     register: bool = False
+    called_off: list[int] = []
 
 
 class Inventory(Message, frozen=True, kw_only=True):
@@ -182,6 +201,7 @@ class ServerStatus(Message, frozen=True, kw_only=True):
     address: str
     state: Literal["up", "suspect", "down"]
     last_heartbeat_s: float  # seconds ago
+    reason: str = ""  # why it is not up, where that is not only silence
     zone: str
     rack: str
     labels: list[str]
@@ -232,6 +252,7 @@ class ClusterStatus(Message, frozen=True, kw_only=True):
     total_bytes: int
     free_bytes: int
     used_bytes: int
+    repair: RepairStatus = RepairStatus()
 
 
 class InfoRequest(Message, frozen=True, kw_only=True):

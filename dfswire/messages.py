@@ -91,10 +91,14 @@ class Xattr(Message, frozen=True, kw_only=True):
 
 
 class Replica(Message, frozen=True, kw_only=True):
-    """A place where a good copy of a chunk should be: the disk, and the server to ask."""
+    """A place where a good copy of a chunk should be: the disk, and the server to ask.
+
+    `doubtful`: metad has not heard from that server for a while, or hears that others wait for it.
+    """
 
     disk: str
     address: str  # "host:port" of the chunkd
+    doubtful: bool = False
 
 
 class ChunkLocation(Message, frozen=True, kw_only=True):

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import msgspec
 
+from dfswire.health import Experiences
 from dfswire.locks import HeldLocks
 from dfswire.messages import (
     Attr,
@@ -56,9 +57,17 @@ class SessionGrant(Message, frozen=True, kw_only=True):
 
 
 class SessionRequest(Message, frozen=True, kw_only=True):
-    """Renew or close a session."""
+    """Close a session."""
 
     session: str
+
+
+class RenewSession(Message, frozen=True, kw_only=True):
+    """Keep the lease of a session.  `servers`: what was experienced with chunkds since the last
+    renewal."""
+
+    session: str
+    servers: Experiences = []
 
 
 class FollowEvents(Message, frozen=True, kw_only=True):

@@ -15,7 +15,14 @@ import trio
 
 from dfswire.errors import DFSError
 from dfswire.messages import Empty
-from dfswire.metadata import AckEvents, FollowEvents, OpenSession, SessionGrant, SessionRequest
+from dfswire.metadata import (
+    AckEvents,
+    FollowEvents,
+    OpenSession,
+    RenewSession,
+    SessionGrant,
+    SessionRequest,
+)
 from metad import chunkmap, sessions
 from metad.events import Follower
 from metad.recalls import Recalls
@@ -109,8 +116,10 @@ class Clients:
             replicas=state.policy.replicas,
         )
 
-    async def renew_call(self, request: SessionRequest) -> Empty:
+    async def renew_call(self, request: RenewSession) -> Empty:
         self.renew(request.session)
+        state = self._state
+        state.servers.grayness.report(f"client {request.session}", request.servers, state.clock())
         return Empty()
 
     async def close(self, request: SessionRequest) -> Empty:

@@ -37,6 +37,9 @@ class MetadConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     down_s: float = 10.0  # and after this long it does not count as a living replica any more
     repair_after_s: float = 30.0  # from down to the first copy: a reboot should not move the disk
     transfers_per_disk: int = 16  # repair copies in flight that touch one disk
+    repair_disk_bytes_per_s: int = 100 << 20  # of copies from or to one disk: readers want it too
+    repair_bytes_per_s: int = 1 << 30  # of all copies together; 0: no limit, here and above
+    repair_reserve_percent: float = 5.0  # of a disk that repair leaves free, for writers
     trim_after_s: float = 60.0  # a server must be up for so long before copies elsewhere may go
     order_timeout_s: float = 60.0  # an order without a result is sent again
 
@@ -66,6 +69,9 @@ class MetadConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             )
         _require(self.repair_after_s >= 0, "repair_after_s", "0 or more")
         _require(self.trim_after_s >= 0, "trim_after_s", "0 or more")
+        for name in ("repair_disk_bytes_per_s", "repair_bytes_per_s"):
+            _require(getattr(self, name) >= 0, name, "0 or more")
+        _require(0 <= self.repair_reserve_percent < 100, "repair_reserve_percent", "0 to 99")
         _require(self.reclaim_grace_s >= 0, "reclaim_grace_s", "0 or more")
 
 

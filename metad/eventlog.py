@@ -36,6 +36,7 @@ KINDS: dict[str, Severity] = {
     "server.up": "info",
     "server.suspect": "info",
     "server.down": "warning",
+    "server.refused": "error",
     "disk.failed": "error",
     "disk.back": "info",
     "chunk.bad": "warning",

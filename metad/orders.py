@@ -11,7 +11,7 @@ metad must not be taken for that of another.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,6 +29,7 @@ class _Entry:
     order: Order
     taken_s: float | None = None  # when it was last given out
     given_out: bool = False  # ever, to the present process of its server
+    called_off: bool = False  # what comes of it is booked nevertheless
 
     @property
     def key(self) -> tuple[Kind, bytes]:
@@ -43,6 +44,7 @@ class OrderQueue:
         self._timeout_s = timeout_s
         self._by_id: dict[int, _Entry] = {}
         self._by_disk: dict[str, dict[tuple[Kind, bytes], _Entry]] = {}
+        self._called_off: dict[int, str] = {}
 
     def add(
         self,
@@ -82,23 +84,39 @@ class OrderQueue:
                 taken.append(entry.order)
         return taken
 
+    def call_off(self, order: Order) -> None:
+        """This need not be done any more; one that was given out may have been done already."""
+        entry = self._by_id.get(order.order_id)
+        if entry is not None and not entry.given_out:
+            self._forget(entry)
+        elif entry is not None:
+            entry.called_off = True
+            self._called_off[order.order_id] = order.disk
+
+    def called_off(self, disks: Collection[str]) -> list[int]:
+        """What servers with these disks may drop; repeated until they say that it has ended."""
+        return [order_id for order_id, disk in self._called_off.items() if disk in disks]
+
     def find(self, result: OrderResult, disks: Iterable[str]) -> Order | None:
         """The order that this result of a server with these `disks` is about; None if unknown."""
         entry = self._by_id.get(result.order_id)
         return entry.order if entry is not None and entry.order.disk in disks else None
 
-    def finish(self, order: Order) -> None:
-        """The result of the order is booked.  Idempotent."""
+    def finish(self, order: Order) -> bool:
+        """The result of the order is booked.  Idempotent.  True: it had been called off."""
         entry = self._by_id.get(order.order_id)
         if entry is not None:
             self._forget(entry)
+        return entry is not None and entry.called_off
 
     def restart(self, disks: Iterable[str]) -> None:
         """The server of these disks was started anew and knows of no orders: give them again."""
         for disk in disks:
-            for entry in self._by_disk.get(disk, {}).values():
+            for entry in list(self._by_disk.get(disk, {}).values()):
                 entry.taken_s = None
                 entry.given_out = False
+                if entry.called_off:
+                    self._forget(entry)
 
     def copies(self) -> list[Order]:
         """All copies that are queued or under way."""
@@ -126,8 +144,11 @@ class OrderQueue:
         return Counter(each.order.kind for each in self._by_id.values())
 
     def _due(self, entry: _Entry, now: float) -> bool:
-        return entry.taken_s is None or now - entry.taken_s >= self._timeout_s
+        return not entry.called_off and (
+            entry.taken_s is None or now - entry.taken_s >= self._timeout_s
+        )
 
     def _forget(self, entry: _Entry) -> None:
         del self._by_id[entry.order.order_id]
+        self._called_off.pop(entry.order.order_id, None)
         del self._by_disk[entry.order.disk][entry.key]

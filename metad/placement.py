@@ -32,6 +32,7 @@ class Candidate:
     free_bytes: int = 0
     labels: frozenset[str] = frozenset()
     load: float = 0.0  # runnable tasks per CPU
+    slow: bool = False  # chosen only when it can't be done without
 
 
 def spare_bytes(total_bytes: int, free_bytes: int) -> int:
@@ -53,8 +54,8 @@ def choose(
     """Up to `count` disks for replicas of one chunk, in the order in which they were chosen.
 
     `taken` are disks that have a replica already: their servers are not chosen, their domains are
-    avoided.  Servers with `label` come before all others.  The first one is on `preferred_host` if
-    possible.  May return fewer, even none.
+    avoided.  Servers with `label` come before others, slow ones after all others.  The first one is
+    on `preferred_host` if possible.  May return fewer, even none.
     """
     chosen: list[Candidate] = []
     open_ = [each for each in candidates if _has_room(each, chunk_bytes)]
@@ -64,8 +65,9 @@ def choose(
         open_ = [each for each in open_ if each.server_id not in servers]
         if not open_:
             break
-        labelled = [each for each in open_ if label in each.labels] if label else open_
-        best = _most_different(labelled or open_, used)
+        quick = [each for each in open_ if not each.slow] or open_
+        labelled = [each for each in quick if label in each.labels] if label else quick
+        best = _most_different(labelled or quick, used)
         if not used and preferred_host:
             best = [each for each in best if each.host == preferred_host] or best
         chosen.append(_by_chance(best, rng))
@@ -84,11 +86,13 @@ def choose_for_grant(
 ) -> list[Candidate]:
     """Disks for a new chunk: at least min(replicas, 2), on distinct servers.  Raises NoSpace.
 
-    Addresses in `avoid` (the client can't reach them) are used only when it can't be done without.
+    Addresses in `avoid` (the client can't reach them) and slow servers are used only when it can't
+    be done without: rather one copy less for a moment, which repair makes, than a slow write.
     """
     least = min(replicas, 2)
-    reachable = [each for each in candidates if each.address not in avoid]
-    for allowed in (reachable, candidates):
+    quick = [each for each in candidates if not each.slow]
+    reachable = [each for each in quick if each.address not in avoid]
+    for allowed in (reachable, quick, candidates):
         chosen = choose(
             allowed, replicas, chunk_bytes, rng, preferred_host=preferred_host, label=label
         )

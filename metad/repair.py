@@ -1,130 +1,42 @@
 """Repair: chunks that lost replicas are copied until they have enough again.
 
-`plan_repair` is pure and decides; `Repairer` reads what is endangered, queues the orders, and books
-their results.  It promises: copies are made from good replicas on living servers only and count
-when the receiving chunkd has verified them; nothing is ever deleted here.  When a lost server
-comes back, its chunks have a replica too many: trim.py sees to that.
+`Repairer` searches what is endangered, has repairplan.py plan from that what comes next, queues the
+orders, and books their results.  It promises: copies are made from good replicas on living servers
+only and count when the receiving chunkd has verified them; nothing is ever deleted here.  When a
+lost server comes back, copies that have become needless are called off; what was made already is
+a replica too many, which trim.py sees to.
+
+A search reads all that is endangered and may take seconds after a great loss; it remembers the most
+urgent chunks, and each of them is looked at again when its turn comes.
 """
 
 from __future__ import annotations
 
 import logging
 import random
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Mapping
+from itertools import islice
 
 import trio
 
-from dfswire.cluster import Order
-from dfswire.messages import Replica
+from dfswire.cluster import Order, OrderResult
+from dfswire.health import RepairStatus
 from metad import replicas
 from metad.database import Database
-from metad.placement import Candidate, choose
-from metad.policies import Policies, Policy
-from metad.replicas import EndangeredChunk
+from metad.losses import Losses
+from metad.policies import Policies
+from metad.rates import Meter, Throttle
+from metad.repairplan import Cuts, Planned, RepairLimits, Situation, plan_repair
+from metad.replicas import Endangered, EndangeredChunk
 from metad.servers import Servers
 
 log = logging.getLogger(__name__)
 
-CHUNKS_PER_PASS_MAX = 2000  # more than can be ordered at once; the rest is found again
-SEARCH_PAUSE = 4.0  # times the duration of a search
-
-
-@dataclass(frozen=True)
-class RepairLimits:
-    """From when on a silent server is missed, how hard to work on a disk."""
-
-    repair_after_s: float = 30.0  # from down
-    transfers_per_disk: int = 16
-
-
-@dataclass(frozen=True)
-class Copy:
-    """One planned copy of a chunk to `disk`; `sources` in the order in which to ask them."""
-
-    chunk: bytes
-    length: int
-    digest: bytes
-    disk: str
-    sources: list[Replica]
-
-
-@dataclass
-class _Plan:
-    """What planning one chunk after the other has used up."""
-
-    servers: Servers
-    now: float
-    limits: RepairLimits
-    policy_of: Callable[[int], Policy]
-    rng: random.Random
-    busy: Counter[str] = field(default_factory=Counter)  # disk -> transfers
-    under_way: dict[bytes, list[str]] = field(default_factory=dict)  # chunk -> destinations
-    candidates: list[Candidate] = field(default_factory=list)
-
-    def occupy(self, chunk: bytes, disk: str, sources: Iterable[Replica]) -> None:
-        self.under_way.setdefault(chunk, []).append(disk)
-        self.busy.update([disk, *(each.disk for each in list(sources)[:1])])
-
-    def has_capacity(self, disk: str) -> bool:
-        return self.busy[disk] < self.limits.transfers_per_disk
-
-
-def plan_repair(
-    endangered: Iterable[EndangeredChunk],
-    servers: Servers,
-    now: float,
-    limits: RepairLimits,
-    policy_of: Callable[[int], Policy],
-    rng: random.Random,
-) -> list[Copy]:
-    """Which copies to order now, in the order of `endangered` (the most endangered first)."""
-    plan = _Plan(servers, now, limits, policy_of, rng, candidates=servers.candidates(now))
-    for order in servers.orders.copies():
-        plan.occupy(order.chunk, order.disk, order.sources)
-    present = servers.disks_worth_waiting_for(now, limits.repair_after_s)
-    return [copy for chunk in endangered for copy in _plan_chunk(plan, chunk, present)]
-
-
-def _plan_chunk(plan: _Plan, chunk: EndangeredChunk, present: set[str]) -> list[Copy]:
-    good = [disk for disk, state in chunk.replicas if state == replicas.GOOD and disk in present]
-    counted = [disk for disk in good if plan.servers.is_wanted(disk)]
-    coming = plan.under_way.get(chunk.chunk, [])
-    policy = plan.policy_of(chunk.policy)
-    missing = policy.replicas - len(counted) - len(coming)
-    if missing <= 0:
-        return []
-    destinations = choose(
-        [each for each in plan.candidates if plan.has_capacity(each.disk)],
-        missing,
-        chunk.length,
-        plan.rng,
-        taken=plan.servers.domains([*counted, *coming]),
-        label=policy.label,
-    )
-    copies = []
-    for destination in destinations:
-        sources = _sources(plan, good)
-        if not sources or not plan.has_capacity(sources[0].disk):
-            break
-        copies.append(Copy(chunk.chunk, chunk.length, chunk.digest, destination.disk, sources))
-        plan.occupy(chunk.chunk, destination.disk, sources)
-    return copies
-
-
-def _sources(plan: _Plan, good: Iterable[str]) -> list[Replica]:
-    """The living ones: first those with capacity, of these the healthy, of these the idle."""
-    states = {disk: plan.servers.disk_state(disk, plan.now) for disk in good}
-    alive = [disk for disk, state in states.items() if state != "down"]
-    return sorted(
-        plan.servers.replicas(alive, plan.now),
-        key=lambda each: (
-            not plan.has_capacity(each.disk),
-            states[each.disk] != "up",
-            plan.busy[each.disk],
-        ),
-    )
+REMEMBERED_MAX = 50_000  # chunks of one search: 200 GB of copies, about 5 MB of memory
+CHUNKS_PER_PLAN_MAX = 500  # 20 us each to read, on the loop
+PAUSE = 4.0  # times the duration of a plan, and of a search
+SEARCH_EVERY_S = 10.0  # while there is something left of the last one
 
 
 class Repairer:
@@ -153,9 +65,20 @@ class Repairer:
         self._clock = clock
         self._wanted = trio.Event()
         self._urgent: dict[bytes, None] = {}
+        self._losses = Losses()
+        self._present: set[str] = set()
+        self._throttle = Throttle(limits.bytes_per_s, limits.disk_bytes_per_s)
+        self._meter = Meter()
+        self._cuts = Cuts()
+        self._left = Endangered([], 0, 0)  # what the last search counted, less what was done since
+        self._work: deque[bytes] = deque()  # the most urgent first
+        self._search_due = True
+        self._searched_s = 0.0
+        self._search_took_s = 0.0
 
     def wake(self) -> None:
-        """There is news: a replica turned bad, a disk failed, a copy ended."""
+        """There is news: a replica turned bad, a disk failed."""
+        self._search_due = True
         self._wanted.set()
 
     async def run_forever(self) -> None:
@@ -163,8 +86,8 @@ class Repairer:
             self._wanted = trio.Event()
             began_s = self._clock()
             await self.run_once()
-            # After a great loss the search takes seconds; it must not be all that metad does.
-            await trio.sleep(SEARCH_PAUSE * (self._clock() - began_s))
+            # In a large cluster every heartbeat brings news; this must not be all that metad does.
+            await trio.sleep(PAUSE * (self._clock() - began_s))
             with trio.move_on_after(self._interval_s):
                 await self._wanted.wait()
 
@@ -172,24 +95,13 @@ class Repairer:
         """Queue the copies that are due; how many."""
         now = self._clock()
         self._drop_hopeless(now)
-        present = self._servers.disks_worth_waiting_for(now, self._limits.repair_after_s)
-        wanted = self._attainable(present)
-        if self._all_is_well(present, wanted):
-            if self._at_work:
-                self._at_work = False
-                self._tell("repair.finished", "repair", "every chunk has its replicas")
+        self._look_who_is_there(now)
+        wanted = self._attainable(self._present)
+        if self._all_is_well(wanted):
+            self._rest()
             return 0
-        endangered = await self._db.read_in_thread(
-            lambda db: replicas.endangered(db, present, wanted, CHUNKS_PER_PASS_MAX)
-        )
-        copies = plan_repair(
-            [*self._take_urgent(), *endangered],
-            self._servers,
-            self._clock(),
-            self._limits,
-            self._policies.of,
-            self._rng,
-        )
+        await self._search_if_due(wanted)
+        copies = self._plan().copies
         for copy in copies:
             self._servers.orders.add(
                 "copy",
@@ -203,7 +115,7 @@ class Repairer:
             log.info("repair: %d copies ordered", len(copies))
             if not self._at_work:
                 self._at_work = True
-                self._tell("repair.begun", "repair", f"{len(copies)} copies to begin with")
+                self._tell("repair.begun", "repair", f"{self._left.chunks} chunks are endangered")
         return len(copies)
 
     def urge(self, chunks: Iterable[bytes]) -> None:
@@ -211,24 +123,92 @@ class Repairer:
         self._urgent.update(dict.fromkeys(chunks))
         self.wake()
 
-    def _take_urgent(self) -> list[EndangeredChunk]:
+    def _take_urgent(self) -> set[bytes]:
         """Those that still need copies; each stays until it has them."""
-        found = []
         for chunk in list(self._urgent):
-            stored = replicas.chunk_info(self._db, chunk)
-            rows = replicas.replicas_of(self._db, chunk)
-            good = sum(state == replicas.GOOD for _, state in rows)
-            if (
-                stored is None
-                or stored.state != replicas.LIVE
-                or good >= self._policies.of(stored.policy).replicas
-            ):
+            loaded = replicas.load_endangered(self._db, chunk)
+            if loaded is None or self._suffices(loaded, self._present):
                 del self._urgent[chunk]
-            else:
-                found.append(
-                    EndangeredChunk(chunk, stored.length, stored.digest, stored.policy, rows)
-                )
-        return found
+        return set(self._urgent)
+
+    def status(self) -> RepairStatus:
+        """How far it is."""
+        now = self._clock()
+        running = self._servers.orders.copies()
+        per_s = self._meter.per_s(now)
+        left = self._left.bytes
+        return RepairStatus(
+            chunks=self._left.chunks,
+            running=len(running),
+            bytes_left=left,
+            bytes_per_s=per_s,
+            eta_s=left / per_s if per_s else None,
+        )
+
+    # the parts of a run
+
+    def _look_who_is_there(self, now: float) -> None:
+        """Take note of disks that are lost now, and of those that have come back."""
+        known = self._servers.known_disks()
+        usable = self._servers.disks_worth_waiting_for(now, self._limits.repair_after_s)
+        missing = {disk: server for disk, server in known.items() if disk not in usable}
+        present = known.keys() - self._losses.update(missing, now)
+        if present != self._present:
+            self._search_due = True
+            if present - self._present:
+                self._call_off_needless(present)
+            self._present = present
+
+    def _rest(self) -> None:
+        self._work.clear()
+        self._left = Endangered([], 0, 0)
+        if self._at_work:
+            self._at_work = False
+            self._tell("repair.finished", "repair", "every chunk has its replicas")
+
+    async def _search_if_due(self, wanted: Mapping[int, int]) -> None:
+        """Not so often that it is all that metad does."""
+        now = self._clock()
+        if self._work and now - self._searched_s < PAUSE * self._search_took_s:
+            return
+        if self._work and not self._search_due and now - self._searched_s < SEARCH_EVERY_S:
+            return
+        self._search_due = False
+        present = set(self._present)
+        self._left = await self._db.read_in_thread(
+            lambda db: replicas.endangered(db, present, wanted, REMEMBERED_MAX)
+        )
+        self._searched_s = self._clock()
+        self._search_took_s = self._searched_s - now
+        self._work = deque(self._left.urgent)
+
+    def _plan(self) -> Planned:
+        """Plan for as many chunks as may find a place now; the others keep their order."""
+        free = len(self._present) * self._limits.transfers_per_disk
+        free -= 2 * len(self._servers.orders.copies())
+        count = max(min(CHUNKS_PER_PLAN_MAX, free), 0)
+        urgent = self._take_urgent()
+        chosen = list(islice(self._work, count))
+        every = dict.fromkeys([*urgent, *chosen])
+        loaded = [replicas.load_endangered(self._db, chunk) for chunk in every]
+        planned = plan_repair(
+            [chunk for chunk in loaded if chunk is not None],
+            Situation(
+                self._servers,
+                self._clock(),
+                self._limits,
+                self._policies.of,
+                self._rng,
+                self._present,
+                self._throttle,
+                self._cuts,
+                urgent,
+            ),
+        )
+        for _ in chosen:
+            self._work.popleft()
+        self._work.extendleft(chunk for chunk in reversed(planned.waiting) if chunk not in urgent)
+        return planned
 
     def _attainable(self, present: Iterable[str]) -> dict[int, int]:
         """How many replicas there can be: a cluster of two servers is not searched for a third."""
@@ -238,12 +218,12 @@ class Repairer:
         policies = self._policies.all()
         return {key: min(policy.replicas, count) for key, policy in policies.items()}
 
-    def _all_is_well(self, present: set[str], wanted: Mapping[int, int]) -> bool:
+    def _all_is_well(self, wanted: Mapping[int, int]) -> bool:
         """The usual case, told from two indexes."""
         disks = {disk for (disk,) in self._db.read("SELECT identity FROM disk")}
-        return disks <= set(filter(self._servers.is_wanted, present)) and not replicas.any_short(
-            self._db, wanted
-        )
+        return disks <= set(
+            filter(self._servers.is_wanted, self._present)
+        ) and not replicas.any_short(self._db, wanted)
 
     def book(self, order: Order) -> None:
         """In a mutation: the copy was made.  It counts only while its chunk is known.
@@ -261,14 +241,48 @@ class Repairer:
                 if state == replicas.BAD:
                     replicas.remove_replica(self._db, order.chunk, disk)
 
-    def failed(self, order: Order, reason: str) -> None:
-        """A copy was not made: perhaps a source is not what it should be, so that is looked at."""
-        log.info("copy of %s to %s failed: %s", order.chunk.hex(), order.disk, reason)
+    def done(self, order: Order) -> None:
+        """The copy is booked."""
+        self._meter.add(order.length, self._clock())
+        urgent, chunks, size_bytes = self._left
+        self._left = Endangered(urgent, max(chunks - 1, 0), max(size_bytes - order.length, 0))
+        self._wanted.set()
+
+    def failed(self, order: Order, result: OrderResult) -> None:
+        """A copy was not made: perhaps a source is not what it should be, so that is looked at.
+
+        Servers that the destination did not reach are not its sources for a while.
+        """
+        now = self._clock()
+        log.info("copy of %s to %s failed: %s", order.chunk.hex(), order.disk, result.reason)
+        destination = self._servers.server_of(order.disk)
         for source in order.sources:
-            self._servers.orders.add("verify", order.chunk, source.disk)
+            server = self._servers.server_of(source.disk)
+            if source.address not in result.unreachable:
+                self._servers.orders.add("verify", order.chunk, source.disk)
+            elif server is not None and destination is not None:
+                self._cuts.add(destination.server_id, server.server_id, now)
+        self._work.appendleft(order.chunk)
+        self._wanted.set()
 
     def _drop_hopeless(self, now: float) -> None:
         """Copies to disks that went down are planned anew, elsewhere."""
         for order in self._servers.orders.copies():
             if self._servers.disk_state(order.disk, now) == "down":
                 self._servers.orders.finish(order)
+                self._work.appendleft(order.chunk)
+
+    def _call_off_needless(self, present: Collection[str]) -> None:
+        """Disks have come back: copies of chunks that have enough again are not made."""
+        for order in self._servers.orders.copies():
+            chunk = replicas.load_endangered(self._db, order.chunk)
+            if chunk is None or self._suffices(chunk, present):
+                self._servers.orders.call_off(order)
+
+    def _suffices(self, chunk: EndangeredChunk, present: Collection[str]) -> bool:
+        good = [
+            disk
+            for disk, state in chunk.replicas
+            if state == replicas.GOOD and disk in present and self._servers.is_wanted(disk)
+        ]
+        return len(good) >= self._policies.of(chunk.policy).replicas

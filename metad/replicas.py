@@ -7,9 +7,10 @@ file names, and a replica counts only while its state is good.
 
 from __future__ import annotations
 
+import heapq
 import json
 from collections import Counter
-from collections.abc import Collection, Mapping, Set
+from collections.abc import Collection, Iterator, Mapping, Set
 from typing import NamedTuple
 
 from dfswire.cluster import ChunkTotals
@@ -139,6 +140,12 @@ def disks_with_condemned(db: Database) -> list[str]:
     ]
 
 
+def count_condemned(db: Database) -> int:
+    """How many replicas are on their way out."""
+    ((count,),) = db.read("SELECT count(*) FROM replica WHERE state = 'excess'")
+    return int(count)
+
+
 def condemned(db: Database, disk: str, limit: int) -> list[bytes]:
     """Live chunks whose replica on a disk is on its way out."""
     return [
@@ -250,29 +257,54 @@ def totals(db: Database, live_disks: Collection[str], wanted: Mapping[int, int])
     )
 
 
+class Endangered(NamedTuple):
+    """Live chunks with too few good replicas: the most urgent ones, how many there are in all, and
+    the bytes to copy until they have enough."""
+
+    urgent: list[bytes]
+    chunks: int
+    bytes: int
+
+
 def endangered(
     db: Database, live_disks: Collection[str], wanted: Mapping[int, int], limit: int
-) -> list[EndangeredChunk]:
+) -> Endangered:
     """Live chunks with fewer good replicas than `wanted` on `live_disks` that are not drained.
 
-    Those with the fewest first, at most `limit`.  `wanted` says how many for each policy.  Lost
-    chunks (none on any of `live_disks`) are left out: nothing can be done for them, and thousands
-    of them must not hide what can be saved.
+    The most urgent have the fewest copies anywhere alive; at most `limit` are named.  `wanted` says
+    how many for each policy.  Lost chunks (none on any of `live_disks`) are left out: nothing can
+    be done for them, and thousands of them must not hide what can be saved.
     """
-    found = db.read(
-        f"WITH {_AWAY}, {_UNWANTED}, {_WANTED} "
-        f"SELECT id, length, digest, policy, {_present('unwanted')} AS present "
-        "FROM chunk c JOIN wanted USING (policy) "
-        "WHERE c.id IN (SELECT id FROM wanted w CROSS JOIN chunk s ON s.policy = w.policy "
-        f"AND s.state = 'live' AND s.good < w.copies UNION {_affected('unwanted')}) "
-        f"AND c.state = 'live' AND present < copies AND {_present('away')} > 0 "
-        "ORDER BY present, id LIMIT ?3",
-        (json.dumps(list(live_disks)), json.dumps(wanted), limit),
+    chunks = size_bytes = 0
+
+    def found() -> Iterator[tuple[int, int, bytes]]:
+        nonlocal chunks, size_bytes
+        for chunk, length, missing, present, alive in db.iterate(
+            f"WITH {_AWAY}, {_UNWANTED}, {_WANTED} "
+            f"SELECT id, length, copies - present, present, {_present('away')} AS alive FROM ("
+            f"SELECT id, length, copies, {_present('unwanted')} AS present "
+            "FROM chunk c JOIN wanted USING (policy) "
+            "WHERE c.id IN (SELECT id FROM wanted w CROSS JOIN chunk s ON s.policy = w.policy "
+            f"AND s.state = 'live' AND s.good < w.copies UNION {_affected('unwanted')}) "
+            "AND c.state = 'live' AND present < copies) c WHERE alive > 0",
+            (json.dumps(list(live_disks)), json.dumps(wanted)),
+        ):
+            chunks += 1
+            size_bytes += missing * length
+            yield alive, present, chunk
+
+    urgent = heapq.nsmallest(limit, found())
+    return Endangered([chunk for _alive, _present, chunk in urgent], chunks, size_bytes)
+
+
+def load_endangered(db: Database, chunk: bytes) -> EndangeredChunk | None:
+    """What repair needs to know of a chunk; None when no file names it any more."""
+    stored = chunk_info(db, chunk)
+    if stored is None or stored.state != LIVE:
+        return None
+    return EndangeredChunk(
+        chunk, stored.length, stored.digest, stored.policy, replicas_of(db, chunk)
     )
-    return [
-        EndangeredChunk(chunk, length, digest, policy, replicas_of(db, chunk))
-        for chunk, length, digest, policy, _present in found
-    ]
 
 
 def any_short(db: Database, wanted: Mapping[int, int]) -> bool:

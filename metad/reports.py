@@ -10,6 +10,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 
+import msgspec
+
 from dfswire.cluster import (
     DiskFigures,
     Heartbeat,
@@ -22,6 +24,7 @@ from dfswire.cluster import (
     Registered,
     ReplicaReport,
 )
+from dfswire.errors import AlreadyRunning
 from dfswire.messages import CHUNK_ID_BYTES, Empty
 from dfswire.metadata import BadReplica
 from metad import damage, machines, replicas
@@ -56,6 +59,7 @@ class Reports:
         self._reclaimer = reclaimer
         self._verified = verified
         self._recent = RecentChunks(RECENT_S, state.clock())
+        self._refused: dict[str, str] = {}  # server -> the process that was told last
         self._early: dict[bytes, set[str]] = {}
 
     def stored(self, chunks: Iterable[bytes]) -> None:
@@ -71,15 +75,42 @@ class Reports:
     async def register(self, request: Register) -> Registered:
         """Raises WrongCluster, AlreadyRunning; see Servers.check."""
         state = self._state
-        state.servers.check(request, state.clock())
         known = state.servers.get(request.server_id)
+        try:
+            request = self._with_incarnation(request)
+            state.servers.check(request, state.clock())
+        except AlreadyRunning as problem:
+            if self._refused.get(request.server_id) != request.process:
+                self._refused[request.server_id] = request.process
+                log.warning("%s is refused: %s", request.address, problem)
+                state.event_log.add("server.refused", request.server_id, str(problem))
+            raise
+        self._refused.pop(request.server_id, None)
         await state.db.write(lambda: machines.save_server(state.db, request))
         state.servers.register(request, state.clock())
         log.info("server %s registered at %s", request.server_id, request.address)
         if known is None or known.incarnation != request.incarnation:
             sentence = f"{request.address}: started for the {request.incarnation}. time"
             state.event_log.add("server.registered", request.server_id, sentence)
-        return Registered(cluster_id=state.cluster_id, heartbeat_s=state.config.heartbeat_s)
+        return Registered(
+            cluster_id=state.cluster_id,
+            heartbeat_s=state.config.heartbeat_s,
+            incarnation=request.incarnation,
+        )
+
+    def _with_incarnation(self, request: Register) -> Register:
+        """As asked, unless its starts must be counted on from what metad knows."""
+        incarnation = self._state.servers.incarnation_for(request, self._state.clock())
+        if incarnation == request.incarnation:
+            return request
+        log.warning(
+            "server %s comes with incarnation %d, which was used before: its data directories were "
+            "set back or copied; it is %d now",
+            request.server_id,
+            request.incarnation,
+            incarnation,
+        )
+        return msgspec.structs.replace(request, incarnation=incarnation)
 
     async def heartbeat(self, request: Heartbeat) -> HeartbeatReply:
         state = self._state
@@ -88,6 +119,7 @@ class Reports:
         if known is None or not state.servers.heartbeat(request, state.clock()):
             return HeartbeatReply(register=True)
         state.traffic.note(request.disks, state.clock())
+        state.servers.grayness.report(f"server {known.server_id}", request.peers, state.clock())
         changed = [each for each in request.disks if _failure_changed(before, each)]
         finished = [
             (order, result)
@@ -99,8 +131,14 @@ class Reports:
                 lambda: self._book(known, changed, finished, request.reports)
             )
             self._after_booking(finished)
+            if changed or request.reports:
+                self._repairer.wake()
             self._tell(known, changed, request.reports, lost)
-        return HeartbeatReply(orders=state.servers.orders.take(known.disks, state.clock()))
+        orders = state.servers.orders
+        return HeartbeatReply(
+            orders=orders.take(known.disks, state.clock()),
+            called_off=orders.called_off(known.disks),
+        )
 
     async def inventory(self, request: Inventory) -> InventoryReply:
         """Believe a disk about what it has, except about chunks that came while it counted."""
@@ -238,17 +276,17 @@ class Reports:
     def _after_booking(self, finished: list[tuple[Order, OrderResult]]) -> None:
         now = self._state.clock()
         for order, result in finished:
-            self._state.servers.orders.finish(order)
+            called_off = self._state.servers.orders.finish(order)
             if result.ok and order.kind in ("copy", "verify"):
                 self._verified.note(order.chunk, order.disk, now)
             if order.kind == "copy":
                 if result.ok:
                     self._recent.add([order.chunk], now)
-                else:
-                    self._repairer.failed(order, result.reason)
+                    self._repairer.done(order)
+                elif not called_off:
+                    self._repairer.failed(order, result)
             elif order.kind == "rebuild":
                 self._tell_of_rebuild(order, result)
-        self._repairer.wake()
 
     def _tell_of_rebuild(self, order: Order, result: OrderResult) -> None:
         add = self._state.event_log.add

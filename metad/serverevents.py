@@ -40,6 +40,7 @@ class ServerEvents:
     def run_once(self) -> None:
         """Add an event for each server whose state is not what was told last."""
         now = self._clock()
+        self._servers.watch(now)
         for server in self._servers:
             state = self._servers.state(server, now)
             unheard = state == "suspect" and not server.heard
@@ -51,4 +52,6 @@ class ServerEvents:
     def _sentence(self, server: Server, now: float) -> str:
         if self._servers.state(server, now) == "up":
             return f"{server.address} is up again"
+        if reason := self._servers.reason(server, now):
+            return f"{server.address} is slow: {reason}"
         return f"{server.address} was last heard {now - server.last_heartbeat_s:.0f} s ago"

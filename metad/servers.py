@@ -15,6 +15,7 @@ from typing import Literal
 from dfswire.cluster import Admin, DiskFigures, Heartbeat, HostFigures, Register
 from dfswire.errors import AlreadyRunning, WrongCluster
 from dfswire.messages import Replica
+from metad.grayness import Grayness
 from metad.orders import OrderQueue
 from metad.placement import Candidate
 
@@ -38,6 +39,7 @@ class Server:
     disks: dict[str, DiskFigures] = field(default_factory=dict)
     last_heartbeat_s: float = 0.0  # or when metad started, for a server not heard since
     heard: bool = False  # since metad started
+    process: str = ""  # what its present start is known by
     up_since_s: float = 0.0  # its process has not been silent for long since then
 
     @classmethod
@@ -54,6 +56,7 @@ class Server:
             host=message.host,
             disks={each.disk: each for each in message.disks},
             last_heartbeat_s=now,
+            process=message.process,
             heard=heard,
             up_since_s=now,
         )
@@ -73,6 +76,7 @@ class Servers:
         self._server_admin: dict[str, Admin] = {}  # only what is not enabled
         self._disk_admin: dict[str, Admin] = {}
         self.orders = orders
+        self.grayness = Grayness()
 
     def __iter__(self) -> Iterator[Server]:
         return iter(self._servers.values())
@@ -104,14 +108,20 @@ class Servers:
         """A chunkd starts, or metad had forgotten it.  Raises as `check` does."""
         self.check(message, now)
         known = self._servers.get(message.server_id)
-        if known is not None and known.incarnation != message.incarnation:
-            self.orders.restart(known.disks)
+        if known is None or _start_of(known) != _start_of(message):
+            self.grayness.forget(message.address)
+            self.orders.restart(known.disks if known is not None else ())
         self._adopt(Server.registered(message, now, heard=True))
 
     def heartbeat(self, message: Heartbeat, now: float) -> bool:
         """Take the figures in.  False when the server must register (again)."""
         server = self._servers.get(message.server_id)
-        if server is None or not server.heard or server.incarnation != message.incarnation:
+        if (
+            server is None
+            or not server.heard
+            or server.incarnation != message.incarnation
+            or server.process != message.process
+        ):
             return False
         if any(self.server_of(each.disk) is not server for each in message.disks):
             return False  # a disk that it did not register with
@@ -122,6 +132,22 @@ class Servers:
         server.last_heartbeat_s = now
         return True
 
+    def incarnation_for(self, message: Register, now: float) -> int:
+        """The incarnation that a chunkd shall have: its own, unless that was used before.
+
+        That is so when its data directories were set back to an older state.  It gets a new one if
+        nobody else acts as this server.
+        """
+        known = self._servers.get(message.server_id)
+        if known is None or message.incarnation > known.incarnation:
+            return message.incarnation
+        another = message.process != known.process and known.process != ""
+        if message.incarnation == known.incarnation and not another:
+            return message.incarnation
+        if message.first and self.heartbeat_state(known, now) == "down":
+            return known.incarnation + 1
+        return message.incarnation
+
     def _check_incarnation(self, message: Register, now: float) -> None:
         known = self._servers.get(message.server_id)
         if known is None:
@@ -131,8 +157,11 @@ class Servers:
                 f"server {message.server_id} has been started again since this start"
             )
         # On the same address the first process can't live any more: that is a quick restart.
-        if message.address != known.address and self.state(known, now) == "up":
-            raise AlreadyRunning(f"server {message.server_id} is already up at {known.address}")
+        if message.address != known.address and self.heartbeat_state(known, now) != "down":
+            raise AlreadyRunning(
+                f"server {message.server_id} is already {self.heartbeat_state(known, now)} at "
+                f"{known.address}; a copy of its data directories?"
+            )
 
     def _check_disks(self, message: Register, now: float) -> None:
         for figures in message.disks:
@@ -141,7 +170,7 @@ class Servers:
                 other is not None
                 and other.server_id != message.server_id
                 and figures.disk in other.disks
-                and self.state(other, now) == "up"
+                and self.heartbeat_state(other, now) != "down"
             ):
                 raise AlreadyRunning(f"disk {figures.disk} is in use by server {other.server_id}")
 
@@ -175,12 +204,30 @@ class Servers:
 
     # what others ask
 
-    def state(self, server: Server, now: float) -> State:
+    def heartbeat_state(self, server: Server, now: float) -> State:
         """From the time of the last heartbeat; a server not heard since metad's start is not up."""
         silent_s = now - server.last_heartbeat_s
         if silent_s >= self._down_s:
             return "down"
         return "up" if server.heard and silent_s < self._suspect_s else "suspect"
+
+    def state(self, server: Server, now: float) -> State:
+        """The same, but one whose callers find it slow is suspect, however quick its heartbeat."""
+        state = self.heartbeat_state(server, now)
+        if state == "up" and self.grayness.reason(server.address, now):
+            return "suspect"
+        return state
+
+    def reason(self, server: Server, now: float) -> str:
+        """Why it is not up, where that is not only silence."""
+        if self.heartbeat_state(server, now) != "up":
+            return ""
+        return self.grayness.reason(server.address, now)
+
+    def watch(self, now: float) -> None:
+        """Weigh what was reported of servers; to be called about every second."""
+        up = [each.address for each in self if self.heartbeat_state(each, now) == "up"]
+        self.grayness.update(up, now)
 
     def down_for_s(self, server: Server, now: float) -> float:
         """For how long it has been down; negative while it is not."""
@@ -230,25 +277,36 @@ class Servers:
             if self._usable(figures)
         }
 
+    def known_disks(self) -> dict[str, str]:
+        """Every disk that was ever registered, and its server."""
+        return dict(self._server_of)
+
     def replicas(self, disks: Iterable[str], now: float) -> list[Replica]:
         """Where to ask for a copy on one of these disks: healthy ones first, unknown ones not."""
         known = [(self.disk_state(disk, now), disk, self.server_of(disk)) for disk in disks]
         known.sort(key=lambda each: (_ORDER[each[0]], each[1]))
         return [
-            Replica(disk=disk, address=server.address)
-            for _, disk, server in known
+            Replica(disk=disk, address=server.address, doubtful=state != "up")
+            for state, disk, server in known
             if server is not None
         ]
 
     def candidates(self, now: float) -> list[Candidate]:
-        """Every healthy disk of every server that is up and not to be drained, for placement."""
+        """Every healthy disk of every server that is up and not to be drained, for placement; slow
+        servers are marked."""
         return [
-            self._candidate(server, figures)
+            self._candidate(server, figures, slow=bool(self.reason(server, now)))
             for server in self
-            if self.state(server, now) == "up"
+            if self.heartbeat_state(server, now) == "up"
             for figures in server.disks.values()
             if not figures.failed and self.is_wanted(figures.disk)
         ]
+
+    def volume_of(self, disk: str) -> str:
+        """The same text for disks that share their capacity."""
+        server = self.server_of(disk)
+        figures = server.disks.get(disk) if server is not None else None
+        return (figures.filesystem if figures is not None else "") or disk
 
     def domains(self, disks: Collection[str]) -> list[Candidate]:
         """The known ones of these disks, whatever their state: what placement keeps away from."""
@@ -262,7 +320,7 @@ class Servers:
         return not figures.failed and self.disk_admin(figures.disk) != "removed"
 
     @staticmethod
-    def _candidate(server: Server, figures: DiskFigures) -> Candidate:
+    def _candidate(server: Server, figures: DiskFigures, *, slow: bool = False) -> Candidate:
         return Candidate(
             disk=figures.disk,
             server_id=server.server_id,
@@ -274,4 +332,9 @@ class Servers:
             free_bytes=figures.free_bytes,
             labels=frozenset(server.labels),
             load=server.host.load_1m / max(server.host.cpu_count, 1),
+            slow=slow,
         )
+
+
+def _start_of(server: Server | Register) -> tuple[int, str]:
+    return server.incarnation, server.process

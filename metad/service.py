@@ -40,7 +40,8 @@ from metad.policies import Policy
 from metad.reads import Reads
 from metad.recalls import Recalls
 from metad.reclaim import Reclaimer, ReclaimLimits
-from metad.repair import Repairer, RepairLimits
+from metad.repair import Repairer
+from metad.repairplan import RepairLimits
 from metad.reports import Reports
 from metad.salvage import Salvager
 from metad.serverevents import ServerEvents
@@ -71,7 +72,13 @@ class Service:
         self.repairer = Repairer(
             state.db,
             state.servers,
-            RepairLimits(config.repair_after_s, config.transfers_per_disk),
+            RepairLimits(
+                config.repair_after_s,
+                config.transfers_per_disk,
+                config.repair_bytes_per_s,
+                config.repair_disk_bytes_per_s,
+                config.repair_reserve_percent / 100,
+            ),
             state.policies,
             state.rng,
             tell=state.event_log.add,
@@ -191,7 +198,8 @@ class Service:
         )
 
     async def _status(self, request: Empty) -> ClusterStatus:
-        return await status.cluster_status(self.state, self.clients, self.totals)
+        repair = self.repairer.status()
+        return await status.cluster_status(self.state, self.clients, self.totals, repair)
 
     async def _info(self, request: InfoRequest) -> InfoReply:
         found = status.info(self.state, request)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import stat
 
+import msgspec
+
 from dfswire.cluster import (
     ChunkInfo,
     ClusterStatus,
@@ -19,6 +21,7 @@ from dfswire.cluster import (
     SessionStatus,
 )
 from dfswire.errors import NoEntry, UsageError
+from dfswire.health import RepairStatus
 from dfswire.messages import FILE_MAX_BYTES, ROOT_INODE
 from dfswire.verify import FilesBelow, FilesReply, FindLost, LostFile, LostReply
 from metad import chunkmap, damage, namespace, replicas
@@ -39,9 +42,12 @@ _FILES_BELOW = (
 PATHS_MAX = 100  # of one inode; somebody has files with a million hard links
 
 
-async def cluster_status(state: State, clients: Clients, totals: Totals) -> ClusterStatus:
+async def cluster_status(
+    state: State, clients: Clients, totals: Totals, repair: RepairStatus
+) -> ClusterStatus:
     """Servers, sessions, redundancy and room."""
     counted = await totals.get()
+    excess = replicas.count_condemned(state.db)
     total, free = room(state)
     return ClusterStatus(
         cluster_id=state.cluster_id,
@@ -57,6 +63,7 @@ async def cluster_status(state: State, clients: Clients, totals: Totals) -> Clus
         total_bytes=total,
         free_bytes=free,
         used_bytes=counted.chunks.bytes,
+        repair=msgspec.structs.replace(repair, excess=excess),
     )
 
 
@@ -69,6 +76,7 @@ def _server(state: State, server: Server) -> ServerStatus:
         address=server.address,
         state=state.servers.state(server, now),
         last_heartbeat_s=max(now - server.last_heartbeat_s, 0.0),
+        reason=state.servers.reason(server, now),
         zone=server.zone,
         rack=server.rack,
         labels=server.labels,

@@ -61,14 +61,18 @@ def best_spread(places: Sequence[Candidate], wanted: int) -> list[Candidate]:
     return max(map(list, combinations(ordered, wanted)), key=_merit)
 
 
-def _merit(chosen: Sequence[Candidate]) -> tuple[int, int, int, int, float]:
+def spread(places: Sequence[Candidate]) -> tuple[int, int, int, int]:
+    """On how many servers these are, and in how many zones, racks and hosts: more is better."""
     return (
-        len({each.server_id for each in chosen}),
-        len({each.zone for each in chosen}),
-        len({(each.zone, each.rack) for each in chosen}),
-        len({(each.zone, each.rack, each.host) for each in chosen}),
-        min(_free_share(each) for each in chosen),
+        len({each.server_id for each in places}),
+        len({each.zone for each in places}),
+        len({(each.zone, each.rack) for each in places}),
+        len({(each.zone, each.rack, each.host) for each in places}),
     )
+
+
+def _merit(chosen: Sequence[Candidate]) -> tuple[object, ...]:
+    return *spread(chosen), min(_free_share(each) for each in chosen)
 
 
 def _free_share(place: Candidate) -> float:

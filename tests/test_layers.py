@@ -49,7 +49,7 @@ LAYERS = {
         calls codec daemon heads
         lockranges
         chunks cluster jobs journal locks metadata observe operations policies
-        verify
+        verify health
         messages errors
     """,
     "metad": """
@@ -61,7 +61,7 @@ LAYERS = {
         recalls touched
         attributes namespace chunkmap ranges rename invariants state
         mendnames mendchunks
-        extents inheritance xattrs rescue
+        extents inheritance xattrs rescue repairplan
         machines policies sessions replicas rows eventlog jobrows
         damage
         database group_commit
@@ -75,6 +75,7 @@ LAYERS = {
         leases
         surplus
         exclusive knowledge turns placement orders events effects recent verified acl config
+        rates losses grayness
         protection traffic
         eventrate
     """,
@@ -87,7 +88,7 @@ LAYERS = {
         quarantine
         durability openchunk identity timedfiles
         filesystem layout pagecache buffers storage chain tally figures config
-        diskhealth chunkfile remains
+        diskhealth chunkfile remains peers
     """,
     "dfsmount": """
         __main__
@@ -136,9 +137,10 @@ PURE = words(
     metad.leases metad.exclusive metad.knowledge metad.turns metad.orphans
     metad.protection metad.acl metad.locks metad.waits metad.lockspace metad.lockledger
     metad.servers metad.placement metad.orders metad.effects chunkd.chunkfile chunkd.diskhealth
-    chunkd.remains dfswire.verify
+    chunkd.remains dfswire.verify chunkd.peers dfswire.health
     dfsmount.holdings dfsmount.extents dfsmount.attrcache dfsmount.lategrants dfsmount.readahead
-    metad.recent metad.surplus metad.verified
+    metad.recent metad.surplus metad.verified metad.rates metad.losses metad.grayness
+    metad.repairplan
     """
 )
 IMPURE_LIBRARIES = words(

@@ -18,7 +18,7 @@ from dfswire.daemon import REQUEST_ID
 from dfswire.dispatch import Dispatcher, Response
 from dfswire.errors import NoEntry, SessionLost
 from dfswire.messages import MESSAGE_MAX_BYTES, Empty
-from dfswire.metadata import SessionRequest
+from dfswire.metadata import RenewSession
 from dfswire.operations import Fault
 from tests.t1_wire.services import Chunkd, dispatcher, write_request
 
@@ -77,9 +77,9 @@ async def test_json_for_those_who_ask() -> None:
 
 
 async def test_json_for_those_who_send_it() -> None:
-    seen: list[SessionRequest] = []
+    seen: list[RenewSession] = []
 
-    async def renew(request: SessionRequest, body: BodySource) -> Empty:
+    async def renew(request: RenewSession, body: BodySource) -> Empty:
         seen.append(request)
         return Empty()
 
@@ -88,7 +88,7 @@ async def test_json_for_those_who_send_it() -> None:
     body = Octets(b'{"session": "abc"}')
     response = await metad.dispatch("POST", "/v1/session/renew", headers, body)
     assert response.status == 200
-    assert seen == [SessionRequest(session="abc")]
+    assert seen == [RenewSession(session="abc")]
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,8 @@ class FakeMetad:
         self.pages: list[Inventory] = []
         self.orders: list[Order] = []
         self.unknown: set[bytes] = set()
+        self.called_off: list[int] = []
+        self.incarnation = 0
         self.wants_registration = True
         self.on_register: Callable[[Register], None] = lambda message: None
         self.on_page: Callable[[Inventory], None] = lambda message: None
@@ -103,14 +105,15 @@ class FakeMetad:
         self.on_register(request)
         self.registrations.append(request)
         self.wants_registration = False
-        return Registered(cluster_id="c1", heartbeat_s=1.0)
+        return Registered(cluster_id="c1", heartbeat_s=1.0, incarnation=self.incarnation)
 
     async def heartbeat(self, request: Heartbeat, body: BodySource) -> HeartbeatReply:
         if self.wants_registration:
             return HeartbeatReply(register=True)
         self.heartbeats.append(request)
         orders, self.orders = self.orders, []
-        return HeartbeatReply(orders=orders)
+        called_off, self.called_off = self.called_off, []
+        return HeartbeatReply(orders=orders, called_off=called_off)
 
     async def inventory(self, request: Inventory, body: BodySource) -> InventoryReply:
         self.pages.append(request)

@@ -271,3 +271,47 @@ async def test_orders_about_one_chunk_are_carried_out_in_their_order(
         put(line.two.store, A, DATA)
         await trio.sleep(2.5)
     assert line.results() == [(1, True), (2, False), (3, True), (4, True)]
+
+
+async def test_what_is_called_off_is_not_carried_out_and_has_a_result(
+    line: Line, autojump_clock: MockClock
+) -> None:
+    put(line.one.store, A, DATA)
+    async with line.running():
+        await trio.sleep(0.5)
+        line.metad.orders = [line.order("verify", 1), line.order("delete", 2)]
+        line.metad.called_off = [2, 3]
+        await trio.sleep(2.5)
+    assert sorted(line.results()) == [(1, True), (2, False), (3, False)]
+    assert A in line.one.store.files
+
+
+async def test_it_takes_the_incarnation_that_metad_gives(
+    line: Line, autojump_clock: MockClock
+) -> None:
+    line.metad.incarnation = 7
+    async with line.running():
+        await trio.sleep(1.5)
+        line.metad.wants_registration = True
+        await trio.sleep(2)
+    assert [each.incarnation for each in line.metad.registrations] == [1, 7]
+    assert [each.first for each in line.metad.registrations] == [True, False]
+    assert {each.incarnation for each in line.metad.heartbeats} == {7}
+    (process,) = {each.process for each in line.metad.registrations + line.metad.heartbeats}
+    assert process != ""
+
+
+async def test_peers_that_are_not_reached_are_reported(
+    line: Line, autojump_clock: MockClock
+) -> None:
+    line.transport.down(line.two.address)
+    async with line.running():
+        await trio.sleep(0.5)
+        line.metad.orders = [line.order("copy")]
+        await trio.sleep(4)
+    (result,) = {
+        each.order_id: each for beat in line.metad.heartbeats for each in beat.results
+    }.values()
+    assert result.unreachable == [line.two.address]
+    met = [each for beat in line.metad.heartbeats for each in beat.peers]
+    assert [(each.address, each.calls, each.failed) for each in met] == [(line.two.address, 1, 1)]

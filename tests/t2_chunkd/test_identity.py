@@ -45,12 +45,12 @@ def test_a_disk_can_be_added(tmp_path: Path) -> None:
 def test_the_cluster_is_remembered_on_all_disks(tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     directories = claim([one, two])
-    directories.adopt_cluster("c1")
-    directories.adopt_cluster("c1")
+    directories.adopt("c1")
+    directories.adopt("c1")
     directories.release()
     assert start(two)[3] == "c1"
     with claim_released([one]) as directories, pytest.raises(WrongCluster, match="c1"):
-        directories.adopt_cluster("c2")
+        directories.adopt("c2")
 
 
 class claim_released:
@@ -156,6 +156,6 @@ def test_an_identity_that_cannot_be_written(tmp_path: Path) -> None:
 
 def test_an_identity_in_memory() -> None:
     identity = ServerIdentity("server", 1)
-    identity.adopt_cluster("c1")
+    identity.adopt("c1")
     with pytest.raises(WrongCluster):
-        identity.adopt_cluster("c2")
+        identity.adopt("c2")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import trio
+from trio.testing import MockClock
 
+from chunkd.peers import AVOIDED_S, Peers
 from chunkd.replicate import copy_chunk
 from chunkd.storage import run_inline
 from dfswire.chunks import block_checksums, chunk_digest
@@ -28,6 +31,8 @@ class Copying:
         self.one, self.two, self.target = (
             ChunkServer(name, self.transport) for name in ("one", "two", "target")
         )
+        self.peers = Peers()
+        self.unreachable: list[str] = []
         for server in (self.one, self.two):
             put(server.store, A, DATA)
 
@@ -41,7 +46,9 @@ class Copying:
             digest=digest,
             sources=[self.one.replica, self.two.replica],
         )
-        await copy_chunk(self.client, self.target.store, order, run_inline)
+        await copy_chunk(
+            self.client, self.target.store, order, run_inline, self.peers, self.unreachable
+        )
 
 
 @pytest.fixture
@@ -148,3 +155,24 @@ async def test_a_source_that_cannot_verify_itself(
     copying.transport.up(copying.one.address, type(copying.one.dispatcher)("chunkd", handlers))
     await copying.copy()
     assert is_copied(copying)
+
+
+async def test_a_source_that_failed_a_moment_ago_is_asked_last(
+    copying: Copying, autojump_clock: MockClock
+) -> None:
+    copying.transport.down(copying.one.address)
+    await copying.copy()
+    assert copying.unreachable == [copying.one.address]
+    copying.target.store.delete(A)
+    copying.unreachable.clear()
+    await copying.copy()
+    assert copying.unreachable == []
+    assert {each.address: each.failed for each in copying.peers.take()} == {
+        copying.one.address: 1,
+        copying.two.address: 0,
+    }
+    assert copying.peers.take() == []
+    await trio.sleep(AVOIDED_S)
+    copying.target.store.delete(A)
+    await copying.copy()
+    assert copying.unreachable == [copying.one.address]

@@ -39,6 +39,8 @@ def register(
     cluster_id: str = "",
     zone: str = "",
     rack: str = "",
+    process: str = "",
+    first: bool = False,
 ) -> Register:
     """Server "s1" has disk "s1-d", is at "s1:9500", on a host of its own."""
     return Register(
@@ -51,6 +53,8 @@ def register(
         rack=rack,
         host=HostFigures(hostname=f"host-{server}", cpu_count=4),
         disks=[disk(f"{server}-d")] if disks is None else list(disks),
+        process=process,
+        first=first,
     )
 
 
@@ -61,6 +65,7 @@ def heartbeat(
     disks: Sequence[DiskFigures] | None = None,
     results: Sequence[OrderResult] = (),
     reports: Sequence[ReplicaReport] = (),
+    process: str = "",
 ) -> Heartbeat:
     return Heartbeat(
         server_id=server,
@@ -69,4 +74,5 @@ def heartbeat(
         disks=[disk(f"{server}-d")] if disks is None else list(disks),
         results=list(results),
         reports=list(reports),
+        process=process,
     )

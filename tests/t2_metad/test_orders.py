@@ -62,3 +62,52 @@ def test_copies_under_way() -> None:
     for order in queue.copies()[:1]:
         queue.finish(order)
     assert [each.disk for each in queue.copies()] == ["y"]
+
+
+def test_what_is_called_off_is_not_given_out_again_and_forgotten_with_its_result() -> None:
+    queue = OrderQueue(1, timeout_s=60.0)
+    queue.add("copy", ONE, "x")
+    (order,) = queue.take(["x"], 0.0)
+    queue.call_off(order)
+    assert queue.called_off(["y"]) == []
+    assert queue.called_off(["x"]) == queue.called_off(["x"]) == [1], "until it is heard"
+    assert queue.take(["x"], 100.0) == []
+    assert queue.find(done(1), ["x"]) == order, "it may have been made"
+    assert queue.finish(order)
+    assert queue.called_off(["x"]) == []
+    assert not queue.finish(order)
+
+
+def test_what_nobody_was_told_of_is_just_forgotten() -> None:
+    queue = OrderQueue(1)
+    queue.add("copy", ONE, "x")
+    (order,) = queue.copies()
+    queue.call_off(order)
+    assert queue.take(["x"], 0.0) == []
+    assert queue.called_off(["x"]) == []
+    queue.call_off(order)
+
+
+def test_a_process_that_started_anew_knows_nothing_to_call_off() -> None:
+    queue = OrderQueue(1)
+    queue.add("copy", ONE, "x")
+    (order,) = queue.take(["x"], 0.0)
+    queue.call_off(order)
+    queue.restart(["x"])
+    assert queue.called_off(["x"]) == []
+    assert queue.take(["x"], 1.0) == []
+
+
+def test_an_order_can_be_withdrawn_until_it_is_given_out() -> None:
+    queue = OrderQueue(1)
+    assert queue.withdraw("delete", ONE, "x"), "there is none"
+    queue.add("delete", ONE, "x")
+    queue.add("delete", TWO, "x")
+    assert queue.waiting("delete") == {"x": 2}
+    assert queue.withdraw("delete", ONE, "x")
+    assert not queue.is_given_out("delete", TWO, "x")
+    queue.take(["x"], 0.0)
+    assert queue.is_given_out("delete", TWO, "x")
+    assert not queue.withdraw("delete", TWO, "x")
+    queue.restart(["x"])
+    assert queue.withdraw("delete", TWO, "x")

@@ -43,18 +43,18 @@ def test_totals_and_endangered_follow_disks_and_replicas(world: World) -> None:
         by_replicas=[0, 1, 2, 1],
         pending_delete=1,
     )
-    assert replicas.endangered(world.db, ALL, {0: 2}, 10) == [
-        (one, 10, b"d" * 16, 0, [("d2", "good"), ("d3", "bad")])
-    ]
+    assert replicas.endangered(world.db, ALL, {0: 2}, 10) == ([one], 1, 10)
+    rows = [("d2", "good"), ("d3", "bad")]
+    assert replicas.load_endangered(world.db, one) == (one, 10, b"d" * 16, 0, rows)
     without_d2 = replicas.totals(world.db, ["d1", "d3"], {0: 2})
     assert without_d2.by_replicas == [1, 1, 2]
     assert (without_d2.under_replicated, without_d2.lost) == (2, 1)
     found = replicas.endangered(world.db, ["d1", "d3"], {0: 2}, 10)
-    assert [item.chunk for item in found] == [both]
+    assert found.urgent == [both]
     found = replicas.endangered(world.db, ["d1", "d3"], {0: 3}, 10)
-    assert found[0].chunk == both
-    assert three in [item.chunk for item in found]
-    assert len(replicas.endangered(world.db, ["d1", "d3"], {0: 3}, 1)) == 1
+    assert found.urgent[0] == both
+    assert three in found.urgent
+    assert len(replicas.endangered(world.db, ["d1", "d3"], {0: 3}, 1).urgent) == 1
     assert replicas.totals(world.db, [], {0: 2}).lost == 4
 
 
@@ -63,10 +63,10 @@ def test_replicas_on_a_failed_disk_do_not_count(world: World) -> None:
     with world.db.transaction():
         machines.set_disk_failed(world.db, "d1", True)
     assert replicas.totals(world.db, ALL, {0: 2}).by_replicas == [0, 1]
-    assert [item.chunk for item in replicas.endangered(world.db, ALL, {0: 2}, 9)] == [chunk]
+    assert replicas.endangered(world.db, ALL, {0: 2}, 9).urgent == [chunk]
     with world.db.transaction():
         machines.set_disk_failed(world.db, "d1", False)
-    assert replicas.endangered(world.db, ALL, {0: 2}, 9) == []
+    assert replicas.endangered(world.db, ALL, {0: 2}, 9) == ([], 0, 0)
 
 
 def test_a_copy_restores_redundancy_and_a_removal_takes_it(world: World) -> None:
@@ -145,13 +145,13 @@ def test_copies_on_drained_disks_count_for_readers_only(world: World) -> None:
     with world.db.transaction():
         machines.set_disk_admin(world.db, "d1", "draining")
     found = replicas.endangered(world.db, ALL, {0: 2}, 9)
-    assert [each.chunk for each in found] == [only_there, chunk]
+    assert found == ([only_there, chunk], 2, 300)
     assert replicas.totals(world.db, ALL, {0: 2}).by_replicas == [0, 1, 1]
     with world.db.transaction():
         machines.set_disk_admin(world.db, "d1", "enabled")
         machines.set_server_admin(world.db, "server2", "drained")
-    assert len(replicas.endangered(world.db, ALL, {0: 2}, 9)) == 2
-    assert replicas.endangered(world.db, ["d3"], {0: 2}, 9) == []  # lost for now
+    assert replicas.endangered(world.db, ALL, {0: 2}, 9).chunks == 2
+    assert replicas.endangered(world.db, ["d3"], {0: 2}, 9) == ([], 0, 0)  # lost for now
 
 
 def test_each_policy_wants_its_own_number(world: World) -> None:
@@ -164,5 +164,7 @@ def test_each_policy_wants_its_own_number(world: World) -> None:
     wanted = {0: 2, 5: 3}
     assert replicas.any_short(world.db, wanted)
     assert replicas.totals(world.db, ALL, wanted).under_replicated == 1
-    (found,) = replicas.endangered(world.db, ALL, wanted, 9)
-    assert (found.chunk, found.policy) == (chunk, 5)
+    assert replicas.endangered(world.db, ALL, wanted, 9).urgent == [chunk]
+    found = replicas.load_endangered(world.db, chunk)
+    assert found is not None
+    assert found.policy == 5

@@ -66,7 +66,10 @@ async def stored(pair: Cluster) -> bytes:
     return (await pair.client.store(await pair.client.make(b"f"))).chunk
 
 
-async def test_registration(pair: Cluster, mock_clock: MockClock) -> None:
+async def test_registration(
+    pair: Cluster, mock_clock: MockClock, expect_log: Callable[[str], None]
+) -> None:
+    expect_log("s3:9500 is refused")
     reply: Registered = await pair.metad.call("server.register", register("s3"))
     assert reply.cluster_id == pair.metad.service.state.cluster_id
     assert reply.heartbeat_s == 1.0
@@ -80,8 +83,9 @@ async def test_registration(pair: Cluster, mock_clock: MockClock) -> None:
 
 
 async def test_a_restarted_metad_asks_servers_to_register(
-    pair: Cluster, mock_clock: MockClock
+    pair: Cluster, mock_clock: MockClock, expect_log: Callable[[str], None]
 ) -> None:
+    expect_log("s1:9500 is refused")
     await pair.metad.restart(background=False)
     assert (await pair.one.beat()).register
     with pytest.raises(AlreadyRunning):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dfswire.errors import AlreadyRunning, WrongCluster
+from dfswire.health import Experience
 from dfswire.messages import Replica
 from metad.orders import OrderQueue
 from metad.servers import Servers
@@ -56,8 +57,10 @@ def test_a_second_process_is_refused_while_the_first_is_up(
     copy = register("s1", incarnation=incarnation, address="elsewhere:9500")
     with pytest.raises(AlreadyRunning, match="s1:9500"):
         servers.register(copy, 2.0)
-    servers.register(copy, 3.0)
-    assert servers.replicas(["s1-d"], 3.0) == [Replica(disk="s1-d", address="elsewhere:9500")]
+    with pytest.raises(AlreadyRunning, match="copy of its data"):
+        servers.register(copy, 9.9)  # suspect only
+    servers.register(copy, 10.0)
+    assert servers.replicas(["s1-d"], 10.0) == [Replica(disk="s1-d", address="elsewhere:9500")]
 
 
 def test_a_quick_restart_on_the_same_address_is_welcome(servers: Servers) -> None:
@@ -83,8 +86,11 @@ def test_a_loaded_server_is_suspect_then_down(servers: Servers) -> None:
     assert state(servers, "s1-d", 110.0) == "down"
     with pytest.raises(AlreadyRunning):
         servers.register(register("s1", incarnation=2), 100.0)
-    servers.register(register("s1", incarnation=4, address="new:9500"), 100.5)
-    assert state(servers, "s1-d", 101.0) == "up"
+    moved = register("s1", incarnation=4, address="new:9500")
+    with pytest.raises(AlreadyRunning):
+        servers.register(moved, 100.5)  # its other process may be about to call
+    servers.register(moved, 110.0)
+    assert state(servers, "s1-d", 111.0) == "up"
 
 
 def test_failed_and_missing_disks_do_not_count(servers: Servers) -> None:
@@ -117,9 +123,9 @@ def test_a_disk_may_move_but_not_be_in_two_servers(servers: Servers) -> None:
 
 def test_a_disk_of_a_dead_server_may_be_plugged_in_elsewhere(servers: Servers) -> None:
     servers.register(register("s1", disks=[disk("x")]), 0.0)
-    servers.register(register("s2", disks=[disk("x")]), 5.0)
-    assert servers.replicas(["x"], 5.0) == [Replica(disk="x", address="s2:9500")]
-    assert servers.live_disks(5.0) == {"x"}
+    servers.register(register("s2", disks=[disk("x")]), 10.0)
+    assert servers.replicas(["x"], 10.0) == [Replica(disk="x", address="s2:9500")]
+    assert servers.live_disks(10.0) == {"x"}
 
 
 def test_the_best_replica_comes_first(servers: Servers) -> None:
@@ -151,3 +157,60 @@ def test_a_removed_server_counts_for_nothing_and_stays_out(servers: Servers) -> 
     with pytest.raises(WrongCluster, match="dfs node enable s1"):
         servers.register(register("s1", incarnation=2), 0.0)
     servers.register(register("s2", incarnation=2), 0.0)
+
+
+def test_two_starts_that_counted_alike_are_told_apart(servers: Servers) -> None:
+    """Of a copied data directory: both count up from the same number."""
+    servers.register(register("s1", process="one"), 0.0)
+    assert servers.heartbeat(heartbeat("s1", process="one"), 1.0)
+    assert not servers.heartbeat(heartbeat("s1", process="other"), 1.0)
+    other = register("s1", process="other", address="elsewhere:9500")
+    servers.register(other, 11.0)
+    assert not servers.heartbeat(heartbeat("s1", process="one"), 12.0), "it was away, and wakes up"
+    with pytest.raises(AlreadyRunning):
+        servers.register(register("s1", process="one"), 12.0)
+
+
+def test_a_server_whose_disks_were_set_back_counts_on(servers: Servers) -> None:
+    servers.register(register("s1", incarnation=9, process="one"), 0.0)
+    back = register("s1", incarnation=4, process="two", first=True)
+    assert servers.incarnation_for(back, 5.0) == 4, "and is refused: the other may be alive"
+    assert servers.incarnation_for(back, 10.0) == 10
+    zombie = register("s1", incarnation=4, process="two")
+    assert servers.incarnation_for(zombie, 10.0) == 4
+    alike = register("s1", incarnation=9, process="two", first=True)
+    assert servers.incarnation_for(alike, 10.0) == 10
+    assert servers.incarnation_for(alike, 5.0) == 9
+    assert servers.incarnation_for(register("s1", incarnation=10, first=True), 5.0) == 10
+
+
+def test_a_server_that_others_find_slow_is_suspect_and_chosen_last(servers: Servers) -> None:
+    for name in ("s1", "s2", "s3"):
+        servers.register(register(name), 0.0)
+    for client in ("a", "b"):
+        servers.grayness.report(
+            client,
+            [
+                Experience(address="s1:9500", calls=10, slow=9),
+                Experience(address="s2:9500", calls=10),
+                Experience(address="s3:9500", calls=10),
+            ],
+            1.0,
+        )
+    servers.watch(1.0)
+    assert state(servers, "s1-d", 1.0) == "suspect"
+    slow = servers.get("s1")
+    assert slow is not None
+    assert "2 of 2 that call it" in servers.reason(slow, 1.0)
+    assert servers.replicas(["s1-d", "s2-d"], 1.0) == [
+        Replica(disk="s2-d", address="s2:9500"),
+        Replica(disk="s1-d", address="s1:9500", doubtful=True),
+    ]
+    assert {each.disk: each.slow for each in servers.candidates(1.0)} == {
+        "s1-d": True,
+        "s2-d": False,
+        "s3-d": False,
+    }
+    assert servers.live_disks(1.0) == {"s1-d", "s2-d", "s3-d"}, "nothing is repaired for this"
+    servers.register(register("s1", incarnation=2), 2.0)
+    assert state(servers, "s1-d", 2.0) == "up", "it is another process"
