@@ -24,9 +24,10 @@ from chunkd.metrics import DiskWatch
 from chunkd.store import ChunkStore
 from chunkd.timedfiles import TimedFileSystem
 from dfswire.client import Client
-from dfswire.daemon import load_config, notify, setup_logging
+from dfswire.daemon import load_config, notify
 from dfswire.dispatch import Dispatcher
 from dfswire.errors import DFSError, UsageError
+from dfswire.logs import setup_logging
 from dfswire.server import bound_address, listen, serve
 
 log = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ def run(
     """Keep chunks on this host's disks for a dfs cluster."""
     try:
         settings = load_config(ChunkdConfig, config)
-        setup_logging(settings.log_level)
+        setup_logging(settings.log_level, settings.log_format, "chunkd")
         _allow_many_descriptors()
         directories = claim([Path(path) for path in settings.data])
         try:

@@ -39,6 +39,8 @@ class ChunkdConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Failure domains: copies of a chunk go to different zones, racks and hosts if possible."""
 
     log_level: str = "INFO"
+    log_format: str = "auto"
+    """Log lines as "text" or "json"; auto: text on a terminal, else JSON."""
 
     sync_interval_s: Positive = 5.0
     """Chunks written without fsync are made durable after at most so long."""

@@ -28,11 +28,14 @@ from dfsmount.fuse import Handlers
 from dfsmount.kernelcaches import KernelCaches
 from dfsmount.lowlevel.operations import KINDS, Operations
 from dfsmount.lowlevel.requests import NoLibrary, Requests
+from dfsmount.metrics import MountMetrics, check_loopback
 from dfsmount.mountoptions import fuse_options, raise_read_ahead
+from dfsmount.operationwatch import OperationWatch
 from dfsmount.runtime import SessionFile, dead_sessions, default_directory
 from dfswire.client import Client
 from dfswire.cluster import Hello
-from dfswire.daemon import notify, setup_logging, software_version
+from dfswire.daemon import notify, software_version
+from dfswire.dispatch import Dispatcher
 from dfswire.errors import (
     ClusterError,
     DFSError,
@@ -41,8 +44,10 @@ from dfswire.errors import (
     Unavailable,
     UsageError,
 )
+from dfswire.logs import setup_logging
 from dfswire.messages import PROTOCOL_VERSION, Empty
 from dfswire.metadata import OpenSession, SessionGrant
+from dfswire.server import listen, serve
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +76,7 @@ def _command(
     try:
         where = str(Path(directory).absolute())
         config = parse_options(MountConfig(metad_address(metad), where), options)
-        setup_logging("DEBUG" if config.debug else "INFO")
+        setup_logging("DEBUG" if config.debug else "INFO", config.log_format, "mount")
         for noisy in ("httpx", "httpcore", "pyfuse3"):
             logging.getLogger(noisy).setLevel(logging.WARNING)
         logging.getLogger("pyfuse3").addFilter(worth_logging)
@@ -119,6 +124,8 @@ def check_directory(config: MountConfig) -> None:
 
 async def mount(config: MountConfig) -> None:
     """Connect, mount, serve until unmounted.  Raises UsageError when it can't begin."""
+    metrics = MountMetrics()
+    listeners = await _metrics_listeners(config)
     client = Client()
     await check_metad(client, config.metad)
     directory = default_directory()
@@ -138,12 +145,26 @@ async def mount(config: MountConfig) -> None:
         async with open_file_system(
             client, config, introduction, opened=opened, closed=record.clear
         ) as file_system:
-            await _serve(config, file_system)
+            metrics.attach(file_system)
+            async with trio.open_nursery() as nursery:
+                if listeners:
+                    dispatcher = Dispatcher("mount", {}, metrics.metrics)
+                    await nursery.start(serve, dispatcher, listeners)
+                await _serve(config, file_system, OperationWatch(metrics.operations.add))
+                nursery.cancel_scope.cancel()
     except (Unavailable, FileError, ClusterError) as problem:
         raise UsageError(f"no session with metad at {config.metad}: {problem}") from problem
     finally:
         record.close()
         await client.aclose()
+
+
+async def _metrics_listeners(config: MountConfig) -> list[trio.SocketListener]:
+    """Where metrics are to be had; nothing when nobody asked for them.  Raises UsageError."""
+    if not config.metrics_listen:
+        return []
+    check_loopback(config.metrics_listen)
+    return await listen(config.metrics_listen)
 
 
 async def check_metad(client: Client, address: str) -> None:
@@ -165,17 +186,17 @@ async def check_metad(client: Client, address: str) -> None:
         )
 
 
-async def _serve(config: MountConfig, file_system: FileSystem) -> None:
+async def _serve(config: MountConfig, file_system: FileSystem, watch: OperationWatch) -> None:
     kernel = KernelCaches()
     options = fuse_options(config)
     requests = Requests(LIBRARY or NoLibrary(), file_system.coherence.drop_all)
     if LIBRARY is None:
         log.warning("dfsmount.lowlevel is missing (%s): %s", MISSING, WITHOUT_LIBRARY)
     else:
-        operations = Operations(file_system.vfs, LIBRARY, requests)
+        operations = Operations(file_system.vfs, LIBRARY, requests, watch)
         LIBRARY.attach(KINDS, operations.start, requests.interrupted)
     try:
-        handlers = Handlers(file_system.vfs, kernel, requests, acl=config.acl)
+        handlers = Handlers(file_system.vfs, kernel, requests, acl=config.acl, watch=watch)
         pyfuse3.init(handlers, config.directory, options)
     except RuntimeError as problem:
         raise UsageError(f"cannot mount on {config.directory}: {problem}") from problem

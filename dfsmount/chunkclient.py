@@ -68,6 +68,7 @@ class ChunkClient:
         self._health = health
         self._nursery = nursery
         self._hedges = trio.Semaphore(HEDGES_MAX)
+        self.hedged = 0  # reads for which a second server was asked
         self._reporting: set[tuple[bytes, str]] = set()
 
     # Writing
@@ -170,7 +171,11 @@ class ChunkClient:
             return await self._read_replica(location, replica, offset, length)
 
         answer, problems = await first_answer(
-            attempt, replicas, self._patience_s(replicas[0].address, length), self._hedges
+            attempt,
+            replicas,
+            self._patience_s(replicas[0].address, length),
+            self._hedges,
+            self._count_hedge,
         )
         if answer is not None:
             return answer
@@ -183,6 +188,9 @@ class ChunkClient:
         corrupt = [problem for problem in problems if isinstance(problem, CorruptChunk)]
         kind = CorruptChunk if corrupt else UnknownChunk
         raise kind(text) from problems[0]
+
+    def _count_hedge(self) -> None:
+        self.hedged += 1
 
     def _patience_s(self, address: str, length: int) -> float:
         p95_s = self._health.p95_s(address, length)

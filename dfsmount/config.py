@@ -29,6 +29,7 @@ class MountConfig:
     `atime`: when reading changes the time of the last reading (accesstimes.py); never with `ro`.
     `acl`: POSIX access control lists.  `nocache`: nothing that is read or looked up is remembered,
     neither here nor by the kernel; to tell a mistake of the caches from other mistakes.
+    `metrics_listen`: a loopback address for Prometheus; `log_format`: auto, text or json.
     """
 
     metad: str
@@ -48,10 +49,13 @@ class MountConfig:
     cache_bytes: int = 256 * MIB
     read_ahead_bytes: int = 4 * MIB  # the kernel asks for 128 KiB at a time without it
     subtype: str = "dfs"
+    log_format: str = "auto"
+    metrics_listen: str = ""
 
 
 NUMBERS = {"soft": "soft_s", "dirty_mib": "dirty_bytes", "cache_mib": "cache_bytes",
            "read_ahead_mib": "read_ahead_bytes"}  # fmt: skip
+TEXTS = ("log_format", "metrics_listen")
 
 
 def parse_options(config: MountConfig, options: str) -> MountConfig:
@@ -65,8 +69,17 @@ def parse_options(config: MountConfig, options: str) -> MountConfig:
             changes["atime"] = name
         elif name in NUMBERS and value:
             changes[NUMBERS[name]] = _number(name, value)
+        elif name in TEXTS and value:
+            changes[name] = value
         elif name not in IGNORED and not name.startswith(("x-", "comment=")):
-            known = ", ".join([*FLAGS, *ATIMES, *(f"{number}=N" for number in NUMBERS)])
+            known = ", ".join(
+                [
+                    *FLAGS,
+                    *ATIMES,
+                    *(f"{number}=N" for number in NUMBERS),
+                    *(f"{text}=TEXT" for text in TEXTS),
+                ]
+            )
             raise UsageError(f"unknown mount option {word!r}; known are: {known}")
     assert set(changes) <= {field.name for field in fields(config)}
     return replace(config, **changes)  # type: ignore[arg-type]  # names checked above

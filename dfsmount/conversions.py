@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar, cast
 
 from dfsmount.lowlevel.requests import errno_of  # isort: split
 
 import pyfuse3
 from pyfuse3 import FUSEError
 
+from dfsmount.operationwatch import CANCELLED, OK, OperationWatch, outcome_of
 from dfswire.errors import DFSError, NoEntry, Stale
 from dfswire.messages import BLOCK_SIZE_BYTES, NAME_MAX_BYTES, Attr
 from dfswire.metadata import StatfsReply
@@ -21,23 +22,39 @@ from dfswire.operations import SetAttr
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Handler = TypeVar("Handler", bound=Callable[..., Coroutine[Any, Any, Any]])
 
 STATFS_BLOCK_BYTES = 4096
 
 
-def speaks_errno(
-    handler: Callable[P, Coroutine[Any, Any, T]],
-) -> Callable[P, Coroutine[Any, Any, T]]:
-    """The one place where an error of ours becomes the kernel's."""
+class Watched(Protocol):
+    """Whose methods are handlers."""
+
+    watch: OperationWatch
+
+
+def speaks_errno(handler: Handler) -> Handler:
+    """The one place where an error of ours becomes the kernel's, and operations are counted."""
+    name = handler.__name__
 
     @wraps(handler)
-    async def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
+    async def wrapped(self: Watched, *args: Any) -> Any:
+        began_s, outcome = self.watch.begin(), CANCELLED
         try:
-            return await handler(*args, **kwargs)
+            answer = await handler(self, *args)
+            outcome = OK
+            return answer
         except DFSError as problem:
-            raise FUSEError(errno_of(handler.__name__, problem)) from problem
+            number = errno_of(name, problem)
+            outcome = outcome_of(number)
+            raise FUSEError(number) from problem
+        except FUSEError as problem:
+            outcome = outcome_of(problem.errno)
+            raise
+        finally:
+            self.watch.end(name, outcome, began_s)
 
-    return wrapped
+    return cast(Handler, wrapped)
 
 
 def given_inode(

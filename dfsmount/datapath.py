@@ -42,7 +42,7 @@ class DataPath:
     def __init__(
         self, client: Caller, metadata: Metadata, nursery: trio.Nursery, settings: DataSettings
     ) -> None:
-        health = ServerHealth(settings.local_hosts)
+        self.health = health = ServerHealth(settings.local_hosts)
         self._grants = GrantPool(metadata, health, nursery)
         self.layouts = Layouts(metadata, inodes_max=settings.layouts_max)
         self.chunks = ChunkClient(client, metadata, health, nursery)
@@ -61,6 +61,11 @@ class DataPath:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.writeback.run)
             nursery.start_soon(self.durability.run)
+
+    @property
+    def dirty_bytes(self) -> int:
+        """Written, and not stored yet."""
+        return self.writeback.budget.used_bytes
 
     def reader(self, inode: int) -> Reader:
         """For one open handle."""

@@ -31,6 +31,7 @@ from dfsmount.conversions import (
     statvfs,
 )
 from dfsmount.kernelcaches import KernelCaches
+from dfsmount.operationwatch import OperationWatch
 from dfsmount.vfs import Vfs
 from dfswire.messages import Attr
 from dfswire.operations import ACL_ACCESS
@@ -67,13 +68,20 @@ class Handlers(pyfuse3.Operations):
     enable_writeback_cache = False  # written data must reach the vfs to be seen by other clients
 
     def __init__(
-        self, vfs: Vfs, kernel: KernelCaches, requests: Requests, *, acl: bool = False
+        self,
+        vfs: Vfs,
+        kernel: KernelCaches,
+        requests: Requests,
+        *,
+        acl: bool = False,
+        watch: OperationWatch | None = None,
     ) -> None:
         super().__init__()
         self.enable_acl = acl
         self.vfs = vfs
         self.kernel = kernel
         self.requests = requests
+        self.watch = watch or OperationWatch()
 
     def _attributes(self, attr: Attr) -> pyfuse3.EntryAttributes:
         return entry_attributes(attr, self.vfs.attr_timeout_s(attr.inode))

@@ -21,11 +21,12 @@ async def first_answer(
     places: Sequence[P],
     patience_s: float,
     hedges: trio.Semaphore,
+    on_hedge: Callable[[], None] = lambda: None,
 ) -> tuple[A | None, list[DFSError]]:
     """The first answer of `attempt(place)`, or None; and the errors met, in order of time.
 
     The next place is asked when one fails, and once, if `hedges` allows, when nothing has come for
-    `patience_s`.
+    `patience_s`; `on_hedge` is told.
     """
     if len(places) == 1:
         try:
@@ -38,6 +39,7 @@ async def first_answer(
         with trio.move_on_after(patience_s):
             await race.news()
         if race.is_silent and _acquire(hedges):
+            on_hedge()
             race.start_next(nursery)
             try:
                 await race.finish(nursery)

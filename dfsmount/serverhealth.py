@@ -7,7 +7,7 @@ a server (heartbeats) is slower than one's own failed call.  Times are trio's cl
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable
 
 import trio
@@ -47,15 +47,19 @@ class ServerHealth:
         self._local_hosts = frozenset(local_hosts)
         self._latencies: dict[tuple[str, bool], _Latency] = {}
         self._failed_until: dict[str, float] = {}
+        self.fetched_bytes: Counter[str] = Counter()
+        self.failures: Counter[str] = Counter()
 
     def succeeded(self, address: str, length: int, seconds: float) -> None:
         """A read of `length` bytes was answered after `seconds`."""
         self._failed_until.pop(address, None)
+        self.fetched_bytes[address] += length
         self._latencies.setdefault((address, length > LARGE_BYTES), _Latency()).add(seconds)
 
     def failed(self, address: str) -> None:
         """Not reached, or no answer in time, or not able to."""
         self._failed_until[address] = trio.current_time() + FAILED_FOR_S
+        self.failures[address] += 1
 
     def recently_failed(self) -> list[str]:
         """The addresses to avoid at the moment."""

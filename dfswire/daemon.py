@@ -1,8 +1,8 @@
-"""What every dfs process needs around its real work: configuration, logging, systemd, addresses.
+"""What every dfs process needs around its real work: configuration, systemd, addresses, and the id
+of the request that is being served.
 
 Used by the `__main__` of each daemon, by the mount and by the command line.  A mistake that a
-person can correct is a `UsageError` whose text names the file and the key.  Log lines carry the id
-of the request being served (`REQUEST_ID`), so one call can be followed through several daemons.
+person can correct is a `UsageError` whose text names the file and the key.
 """
 
 from __future__ import annotations
@@ -11,11 +11,9 @@ import contextvars
 import difflib
 import importlib.metadata
 import ipaddress
-import logging
 import os
 import re
 import socket
-import sys
 import tomllib
 from pathlib import Path
 from typing import TypeVar
@@ -89,29 +87,6 @@ def _refuse_unknown_keys(kind: type[T], raw: dict[str, object], path: str | Path
             near = difflib.get_close_matches(key, known, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise UsageError(f"{path}: unknown setting {key!r}{hint}")
-
-
-class _RequestIdFilter(logging.Filter):
-    """Gives every record the attribute `request`, which the format below prints."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        record.request = REQUEST_ID.get() or "-"
-        return True
-
-
-def setup_logging(level: str = "INFO") -> None:
-    """Log to standard error, one line a record.  Raises UsageError for an unknown level."""
-    known = logging.getLevelNamesMapping()
-    if level.upper() not in known:
-        raise UsageError(f"unknown log level {level!r}; one of {', '.join(known)}")
-    # journald stamps each line itself; a second time in the text only makes it longer
-    stamp = "" if "JOURNAL_STREAM" in os.environ else "%(asctime)s "
-    handler = logging.StreamHandler(sys.stderr)
-    handler.addFilter(_RequestIdFilter())
-    handler.setFormatter(
-        logging.Formatter(f"{stamp}%(levelname)s %(name)s [%(request)s] %(message)s")
-    )
-    logging.basicConfig(level=known[level.upper()], handlers=[handler], force=True)
 
 
 def notify(state: str) -> bool:

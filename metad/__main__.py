@@ -15,9 +15,10 @@ from typing import Annotated
 import trio
 import typer
 
-from dfswire.daemon import load_config, notify, setup_logging
+from dfswire.daemon import load_config, notify
 from dfswire.dispatch import Dispatcher
 from dfswire.errors import AlreadyRunning, DFSError, UsageError
+from dfswire.logs import setup_logging
 from dfswire.server import listen, serve
 from metad.config import MetadConfig
 from metad.database import Database, open_database
@@ -41,7 +42,7 @@ def run(
 
 
 def _run(config: MetadConfig) -> None:
-    setup_logging(config.log_level)
+    setup_logging(config.log_level, config.log_format, "metad")
     database = open_database(config.url)
     try:
         trio.run(_serve, database, config)

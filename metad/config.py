@@ -20,6 +20,7 @@ class MetadConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     url: str  # where metadata is kept: "sqlite:////absolute/path/metad.db"
     listen: str = "127.0.0.1:9400"  # "host:port"; loopback until somebody decides otherwise
     log_level: str = "INFO"
+    log_format: str = "auto"  # "text" or "json"; auto: text on a terminal, else JSON
 
     replicas: int = 2  # copies of each chunk; the loss of replicas - 1 servers loses nothing
     chunk_size_bytes: int = 4 << 20  # large enough that a chunk costs transfer, not round trips

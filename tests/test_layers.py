@@ -45,7 +45,7 @@ LAYERS = {
         dispatch transport
         sockets
         bodies
-        metrics
+        metrics logs
         calls codec daemon heads
         lockranges
         chunks cluster jobs journal locks metadata observe operations policies
@@ -92,6 +92,7 @@ LAYERS = {
     """,
     "dfsmount": """
         __main__
+        metrics
         fuse client mountoptions
         lowlevel.operations kernelcaches conversions
         vfs
@@ -113,7 +114,7 @@ LAYERS = {
         retries
         session hedging serverhealth ports runtime config kernel nested
         lowlevel.requests
-        extents lowlevel.library lowlevel
+        extents lowlevel.library lowlevel operationwatch
     """,
     "dfsmount.cli": """
         __main__
@@ -154,7 +155,7 @@ IMPURE_LIBRARIES = words(
 RESERVED = {
     "pyfuse3": {"dfsmount.fuse", "dfsmount.conversions", "dfsmount.__main__"},
     "ctypes": {"dfsmount.lowlevel.library"},
-    "dfswire.server": {"metad.__main__", "chunkd.__main__"},
+    "dfswire.server": {"metad.__main__", "chunkd.__main__", "dfsmount.__main__"},
     "httpx": {"dfswire.client", "dfswire.transport", "dfswire.bodies"},
     "h11": {"dfswire.heads"},
     "peewee": {

@@ -19,6 +19,7 @@ import trio
 
 from dfsmount.lowlevel.library import Call, Kind
 from dfsmount.lowlevel.requests import Requests, UnderWay, errno_of
+from dfsmount.operationwatch import CANCELLED, OK, OperationWatch, outcome_of
 from dfsmount.vfs import Vfs
 from dfswire.errors import DFSError, NotSupported
 from dfswire.locks import LOCK_END_MAX, LockType, Range
@@ -71,7 +72,14 @@ class _Work:
 class Operations:
     """The handlers on a Vfs."""
 
-    def __init__(self, vfs: Vfs, library: Replies, requests: Requests) -> None:
+    def __init__(
+        self,
+        vfs: Vfs,
+        library: Replies,
+        requests: Requests,
+        watch: OperationWatch | None = None,
+    ) -> None:
+        self._watch = watch or OperationWatch()
         self._vfs = vfs
         self._library = library
         self._requests = requests
@@ -114,18 +122,25 @@ class Operations:
         return self._works[Kind(call.kind)]
 
     async def _serve(self, call: Call, work: _Work, request: UnderWay) -> None:
+        name = Kind(call.kind).name.lower()
+        began_s, outcome = self._watch.begin(), CANCELLED
         try:
             if work.changes:
                 result = await self._requests.change(work.result(call), request=request)
             else:
                 result = await self._requests.ask(work.result(call), request)
         except DFSError as problem:
-            self._library.reply_error(call, errno_of(Kind(call.kind).name.lower(), problem))
+            number = errno_of(name, problem)
+            outcome = outcome_of(number)
+            self._library.reply_error(call, number)
         except BaseException:  # the mount ends
             self._library.reply_error(call, errno.EIO)
             raise
         else:
+            outcome = OK
             work.reply(call, result)
+        finally:
+            self._watch.end(name, outcome, began_s)
 
     # Locks
 

@@ -1,8 +1,7 @@
-"""Configuration, logging, systemd and addresses."""
+"""Configuration, systemd and addresses."""
 
 from __future__ import annotations
 
-import logging
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dfswire.daemon import (
-    REQUEST_ID,
     load_config,
     notify,
     parse_address,
-    setup_logging,
     software_version,
 )
 from dfswire.errors import UsageError
@@ -101,29 +98,6 @@ def test_what_is_an_address_is_one_for_httpx_too(text: str) -> None:
         return
     url = httpx.URL(f"http://{f'[{host}]' if ':' in host else host}:{port}/")
     assert (url.host, url.port or 80) == (host.lower(), port)
-
-
-def test_log_lines_carry_the_request_id(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    monkeypatch.delenv("JOURNAL_STREAM", raising=False)
-    token = REQUEST_ID.set("abc-1")
-    try:
-        root.handlers = []  # or basicConfig(force=True) would close pytest's own
-        setup_logging("info")
-        logging.getLogger("dfs.test").info("hello")
-        logging.getLogger("dfs.test").debug("too much")
-    finally:
-        REQUEST_ID.reset(token)
-        root.handlers, root.level = handlers, level
-    assert capsys.readouterr().err.endswith("INFO dfs.test [abc-1] hello\n")
-
-
-def test_an_unknown_log_level() -> None:
-    with pytest.raises(UsageError, match="LOUD"):
-        setup_logging("LOUD")
 
 
 @pytest.mark.parametrize("abstract", [False, True])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 from pathlib import Path
 
@@ -9,11 +10,13 @@ import trio
 from prometheus_client.metrics_core import Metric
 from trio.testing import MockClock
 
+from dfsmount.metrics import MountMetrics
 from dfswire.metrics import Metrics
-from metad.database import Database
+from metad.database import open_database
 from tests.fakes import DirectTransport
 from tests.t2_chunkd.servers import ChunkServer
 from tests.t2_metad.metad_for_tests import FakeServer, Metad
+from tests.t3_cluster.cluster import running_cluster
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs/metrics.md"
 ROW = re.compile(r"^\| `(\w+)` \| (\w+) \| (.+) \| (.+) \|$", re.MULTILINE)
@@ -50,27 +53,38 @@ def rows(found: Rows) -> str:
     )
 
 
-async def test_the_document_is_complete(
-    db: Database, nursery: trio.Nursery, mock_clock: MockClock
-) -> None:
-    metad = Metad(db, nursery)
+async def sections(nursery: trio.Nursery, rng: random.Random) -> dict[str, Rows]:
+    """What the document must say, by heading."""
+    database = open_database("sqlite://", inline=True)
+    metad = Metad(database, nursery)
     await metad.start(background=False)
     await FakeServer(metad, "s1").register()
     chunkd = ChunkServer("one", DirectTransport({}, nursery=nursery))
     of_metad = await offered(metad.service.metrics)
     of_chunkd = await offered(chunkd.service.metrics)
-    common = {name: row for name, row in of_metad.items() if of_chunkd.get(name) == row}
-    for heading, found in (
-        ("Every daemon", common),
-        ("metad", {name: row for name, row in of_metad.items() if name not in common}),
-        ("chunkd", {name: row for name, row in of_chunkd.items() if name not in common}),
-    ):
-        assert documented(heading) == found, f"{heading}: it should be\n{rows(found)}"
     metad.crash()
+    async with running_cluster(rng) as cluster, cluster.client() as client:
+        mount = MountMetrics()
+        mount.attach(client)
+        of_mount = await offered(mount.metrics)
+    common = {name: row for name, row in of_metad.items() if of_chunkd.get(name) == row}
+    return {
+        "Every daemon": common,
+        "metad": {name: row for name, row in of_metad.items() if name not in common},
+        "chunkd": {name: row for name, row in of_chunkd.items() if name not in common},
+        "Mounts": {name: row for name, row in of_mount.items() if name not in common},
+    }
+
+
+async def test_the_document_is_complete(
+    nursery: trio.Nursery, autojump_clock: MockClock, rng: random.Random
+) -> None:
+    for heading, found in (await sections(nursery, rng)).items():
+        assert documented(heading) == found, f"{heading}: it should be\n{rows(found)}"
 
 
 def test_names_end_with_their_unit() -> None:
-    for heading in ("Every daemon", "metad", "chunkd"):
+    for heading in ("Every daemon", "metad", "chunkd", "Mounts"):
         for name, (kind, _, meaning) in documented(heading).items():
             assert name.endswith("_total") == (kind == "counter"), name
             assert meaning.endswith(".")
