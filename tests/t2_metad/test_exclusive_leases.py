@@ -408,3 +408,28 @@ async def test_a_lease_that_ended_is_forgotten_before_others_go_on(clients: Clie
     )
     await wait_all_tasks_blocked()
     assert changing.done
+
+
+async def test_a_lease_that_ends_before_one_has_begun_to_wait_for_it(
+    clients: Clients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look, in the transaction, and the waiting others run: what they change counts."""
+    inode = await clients.a.make(b"f")
+    lease = (await clients.a.take(inode)).lease
+    looked, go_on = trio.Event(), trio.Event()
+    write = clients.metad.db.write
+
+    async def slow(work: Callable[[], Any]) -> Any:
+        try:
+            return await write(work)
+        finally:
+            looked.set()
+            await go_on.wait()
+
+    monkeypatch.setattr(clients.metad.db, "write", slow)
+    changing = await clients.doing(clients.b.do, SetAttr(inode=inode, size=3))
+    assert looked.is_set()
+    await clients.a.give_back(lease)
+    go_on.set()
+    await wait_all_tasks_blocked()
+    assert changing.done and changing.result[0].attrs[0].size == 3
