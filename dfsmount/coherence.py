@@ -104,7 +104,7 @@ class Coherence:
     async def drop_all(self) -> None:
         names = self._attrs.drop_all()
         self._layouts.clear()
-        await self._notices.tell(dict.fromkeys(self._notices.kernel.inodes(), True), names)
+        await self._notices.tell_all(names)
 
     def open_inodes(self) -> list[int]:
         return self._files.open_inodes()

@@ -153,6 +153,11 @@ class Notices:
         if patience.cancelled_caught:
             log.info("the kernel is slow to forget %d inodes; going on", len(inodes))
 
+    async def tell_all(self, names: Names) -> None:
+        """The same of every inode that the kernel knows, and of what is being read without it:
+        writes that were lost must not be mixed with what others have written since."""
+        await self.tell(dict.fromkeys([*self.kernel.inodes(), *self._locked], True), names)
+
     async def _tell_names(self, names: Names) -> None:
         names = [(parent, name) for parent, name in names if not self._has_expired(parent)]
         if not names:

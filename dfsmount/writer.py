@@ -27,6 +27,7 @@ from dfswire.operations import Commit, OpResult, SetAttr, changed, merged
 
 log = logging.getLogger(__name__)
 
+WHOLE_SHARE = 16  # a write of up to this share of a chunk goes into one pack
 COMMIT_RANGES_MAX = 32_768  # extents of one commit: about 2 MiB of message
 
 R = TypeVar("R")
@@ -143,14 +144,27 @@ class Writer:
             self._open.overwrite(covered[0].value_offset, data)
             self._shared.budget.release(len(data))
             return
+        if self._would_be_torn(len(data)):
+            self._fill()
         while len(data):
             pack = self._open or self._new_pack()
             part = data[: pack.room]
             self._dirty.lay(offset, len(part), pack, pack.append(offset, part))
             offset, data = offset + len(part), data[len(part) :]
             if not pack.room:
-                self._streams = True
-                self._seal()
+                self._fill()
+
+    def _would_be_torn(self, length: int) -> bool:
+        """If this client died between the commits of two packs, half of a write would be there:
+        no record that is appended to a log should end so.  Long ones may, or packs would have
+        much unused room."""
+        whole = length * WHOLE_SHARE <= self._shared.settings.chunk_size_bytes
+        return whole and self._open is not None and self._open.room < length
+
+    def _fill(self) -> None:
+        """The open pack is full."""
+        self._streams = True
+        self._seal()
 
     def _new_pack(self) -> Pack:
         pack = self._open = Pack(self._shared.buffers, small=not self._streams)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from dfsmount.writer import Writer
+from dfsmount.writer import WHOLE_SHARE, Writer
 from dfswire.errors import InputOutput, NoEntry, NoSpace, SessionLost, UnknownChunk
 from dfswire.operations import SetAttr
 from tests.t2_dfsmount.fakes_data import INODE, FakeCluster, data_path
@@ -56,7 +56,9 @@ class History:
         self.states = {b""}
 
     def write(self, offset: int, data: bytes) -> None:
-        for length in range(1, len(data) + 1):  # a pack border may split a write anywhere
+        # A pack border may split a long write anywhere.
+        whole = len(data) * WHOLE_SHARE <= CHUNK
+        for length in range(len(data) if whole else 1, len(data) + 1):
             state = bytearray(self.now)
             state.extend(bytes(max(0, offset + length - len(state))))
             state[offset : offset + length] = data[:length]
@@ -468,3 +470,21 @@ async def test_fsync_that_can_not_be_is_an_error(
         await writer.flush(durable=True)
         with pytest.raises(InputOutput):
             writer.check_error(0)
+
+
+@pytest.mark.parametrize(("length", "whole"), [(4, True), (5, False)])
+async def test_a_short_write_is_committed_as_a_whole(
+    autojump_clock: MockClock, length: int, whole: bool
+) -> None:
+    """A client that dies leaves no half of a record (nor, of long writes, packs that are half
+    empty)."""
+    cluster, sizes = FakeCluster(), []
+    cluster.on_commit = lambda content: sizes.append(len(content))
+    async with data_path(cluster, chunk_size_bytes=CHUNK, inline_max_bytes=0) as path:
+        writer = path.writer(INODE)
+        await writer.write(0, pattern(CHUNK - 1, 1), now_ns=1)
+        await writer.write(CHUNK - 1, pattern(length, 2), now_ns=1)
+        await trio.sleep(1)
+        assert sizes == [CHUNK - 1 if whole else CHUNK]
+        await writer.flush(durable=False)
+        assert cluster.content() == pattern(CHUNK - 1, 1) + pattern(length, 2)

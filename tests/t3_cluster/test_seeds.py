@@ -5,7 +5,7 @@ are made of the other's files too, as they are at that moment), while a nemesis 
 daemons, cuts their power, spoils replicas and disturbs the network.  What each client was told is
 kept in a plain dictionary.  After the faults have stopped the cluster must heal by itself: full
 redundancy, no findings of fsck, and every file as the dictionary says, read by a client without
-caches.  DFS_SEEDS=first:count runs other seeds; a failing seed can be run alone with it.
+caches.  What several clients do to the same files is in test_seeds_shared.py.
 
 Data is checked after fsync, because power cuts may take what was only closed.
 """
@@ -33,19 +33,9 @@ from tests.t3_cluster.cluster import (
     running_cluster,
 )
 from tests.t3_cluster.files import find, names, opened, read_file, write_file
+from tests.t3_cluster.nemesis import EXPECTED_LOGS, HEAL_WITHIN_S, Nemesis, seeds
 
 STEPS = 40
-HEAL_WITHIN_S = 600.0
-FIRST, _, COUNT = os.environ.get("DFS_SEEDS", "0:25").partition(":")
-SEEDS = range(int(FIRST), int(FIRST) + int(COUNT or 1))
-
-EXPECTED_LOGS = (
-    "metad at metad:1 does not answer",
-    "chunk",
-    "the lease ended",
-    "replica",
-    "disk",
-)
 
 
 class Worker:
@@ -194,58 +184,7 @@ class Worker:
             assert await read_file(self._vfs, path) == self.model[path], path
 
 
-class Nemesis:
-    """Draws faults.  At most one chunkd is down, and replicas are spoilt on one disk only: R = 2
-    promises no more than that."""
-
-    def __init__(self, cluster: Cluster, rng: random.Random) -> None:
-        self._cluster = cluster
-        self._rng = rng
-        self._spoilt = rng.randrange(len(cluster.stores))
-        self.history: list[str] = []
-
-    async def run(self) -> None:
-        acts = [self.chunkd, self.metad, self.network, self.spoil]
-        chosen = self._rng.sample(acts, self._rng.randrange(1, len(acts) + 1))
-        while True:
-            await trio.sleep(self._rng.uniform(0.0, 15.0))
-            act = self._rng.choice(chosen)
-            self.history.append(f"{trio.current_time():.1f} {act.__name__}")
-            await act()
-
-    async def chunkd(self) -> None:
-        if self.spoil.__name__ in {entry.split()[1] for entry in self.history}:
-            number = self._spoilt  # the copies elsewhere may be the only good ones
-        else:
-            number = self._rng.randrange(len(self._cluster.stores))
-        with trio.CancelScope(shield=True):
-            await self._cluster.kill_chunkd(number, power_cut=self._rng.random() < 0.5)
-            await trio.sleep(self._rng.choice([0.1, 2.0, 12.0, 60.0]))
-            await self._cluster.start_chunkd(number)
-            await self._cluster.until(fully_replicated, HEAL_WITHIN_S)
-
-    async def metad(self) -> None:
-        with trio.CancelScope(shield=True):
-            await self._cluster.kill_metad()
-            await trio.sleep(self._rng.choice([0.0, 1.0, 15.0]))
-            await self._cluster.start_metad()
-
-    async def network(self) -> None:
-        self._cluster.set_faults(
-            Faults(lost_request=0.05, lost_reply=0.05, duplicate=0.1, delay=0.05)
-        )
-        await trio.sleep(self._rng.uniform(1.0, 10.0))
-        self._cluster.set_faults(Faults())
-
-    async def spoil(self) -> None:
-        await self._cluster.until(fully_replicated, HEAL_WITHIN_S)
-        store = self._cluster.stores[self._spoilt]
-        if chunks := sorted(chunk for chunk, file in store.files.items() if file.content):
-            chunk = self._rng.choice(chunks)
-            self._rng.choice([store.corrupt, store.truncate, store.drop])(chunk)
-
-
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", seeds(25))
 async def test_seed(
     autojump_clock: MockClock, tolerate_log: Callable[[str], None], seed: int
 ) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+from collections.abc import Callable
 
 import trio
 from trio.testing import MockClock
@@ -66,3 +68,35 @@ async def test_a_stream_that_falls_silent_is_opened_again(
         with trio.fail_after(60):
             await write_file(other.vfs, "f", b"new")
         assert await read_file(one.vfs, "f") == b"new"
+
+
+async def test_a_read_during_which_the_session_is_lost_mixes_nothing(
+    autojump_clock: MockClock, rng: random.Random, expect_log: Callable[[str], None]
+) -> None:
+    """What was dirty when it began is lost, and others may have written since."""
+    expect_log("metad ended this client's session")
+    expect_log("written bytes are lost")
+    async with (
+        running_cluster(rng) as cluster,
+        gated(cluster) as (one, gate),
+        cluster.client("b") as other,
+    ):
+        inode = await write_file(other.vfs, "f", b"old" * 3000)
+        handle = await one.vfs.open(inode, os.O_RDWR)
+        await one.vfs.write(handle, 3000, b"lost")
+        results = []
+
+        async def read() -> None:
+            results.append(bytes(await one.vfs.read(handle, 0, 9000)))
+
+        late = [gate.request("meta/layout") for _ in range(20)]  # it is asked again every 5 s
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            await late[0].arrived.wait()
+            assert one.session.grant is not None
+            one.session.lost(one.session.grant.session)
+            await write_file(other.vfs, "f", b"new" * 3000)
+            assert not results
+            for each in late:
+                each.release()
+        assert results == [b"new" * 3000]
