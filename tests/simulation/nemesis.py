@@ -141,6 +141,13 @@ class Nemesis:
         self._cluster.trace(f"        {party}")
         await self._for_a_while(self._links_of(party), fault.for_s)
 
+    async def _lose_client(self, fault: Fault, machine: Machine, rng: random.Random) -> None:
+        """A client and metad do not hear each other, perhaps until its lease ends."""
+        party = rng.choice(self._users).party
+        links = [(party, "metad"), ("metad", party)]
+        self._cluster.trace(f"        {party}")
+        await self._for_a_while(rng.choice([links, links, links[:1], links[1:]]), fault.for_s + 3.0)
+
     async def _swizzle(self, fault: Fault, machine: Machine, rng: random.Random) -> None:
         """One after the other is cut off, and comes back in another order."""
         chosen = rng.sample(self._parties(), rng.randrange(2, 4))

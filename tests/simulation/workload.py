@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
@@ -33,7 +34,15 @@ from tests.simulation.history import (
 )
 from tests.simulation.linear import NameOperation
 from tests.simulation.oracle import Oracle
-from tests.simulation.schedule import CELL_BYTES, CELLS, FILES, NAMES, Schedule, Step
+from tests.simulation.schedule import (
+    CELL_BYTES,
+    CELLS,
+    FILES,
+    NAMES,
+    WRITING,
+    Schedule,
+    Step,
+)
 
 RECORD_BYTES = 64
 RESTART_PAUSE_S = 1.0
@@ -81,17 +90,21 @@ class User:
         self.done = False
         self.party = f"client{number}"
         self._cluster = cluster
-        self._steps = schedule.steps[number]
+        steps = schedule.steps[number]
+        # Two threads of one program: a slow write does not keep it from looking at other things.
+        self._threads = [
+            deque(step for step in steps if step.kind in WRITING),
+            deque(step for step in steps if step.kind not in WRITING),
+        ]
+        self._calm = schedule.calm
         self._soft_s = 12.0 if schedule.soft[number] else 0.0
         self._records = records
         self._oracle = oracle
         self._moments = records.moments
-        self._next = 0
         self._lives = 0
         self._scope = trio.CancelScope()
         self._alive = False
         self._writes = number * 1000
-        self._step: Step | None = None
 
     def kill(self) -> None:
         if self._alive:
@@ -99,7 +112,7 @@ class User:
             self._scope.cancel()
 
     async def run(self) -> None:
-        while self._next < len(self._steps):
+        while any(self._threads):
             self._lives += 1
             if self._lives > 1:
                 self.party = f"client{self.number}.{self._lives}"
@@ -118,10 +131,14 @@ class User:
         self._cluster.trace(f"{self.party} {text}")
 
     async def _work(self, file_system: FileSystem) -> None:
-        while self._next < len(self._steps):
-            step = self._steps[self._next]
-            await trio.sleep(step.pause_s)
-            self._next += 1  # also when it dies in the middle of it
+        async with trio.open_nursery() as nursery:
+            for thread in self._threads:
+                nursery.start_soon(self._run_thread, file_system, thread)
+
+    async def _run_thread(self, file_system: FileSystem, steps: deque[Step]) -> None:
+        while steps:
+            await trio.sleep(steps[0].pause_s)
+            step = steps.popleft()  # also when it dies in the middle of it
             self.trace(f"{step} ...")
             act: Callable[[Vfs, Step], Awaitable[str]] = getattr(self, f"_{step.kind}")
             try:
@@ -129,6 +146,8 @@ class User:
             except DFSError as problem:
                 self._records.errors += 1
                 result = f"{type(problem).__name__}: {problem}"
+                if self._calm:
+                    raise Violation("I9", f"{self.party} {step} sees {result}") from problem
             self.trace(f"{step} -> {result}")
 
     # -- files that one client writes
