@@ -7,6 +7,7 @@ simulations.  They never answer that something is stored or durable before that 
 
 from __future__ import annotations
 
+import msgspec
 import trio
 
 from chunkd.buffers import Buffers
@@ -108,6 +109,7 @@ class ChunkCalls:
                 self._stopping.set()
 
     async def _receive_chunk(self, request: WriteChunk, body: BodySource) -> WriteReply:
+        began_s = trio.current_time()
         async with self._buffers.borrow(request.length, len(request.chain)) as buffer:
             arriving = Arriving(buffer)
             downstream: list[WriteResult] = []
@@ -127,7 +129,9 @@ class ChunkCalls:
                     broken = problem
                     nursery.cancel_scope.cancel()
                 else:
-                    own.append(await self._keep(request, buffer))
+                    kept = await self._keep(request, buffer)
+                    took_s = trio.current_time() - began_s
+                    own.append(msgspec.structs.replace(kept, took_s=took_s))
             if broken:
                 raise broken
             return WriteReply(results=own + downstream)

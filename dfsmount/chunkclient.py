@@ -133,8 +133,15 @@ class ChunkClient:
         if own:
             log.info("chunk %s not written to %s: %s", request.chunk.hex(), address, own)
             self._health.failed(address)
+        self._note_times(address, request, reply)
         stored = {result.disk for result in reply.results if not result.error}
         return stored, Unavailable(own) if own else None
+
+    def _note_times(self, address: str, request: WriteChunk, reply: WriteReply) -> None:
+        addresses = {request.disk: address, **{each.disk: each.address for each in request.chain}}
+        for result in reply.results:
+            if not result.error and result.disk in addresses:
+                self._health.stored(addresses[result.disk], request.length, result.took_s)
 
     # Reading
 
@@ -211,6 +218,11 @@ class ChunkClient:
             raise
         except DFSError:
             self._health.failed(replica.address)
+            raise
+        except trio.Cancelled:
+            waited_s = trio.current_time() - started
+            if waited_s >= self._patience_s(replica.address, length):
+                self._health.outpaced(replica.address, length, waited_s)
             raise
         self._health.succeeded(replica.address, length, trio.current_time() - started)
         return memoryview(data)

@@ -75,6 +75,8 @@ async def open_file_system(
     try:
         async with trio.open_nursery() as nursery:
             file_system = _assemble(client, config, session, grant, nursery, now_ns, local_hosts)
+            session.take_experiences = file_system.data.health.take
+            file_system.data.health.on_trouble = session.renew_soon
             nursery.start_soon(session.run, file_system.coherence)
             nursery.start_soon(file_system.data.run)
             try:

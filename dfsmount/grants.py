@@ -1,8 +1,8 @@
 """Chunk grants, fetched ahead: leave to write new chunks costs one metad call for sixteen of them.
 
 The uploader takes a grant for every chunk that it stores.  Grants that are about to expire, or that
-name a server which failed here a moment ago, are dropped (an unused grant is garbage that metad
-collects).  One refill is under way at a time.
+name a server which failed or was slow here a moment ago, are dropped (an unused grant is garbage
+that metad collects).  One refill is under way at a time.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ class GrantPool:
 
     async def take(self) -> ChunkGrant:
         """A grant to write one chunk now.  Raises NoSpace, SessionLost, Unavailable."""
-        grant = self._pop(self._health.recently_failed())
+        grant = self._pop(self._health.to_avoid())
         if grant is None:
             async with self._asking:
-                grant = self._pop(self._health.recently_failed())
+                grant = self._pop(self._health.to_avoid())
                 if grant is None:
                     await self._fetch()
                     # Asked just now with this list, metad had nothing better: no longer picky.
@@ -85,7 +85,7 @@ class GrantPool:
     async def _fetch(self) -> None:
         generation = self._generation
         sent_at = trio.current_time()
-        avoid = self._health.recently_failed()
+        avoid = self._health.to_avoid()
         try:
             grants = await self._metadata.grant(BATCH, avoid)
         except NoSpace:

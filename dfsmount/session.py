@@ -19,6 +19,7 @@ import trio
 
 from dfswire.client import Client
 from dfswire.errors import DFSError, SessionLost, Unavailable
+from dfswire.health import Experience
 from dfswire.locks import HeldLocks
 from dfswire.messages import Event, Invalidation, Lease
 from dfswire.metadata import (
@@ -33,6 +34,7 @@ from dfswire.metadata import (
 log = logging.getLogger(__name__)
 
 RECONNECT_PAUSE_S = 0.2
+RENEW_AT_MOST_EVERY_S = 2.0
 OPEN_ATTEMPTS = 3  # a session whose grant was lost holds nothing, and ends with its lease
 
 
@@ -91,6 +93,9 @@ class Session:
         self._opened = trio.Event()
         self._lost = trio.Event()
         self._renewed = trio.Event()
+        self._trouble = trio.Event()
+        self.take_experiences: Callable[[], list[Experience]] = list
+        """What to tell metad of chunkds with the next renewal."""
         self._tell_opened = opened
         self._tell_closed = closed
 
@@ -223,14 +228,22 @@ class Session:
             else:
                 return
 
+    def renew_soon(self) -> None:
+        """There is something to tell metad."""
+        self._trouble.set()
+
     async def _renew(self, grant: SessionGrant) -> None:
         while True:
-            await trio.sleep(grant.renew_s * random.uniform(0.8, 1.0))
+            self._trouble = trio.Event()
+            pause_s = grant.renew_s * random.uniform(0.8, 1.0)
+            soon_s = min(RENEW_AT_MOST_EVERY_S, pause_s)
+            await trio.sleep(soon_s)
+            with trio.move_on_after(pause_s - soon_s):
+                await self._trouble.wait()
             sent_at = trio.current_time()
+            request = RenewSession(session=grant.session, servers=self.take_experiences())
             try:
-                await self._client.call(
-                    "session.renew", self.address, RenewSession(session=grant.session)
-                )
+                await self._client.call("session.renew", self.address, request)
             except SessionLost:
                 self.lost(grant.session)
             except DFSError as problem:

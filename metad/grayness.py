@@ -7,7 +7,7 @@ which servers to treat as slow, and why.  The rules:
   were slow.  One that finds most of the servers it calls bad speaks of itself and is not heard;
   with two servers, one bad, nobody knows better than it.
 * A server is slow when at least half of those who called it lately find it bad and they are two or
-  more; or when the only one who calls it has found it bad for LONE_S.
+  more; or when the only one who calls it finds it bad again and again for LONE_S.
 * It is slow for HOLD_S, and for as long as half of those who call it go on finding it bad.  Since
   few call a slow server, that it is well again is found out by trying; if it fails within RELAPSE_S
   of that, it is held twice as long, up to HOLD_MAX_S.
@@ -40,6 +40,7 @@ class _Opinion:
     slow: int
     calls: int
     bad_since_s: float | None
+    bad_reports: int  # without a good one between them
 
 
 @dataclass
@@ -72,14 +73,7 @@ class Grayness:
             before = server.opinions.get(reporter)
             if before is None and len(server.opinions) >= REPORTERS_MAX:
                 continue
-            since_s = before.bad_since_s if before is not None and _fresh(before, now) else None
-            server.opinions[reporter] = _Opinion(
-                now,
-                each.failed,
-                each.slow,
-                each.calls,
-                (now if since_s is None else since_s) if each in bad else None,
-            )
+            server.opinions[reporter] = _opinion(each, before, now)
 
     def update(self, addresses: Iterable[str], now: float) -> None:
         """Judge the servers at these addresses (all that are up); called every second or so."""
@@ -117,7 +111,7 @@ class Grayness:
         if not bad or len(bad) * 2 < len(heard):
             return ""
         lasting_s = max(now - each.bad_since_s for each in bad if each.bad_since_s is not None)
-        if len(bad) < 2 and lasting_s < LONE_S:
+        if len(bad) < 2 and (lasting_s < LONE_S or bad[0].bad_reports < 2):
             return ""
         failed, slow = sum(each.failed for each in bad), sum(each.slow for each in bad)
         calls = sum(each.calls for each in bad)
@@ -132,6 +126,15 @@ class Grayness:
             relapse = server.slow_until_s > 0 and now - server.slow_until_s < RELAPSE_S
             server.hold_s = min(server.hold_s * 2, HOLD_MAX_S) if relapse else HOLD_S
         server.slow_until_s = max(server.slow_until_s, now + server.hold_s)
+
+
+def _opinion(experience: Experience, before: _Opinion | None, now: float) -> _Opinion:
+    since_s, reports = None, 0
+    if _is_bad(experience):
+        since_s, reports = now, 1
+        if before is not None and before.bad_since_s is not None and _fresh(before, now):
+            since_s, reports = before.bad_since_s, before.bad_reports + 1
+    return _Opinion(now, experience.failed, experience.slow, experience.calls, since_s, reports)
 
 
 def _is_bad(experience: Experience) -> bool:

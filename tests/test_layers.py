@@ -114,7 +114,7 @@ LAYERS = {
         retries
         session hedging serverhealth ports runtime config kernel nested
         lowlevel.requests
-        extents lowlevel.library lowlevel operationwatch
+        extents lowlevel.library lowlevel operationwatch experience
     """,
     "dfsmount.cli": """
         __main__
@@ -139,6 +139,7 @@ PURE = words(
     metad.protection metad.acl metad.locks metad.waits metad.lockspace metad.lockledger
     metad.servers metad.placement metad.orders metad.effects chunkd.chunkfile chunkd.diskhealth
     chunkd.remains dfswire.verify chunkd.peers dfswire.health
+    dfsmount.experience
     dfsmount.holdings dfsmount.extents dfsmount.attrcache dfsmount.lategrants dfsmount.readahead
     metad.recent metad.surplus metad.verified metad.rates metad.losses metad.grayness
     metad.repairplan

@@ -59,7 +59,10 @@ async def test_a_chunk_goes_down_the_chain(cluster: Cluster, durable: bool, piec
     reply = await write_chain(
         cluster.client, cluster.servers, A, DATA, durable=durable, pieces=pieces
     )
-    assert reply.results == [WriteResult(disk=name) for name in ("one", "two", "three")]
+    assert [(each.disk, each.error) for each in reply.results] == [
+        (name, "") for name in ("one", "two", "three")
+    ]
+    assert all(each.took_s > 0 for each in reply.results)
     for server in cluster.servers:
         assert dict(server.store.content()) == {A: DATA}
         assert server.store.files[A].synced == durable
