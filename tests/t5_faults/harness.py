@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+import pytest
+
 from dfsmount.cli.launch import Launch
 from dfsmount.cli.localcluster import HOST, Daemon, LocalCluster, Settings
 from dfsmount.cli.mounts import mount_at
@@ -49,6 +51,9 @@ CHUNKD: Changes = {
 }
 # A client that is silent is given up soon.
 SHORT_LEASES: Changes = {"renew_s": 0.5, "sign_of_life_s": 0.5, "lease_s": 3.0, "fence_s": 5.0}
+
+
+long_run = pytest.mark.skipif(not NIGHTLY, reason="only with DFS_TEST_SIZE=nightly")
 
 
 def nightly(*values: T) -> list[T]:

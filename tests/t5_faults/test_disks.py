@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.t5_faults.chunks import check, copies_of, write_files
-from tests.t5_faults.harness import NIGHTLY, FaultyCluster
+from tests.t5_faults.harness import FaultyCluster, long_run
 from tests.t5_faults.load import Load, seen
 from tests.t5_process.observed import wait_for
 
@@ -42,6 +42,7 @@ def test_disk_full(cluster: FaultyCluster, load: Load, saw: Saw) -> None:
     saw(seen(longest))
 
 
+@long_run
 def test_inodes_used_up(cluster: FaultyCluster, load: Load, saw: Saw) -> None:
     """F4: bytes are free, but no file can be made."""
     with load.watched() as longest, cluster.disks[VICTIM].without_inodes():
@@ -51,7 +52,7 @@ def test_inodes_used_up(cluster: FaultyCluster, load: Load, saw: Saw) -> None:
     saw(seen(longest))
 
 
-@pytest.mark.skipif(not NIGHTLY, reason="takes 30 s: as long as a mount looks for room")
+@long_run  # 30 s: as long as a mount looks for room
 def test_all_disks_full(cluster: FaultyCluster, place: Path, saw: Saw) -> None:
     """F4: ENOSPC, and not silently; what is there can be read and removed, and then it goes on."""
     digests = write_files(place, 3, 300_000)
@@ -151,6 +152,7 @@ def test_chunk_files_removed(
     check(written)
 
 
+@long_run
 def test_all_chunk_files_removed(
     cluster: FaultyCluster, written: dict[Path, str], load: Load, saw: Saw
 ) -> None:

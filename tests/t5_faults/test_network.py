@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.t5_faults.chunks import check, copies_of, write_files
-from tests.t5_faults.harness import FaultyCluster, nightly
+from tests.t5_faults.harness import FaultyCluster, long_run, nightly
 from tests.t5_faults.load import Load, seen
 from tests.t5_faults.network import DROP, RESET, SWALLOW, loss
 from tests.t5_process.observed import wait_for
@@ -84,6 +84,7 @@ def test_chunkd_and_metad(
     )
 
 
+@long_run
 def test_one_way_from_chunkd_to_metad(
     cluster: FaultyCluster, load: Load, healing: Callable[[], float], saw: Saw
 ) -> None:
@@ -132,6 +133,7 @@ def test_metad_alone(cluster: FaultyCluster, load: Load, saw: Saw) -> None:
     saw(f"{seen(load.slowest_s())}; went on {resumed_s:.1f} s after the 4 s")
 
 
+@long_run
 def test_thin_line(cluster: FaultyCluster, load: Load, saw: Saw) -> None:
     """F16: a server that answers, but slowly: 1 Mbit/s."""
     load.wait_progress(10)  # experience with all servers
