@@ -175,6 +175,11 @@ class SimulatedDisk(FileSystem):
             return False
         return True
 
+    def has_evidence(self, chunk: bytes) -> bool:
+        """Whether a file of this chunk is somewhere here, however damaged."""
+        prefix = chunk.hex()
+        return any(name.startswith(prefix) for _, name, _ in self._files())
+
     def _is_durable(self, chunk: bytes) -> bool:
         """Are the names of the directories on the way?"""
         first, second = chunk.hex()[:2], chunk.hex()[2:4]

@@ -12,7 +12,9 @@ from dataclasses import replace
 
 import trio
 
-from tests.simulation.cluster import Cluster, Machine
+from dfswire.cluster import FsckRequest
+from dfswire.errors import DFSError
+from tests.simulation.cluster import METAD, Cluster, Machine
 from tests.simulation.network import FAIR, Weather
 from tests.simulation.oracle import Oracle
 from tests.simulation.schedule import FAULTS_S, Fault, Schedule
@@ -108,6 +110,19 @@ class Nemesis:
         self._cluster.clock_error_s[party] = rng.choice(
             [-CLOCK_JUMP_MAX_S, -30.0, 30.0, CLOCK_JUMP_MAX_S]
         )
+
+    # -- operators
+
+    async def _fsck_repair(self, fault: Fault, machine: Machine, rng: random.Random) -> None:
+        """Somebody repairs in the middle of it all: nothing may be repaired that is not broken."""
+        try:
+            report = await self._cluster.client_of("operator").call(
+                "cluster.fsck", METAD, FsckRequest(repair="do")
+            )
+        except DFSError as problem:
+            self._cluster.trace(f"        fsck: {problem}")
+        else:
+            self._cluster.trace(f"        fsck: {report.count} findings")
 
     # -- the network
 
@@ -211,32 +226,35 @@ class Nemesis:
 
     # -- disks that lie
 
-    def _spoil(self, machine: Machine, rng: random.Random) -> bytes | None:
+    def _spoil(self, fault: Fault, machine: Machine, rng: random.Random) -> bytes | None:
         self._oracle.damaged.add(machine.number)
         chunks = machine.disk.chunks()
-        return rng.choice(chunks) if chunks else None
+        chunk = rng.choice(chunks) if chunks else None
+        if chunk is not None and fault.kind != "vanish":
+            self._oracle.spoilt.append((machine.number, chunk))
+        return chunk
 
     async def _flip(self, fault: Fault, machine: Machine, rng: random.Random) -> None:
-        if (chunk := self._spoil(machine, rng)) is not None:
+        if (chunk := self._spoil(fault, machine, rng)) is not None:
             content = bytearray(machine.disk.content(chunk))
             if content:
                 content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
                 machine.disk.rewrite(chunk, bytes(content))
 
     async def _truncate(self, fault: Fault, machine: Machine, rng: random.Random) -> None:
-        if (chunk := self._spoil(machine, rng)) is not None:
+        if (chunk := self._spoil(fault, machine, rng)) is not None:
             content = machine.disk.content(chunk)
             machine.disk.rewrite(chunk, content[: rng.randrange(len(content) + 1) // 2])
 
     async def _misdirect(self, fault: Fault, machine: Machine, rng: random.Random) -> None:
         """What was meant for one file is in another."""
-        if (chunk := self._spoil(machine, rng)) is not None:
+        if (chunk := self._spoil(fault, machine, rng)) is not None:
             other = rng.choice(machine.disk.chunks())
             if other != chunk:
                 machine.disk.rewrite(chunk, machine.disk.content(other))
 
     async def _vanish(self, fault: Fault, machine: Machine, rng: random.Random) -> None:
-        if (chunk := self._spoil(machine, rng)) is not None:
+        if (chunk := self._spoil(fault, machine, rng)) is not None:
             machine.disk.vanish(chunk)
 
     async def _wipe(self, fault: Fault, machine: Machine, rng: random.Random) -> None:

@@ -16,6 +16,7 @@ class Oracle:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self.damaged: set[int] = set()
+        self.spoilt: list[tuple[int, bytes]] = []  # (machine, chunk) whose files were changed
         self._wanted = cluster.shape.replicas
 
     def copies(self, chunk: bytes, *, durable: bool) -> list[str]:
@@ -69,6 +70,18 @@ class Oracle:
             if not any(chunk.hex().upper() in finding.subject for chunk in excused)
         ]
         return found
+
+    def check_evidence(self) -> None:
+        """Raise Violation when a damaged copy of a chunk in use was destroyed, not set aside.
+
+        For runs in which no server was away, so that there never were copies too many.
+        """
+        database = self._cluster.database
+        assert database is not None
+        for number, chunk in self.spoilt:
+            live = database.read("SELECT 1 FROM chunk WHERE id = ? AND state = 'live'", (chunk,))
+            if live and not self._cluster.machines[number].disk.has_evidence(chunk):
+                raise Violation("I2", f"the damaged copy of chunk {chunk.hex()[:8]} was deleted")
 
     def untidy(self) -> list[str]:
         """What should have been reclaimed by now."""

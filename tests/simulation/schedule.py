@@ -38,11 +38,12 @@ TROUBLE = (
     "client_death",
     "metad_disk_full",
     "metad_disk_error",
+    "fsck_repair",
 )
 KINDS = (*TROUBLE, *DAMAGE)
 
 # Of these a client on a hard mount sees nothing, as long as there is no more than one of each pair.
-UNSEEN = ("duplicate", "drop", "delay", "slow_disk", "client_death", "kill_metad")
+UNSEEN = ("duplicate", "drop", "delay", "slow_disk", "client_death", "kill_metad", "fsck_repair")
 UNSEEN_ALONE = (("kill_chunkd",), ("cut_power",), ("flip", "truncate", "misdirect", "vanish"))
 
 FILES = 2  # that each client owns

@@ -181,6 +181,8 @@ class _Run:
             excused = self._oracle.excused(inodes)
             await self._until(lambda: self._oracle.unhealthy(excused), HEAL_WITHIN_S, "not healed")
             self._trace("redundancy is full")
+            if self._schedule.calm:
+                self._oracle.check_evidence()
             await self._check_everything(checker.vfs)
             await self._remove_everything(checker.vfs)
             await self._until(
