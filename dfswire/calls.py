@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from dfswire import chunks, cluster, jobs, locks, metadata, observe, operations, verify
+from dfswire import admin, chunks, cluster, jobs, locks, metadata, observe, operations, verify
 from dfswire.messages import Empty, Event
 
 MESSAGE_HEADER = "DFS-Message"
@@ -353,6 +353,27 @@ _ALL = (
         ("chunkd",),
     ),
     # jobs
+    Call(
+        "admin.drain", "metad", "POST", "/v1/admin/drain", admin.Target, admin.AdminReply, _OPERATOR
+    ),
+    Call(
+        "admin.enable",
+        "metad",
+        "POST",
+        "/v1/admin/enable",
+        admin.Target,
+        admin.AdminReply,
+        _OPERATOR,
+    ),
+    Call(
+        "admin.remove",
+        "metad",
+        "POST",
+        "/v1/admin/remove",
+        admin.RemoveTarget,
+        admin.AdminReply,
+        _OPERATOR,
+    ),
     Call("job.list", "metad", "POST", "/v1/job/list", jobs.JobsRequest, jobs.JobsReply, _OPERATOR),
     Call("job.start", "metad", "POST", "/v1/job/start", jobs.StartJob, jobs.JobStatus, _OPERATOR),
     Call("job.stop", "metad", "POST", "/v1/job/stop", jobs.JobRequest, jobs.JobStatus, _OPERATOR),

@@ -89,16 +89,29 @@ class Jobs:
 
     # -- for the rest of metad ------------------------------------------------------------------
 
-    async def begin(self, kind: str, argument: dict[str, Any], name: str = "") -> Job:
-        """Start a job, or go on with the one of this name.  Raises UsageError."""
+    async def begin(
+        self,
+        kind: str,
+        argument: dict[str, Any],
+        name: str = "",
+        *,
+        also: Callable[[], None] = lambda: None,
+    ) -> Job:
+        """Start a job, or go on with the one of this name; `also` is done in the same transaction.
+
+        Raises UsageError.
+        """
         known = self._kinds.get(kind)
         if known is None:
             raise UsageError(f"no jobs of kind {kind!r}; there are {', '.join(self._kinds)}")
         known.check(argument)
         now_ns = self._wall_ns()
-        job, begun = await self._db.write(
-            lambda: jobrows.begin(self._db, kind, known.unit, argument, name, now_ns)
-        )
+
+        def both() -> tuple[Job, bool]:
+            also()
+            return jobrows.begin(self._db, kind, known.unit, argument, name, now_ns)
+
+        job, begun = await self._db.write(both)
         if begun:
             self._event_log.add("job.started", str(job.id), f"{job.name} begins")
         self._wanted.set()
@@ -139,7 +152,7 @@ class Jobs:
             jobs = [each for each in jobs if request.job == each.id or request.name == each.name]
             if not jobs:
                 raise NoEntry(f"no job {request.job or request.name}")
-        return JobsReply(jobs=[self._status(each) for each in jobs])
+        return JobsReply(jobs=[self.status(each) for each in jobs])
 
     async def start(self, request: StartJob) -> JobStatus:
         """Raises UsageError."""
@@ -147,18 +160,19 @@ class Jobs:
             argument = msgspec.json.decode(request.argument, type=dict[str, Any])
         except msgspec.DecodeError as problem:
             raise UsageError(f"the argument of a job is a JSON object: {problem}") from problem
-        return self._status(await self.begin(request.kind, argument, request.name))
+        return self.status(await self.begin(request.kind, argument, request.name))
 
     async def stop(self, request: JobRequest) -> JobStatus:
         """Raises NoEntry."""
-        return self._status(await self.halt(request.job))
+        return self.status(await self.halt(request.job))
 
     async def resume(self, request: JobRequest) -> JobStatus:
         """A stopped or failed job goes on where it was.  Raises NoEntry."""
         job = jobrows.need(self._db, request.job)
-        return self._status(await self.begin(job.kind, job.argument, job.name))
+        return self.status(await self.begin(job.kind, job.argument, job.name))
 
-    def _status(self, job: Job) -> JobStatus:
+    def status(self, job: Job) -> JobStatus:
+        """A job as operators are told of it."""
         run = self._runs.get(job.id)
         rate = 0.0
         if run is not None and job.state == "running":

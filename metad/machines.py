@@ -67,6 +67,16 @@ def load_admin(db: Database) -> tuple[dict[str, Admin], dict[str, Admin]]:
     )
 
 
+def admin_of(db: Database, server_id: str, disk: str) -> Admin:
+    """What an operator wants of a disk, or (disk empty) of a server, by its own row."""
+    if disk:
+        row = db.read_one("SELECT admin FROM disk WHERE identity = ?", (disk,))
+    else:
+        row = db.read_one("SELECT admin FROM server WHERE id = ?", (server_id,))
+    admin: Admin = row[0] if row else "enabled"
+    return admin
+
+
 def set_server_admin(db: Database, server_id: str, admin: Admin) -> None:
     """In a mutation: remember what an operator wants of a server."""
     db.change("UPDATE server SET admin = ? WHERE id = ?", (admin, server_id))

@@ -33,6 +33,10 @@ from metad.servers import Servers
 
 log = logging.getLogger(__name__)
 
+# One that was drained and removed is missed by nobody.
+_DISKS_WITH_COPIES = (
+    "SELECT identity FROM disk WHERE EXISTS (SELECT 1 FROM replica r WHERE r.disk = key)"
+)
 REMEMBERED_MAX = 50_000  # chunks of one search: 200 GB of copies, about 5 MB of memory
 CHUNKS_PER_PLAN_MAX = 500  # 20 us each to read, on the loop
 PAUSE = 4.0  # times the duration of a plan, and of a search
@@ -220,7 +224,7 @@ class Repairer:
 
     def _all_is_well(self, wanted: Mapping[int, int]) -> bool:
         """The usual case, told from two indexes."""
-        disks = {disk for (disk,) in self._db.read("SELECT identity FROM disk")}
+        disks = {disk for (disk,) in self._db.read(_DISKS_WITH_COPIES)}
         return disks <= set(
             filter(self._servers.is_wanted, self._present)
         ) and not replicas.any_short(self._db, wanted)

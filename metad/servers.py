@@ -123,6 +123,8 @@ class Servers:
             or server.process != message.process
         ):
             return False
+        if self.server_admin(server.server_id) == "removed":
+            return False  # it registers, and is told so
         if any(self.server_of(each.disk) is not server for each in message.disks):
             return False  # a disk that it did not register with
         server.host = message.host

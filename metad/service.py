@@ -25,6 +25,7 @@ from metad import machines, policies, rows, status
 from metad.clients import Clients
 from metad.config import MetadConfig
 from metad.database import Database, setting
+from metad.drains import Drains
 from metad.eventlog import EventLog
 from metad.events import EventStreams
 from metad.fsckcalls import FsckCalls
@@ -114,6 +115,7 @@ class Service:
         self.metrics = state.metrics
         MetadMetrics(state, self.totals)
         self.jobs = Jobs(state.db, state.event_log, clock=state.clock, wall_ns=state.wall_ns)
+        self.drains = Drains(state, self.jobs, self.repairer.wake)
         recalls = Recalls(state)
         self.checks = FsckCalls(state, recalls)
         self.clients = Clients(state, recalls, self.reclaimer.purge_soon)
@@ -164,6 +166,9 @@ class Service:
             "cluster.files": self._files,
             "cluster.urge": self._urge,
             "cluster.events": self.state.event_log.answer,
+            "admin.drain": self.drains.drain,
+            "admin.enable": self.drains.enable,
+            "admin.remove": self.drains.remove,
             "job.list": self.jobs.list,
             "job.start": self.jobs.start,
             "job.stop": self.jobs.stop,

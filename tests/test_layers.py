@@ -48,6 +48,7 @@ LAYERS = {
         metrics logs
         calls codec daemon heads
         lockranges
+        admin
         chunks cluster jobs journal locks metadata observe operations policies
         verify health
         messages errors
@@ -56,12 +57,14 @@ LAYERS = {
         __main__
         service
         metrics
+        drains
         mutations reads leasecalls reports status locking fsckcalls
         clients repair trim salvage reclaim batches fsck mend serverevents totals jobs
         recalls touched
         attributes namespace chunkmap ranges rename invariants state
         mendnames mendchunks
         extents inheritance xattrs rescue repairplan
+        leaving
         machines policies sessions replicas rows eventlog jobrows
         damage
         database group_commit
@@ -120,8 +123,8 @@ LAYERS = {
         __main__
         app
         top
-        up status nodes events jobs info fsck repair mount helper
-        views
+        up status nodes events admin info fsck repair mount helper
+        views jobs
         health
         cluster lifecycle lost
         localcluster launch
@@ -133,7 +136,7 @@ LAYERS = {
 PURE = words(
     """
     dfswire.messages dfswire.operations dfswire.metadata dfswire.cluster dfswire.chunks
-    dfswire.observe dfswire.policies dfswire.jobs metad.eventrate
+    dfswire.observe dfswire.policies dfswire.jobs dfswire.admin metad.eventrate
     dfswire.calls dfswire.codec dfswire.errors dfswire.journal dfswire.locks dfswire.lockranges
     metad.leases metad.exclusive metad.knowledge metad.turns metad.orphans
     metad.protection metad.acl metad.locks metad.waits metad.lockspace metad.lockledger

@@ -15,6 +15,7 @@ from typing import Annotated
 
 import typer
 
+from dfsmount.cli.admin import disk_app, node_app
 from dfsmount.cli.events import events
 from dfsmount.cli.fsck import fsck
 from dfsmount.cli.helper import install_mount_helper
@@ -47,6 +48,8 @@ VERBS: tuple[Callable[..., None], ...] = (
 for verb in VERBS:
     app.command()(verb)
 app.add_typer(job_app, name="job")
+app.add_typer(node_app, name="node")
+app.add_typer(disk_app, name="disk")
 
 
 def _show_version(wanted: bool) -> None:

@@ -1,0 +1,158 @@
+"""`dfs node` and `dfs disk`: drain, enable and remove a server or one of its disks.
+
+Draining copies everything elsewhere first and can be called off at any time.  Removing is for what
+is drained or dead; when that would cost the last copy of something, it says of what, and does
+nothing unless `--accept-loss` is given.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from dfsmount.cli.cluster import AsJson, Directory, Url, ask, find_metad
+from dfsmount.cli.jobs import Wait, show, watch
+from dfsmount.cli.output import path_text, plain, say, show_json, size
+from dfswire.admin import AdminReply, Losses, RemoveTarget, Target
+
+DEADLINE_S = 600.0  # what a removal costs is counted first
+
+Node = Annotated[str, typer.Argument(metavar="ID", help="Id (or its beginning) or address.")]
+Disk = Annotated[str, typer.Argument(metavar="ID", help="Id of the disk, or its beginning.")]
+AcceptLoss = Annotated[
+    bool, typer.Option("--accept-loss", help="Also when the last copies of something are there.")
+]
+
+node_app = typer.Typer(
+    help="Drain, enable or remove a server.", no_args_is_help=True, rich_markup_mode=None
+)
+disk_app = typer.Typer(
+    help="Drain, enable or remove a disk.", no_args_is_help=True, rich_markup_mode=None
+)
+
+
+@node_app.command("drain")
+def drain_node(
+    node: Node,
+    url: Url = "",
+    directory: Directory = None,
+    wait: Wait = False,
+    as_json: AsJson = False,
+) -> None:
+    """Copy everything on a server elsewhere; nothing new is placed there."""
+    _ask("admin.drain", Target(server=node), url, directory, wait=wait, as_json=as_json)
+
+
+@node_app.command("enable")
+def enable_node(
+    node: Node, url: Url = "", directory: Directory = None, as_json: AsJson = False
+) -> None:
+    """Let a server take part (again): calls off a drain, takes back what was removed."""
+    _ask("admin.enable", Target(server=node), url, directory, wait=False, as_json=as_json)
+
+
+@node_app.command("remove")
+def remove_node(
+    node: Node,
+    url: Url = "",
+    directory: Directory = None,
+    accept_loss: AcceptLoss = False,
+    wait: Wait = False,
+    as_json: AsJson = False,
+) -> None:
+    """Forget a server that is drained or dead.  Ends with 1 when that would lose something."""
+    request = RemoveTarget(server=node, accept_loss=accept_loss)
+    _ask("admin.remove", request, url, directory, wait=wait, as_json=as_json)
+
+
+@disk_app.command("drain")
+def drain_disk(
+    disk: Disk,
+    url: Url = "",
+    directory: Directory = None,
+    wait: Wait = False,
+    as_json: AsJson = False,
+) -> None:
+    """Copy everything on a disk elsewhere; nothing new is placed there."""
+    _ask("admin.drain", Target(disk=disk), url, directory, wait=wait, as_json=as_json)
+
+
+@disk_app.command("enable")
+def enable_disk(
+    disk: Disk, url: Url = "", directory: Directory = None, as_json: AsJson = False
+) -> None:
+    """Let a disk take part (again): calls off a drain, takes back what was removed."""
+    _ask("admin.enable", Target(disk=disk), url, directory, wait=False, as_json=as_json)
+
+
+@disk_app.command("remove")
+def remove_disk(
+    disk: Disk,
+    url: Url = "",
+    directory: Directory = None,
+    accept_loss: AcceptLoss = False,
+    wait: Wait = False,
+    as_json: AsJson = False,
+) -> None:
+    """Forget a disk that is drained or dead.  Ends with 1 when that would lose something."""
+    request = RemoveTarget(disk=disk, accept_loss=accept_loss)
+    _ask("admin.remove", request, url, directory, wait=wait, as_json=as_json)
+
+
+def _ask(
+    call: str,
+    request: Target | RemoveTarget,
+    url: str,
+    directory: Path | None,
+    *,
+    wait: bool,
+    as_json: bool,
+) -> None:
+    address = find_metad(url, directory)
+    reply: AdminReply = ask(address, call, request, deadline_s=DEADLINE_S)
+    if wait and reply.job is not None and reply.job.state == "running":
+        reply = msgspec.structs.replace(reply, job=watch(address, reply.job))
+    refused = isinstance(request, RemoveTarget) and reply.admin != "removed"
+    if as_json:
+        answer = plain(reply)
+        for told, file in zip(answer["losses"]["described"], reply.losses.described, strict=True):
+            told["path"] = path_text(file.path)
+        show_json(answer)
+    else:
+        _show(reply, refused=refused)
+    if refused or (reply.job is not None and reply.job.state == "failed"):
+        raise typer.Exit(1)
+
+
+def _show(reply: AdminReply, *, refused: bool) -> None:
+    what = f"disk {reply.disk}" if reply.disk else f"server {reply.server}"
+    if reply.losses.chunks:
+        show_losses(what, reply.losses, refused=refused)
+    if refused:
+        say(f"{what} is not removed; --accept-loss does it nevertheless")
+        return
+    typer.echo(f"{what}: {_state_after(reply)}")
+    if reply.job is not None:
+        show(reply.job, as_json=False)
+
+
+def _state_after(reply: AdminReply) -> str:
+    drained = reply.admin == "draining" and reply.job is not None and reply.job.state == "done"
+    return "drained" if drained else reply.admin
+
+
+def show_losses(what: str, losses: Losses, *, refused: bool) -> None:
+    """Which files lose something, and how much of it."""
+    would = "would be lost" if refused else "are lost"
+    typer.echo(
+        f"The last copies of {losses.chunks} chunks ({size(losses.bytes)}) of {losses.files} files "
+        f"are on {what}; they {would}:"
+    )
+    for file in losses.described:
+        name = path_text(file.path) if file.path else f"inode {file.inode} (without a name)"
+        typer.echo(f"  {name}: {file.chunks} chunks")
+    if losses.files > len(losses.described):
+        typer.echo(f"  ... and {losses.files - len(losses.described)} more files")

@@ -1,0 +1,107 @@
+"""`dfs node` and `dfs disk`: what is asked, what is shown, and how they end."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+
+from dfsmount.cli import admin
+from dfsmount.cli.app import main
+from dfswire.admin import AdminReply, FileLoss, Losses, RemoveTarget, Target
+from tests.t2_cli.test_jobs import JOB
+
+DRAINING = AdminReply(server="s" * 32, disk="", admin="draining", job=JOB)
+LOSSES = Losses(
+    chunks=3,
+    bytes=1 << 20,
+    files=3,
+    described=[FileLoss(inode=5, path=b"/a\xff", chunks=2), FileLoss(inode=6, path=b"", chunks=1)],
+)
+
+
+class Asked(list[Any]):
+    answer: Any = DRAINING
+
+    def __call__(self, *question: Any, deadline_s: float) -> Any:
+        self.append(question)
+        return self.answer
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
+    asked = Asked()
+    monkeypatch.setattr(admin, "ask", asked)
+    return asked
+
+
+def run(*arguments: str) -> int:
+    return main([*arguments, "--url", "h:1"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "call", "request_"),
+    [
+        (["node", "drain", "s"], "admin.drain", Target(server="s")),
+        (["node", "enable", "s"], "admin.enable", Target(server="s")),
+        (["disk", "drain", "d"], "admin.drain", Target(disk="d")),
+        (["disk", "enable", "d"], "admin.enable", Target(disk="d")),
+    ],
+)
+def test_what_is_asked_and_shown(
+    asked: Asked,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    call: str,
+    request_: Target,
+) -> None:
+    assert run(*arguments) == 0
+    assert asked == [("h:1", call, request_)]
+    shown = capsys.readouterr().out
+    assert f"server {'s' * 32}: draining\njob 7 (drain-7) running" in shown
+    assert run(*arguments, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["job"]["job"] == 7
+
+
+@pytest.mark.parametrize("kind", ["node", "disk"])
+def test_what_would_be_lost_is_told_and_nothing_done(
+    asked: Asked, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    asked.answer = AdminReply(server="s", disk="", admin="drained", losses=LOSSES)
+    assert run(kind, "remove", "x") == 1
+    shown = capsys.readouterr()
+    assert "The last copies of 3 chunks (1.0 MB) of 3 files are on server s" in shown.out
+    assert "would be lost:\n  /a\\xff: 2 chunks\n  inode 6 (without a name): 1 chunks" in shown.out
+    assert "... and 1 more files" in shown.out
+    assert "--accept-loss does it nevertheless" in shown.err
+    assert run(kind, "remove", "x", "--json") == 1
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["losses"]["described"][0]["path"] == "/a\\xff"
+
+
+@pytest.mark.parametrize("state", ["done", "failed"])
+def test_removed_with_leave(
+    asked: Asked,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    state: str,
+) -> None:
+    ended = msgspec.structs.replace(JOB, state=state)
+    monkeypatch.setattr(admin, "watch", lambda address, job: ended)
+    asked.answer = AdminReply(server="s", disk="d", admin="removed", losses=LOSSES, job=JOB)
+    assert run("disk", "remove", "d", "--accept-loss", "--wait") == int(state == "failed")
+    assert asked[0][2] == RemoveTarget(disk="d", accept_loss=True)
+    shown = capsys.readouterr().out
+    assert "they are lost" in shown
+    assert f"disk d: removed\njob 7 (drain-7) {state}" in shown
+
+
+def test_a_drain_that_was_waited_for(
+    asked: Asked, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = msgspec.structs.replace(JOB, state="done", message="everything is elsewhere")
+    monkeypatch.setattr(admin, "watch", lambda address, job: ended)
+    assert run("node", "drain", "s", "--wait") == 0
+    assert ": drained\n" in capsys.readouterr().out
