@@ -13,7 +13,7 @@ import typer
 
 from dfsmount.cli.cluster import AsJson, Directory, Url, ask, find_metad
 from dfsmount.cli.lost import as_plain, show_lost
-from dfsmount.cli.output import show_json
+from dfsmount.cli.output import show_json, working
 from dfswire.cluster import FsckReport, FsckRequest
 from dfswire.errors import UsageError
 from dfswire.verify import FindLost, LostReply
@@ -61,13 +61,15 @@ def fsck(
 
 def _ask(metad: str, limit: int, repair: Literal["no", "plan", "do"]) -> FsckReport:
     request = FsckRequest(limit=limit, repair=repair)
-    report: FsckReport = ask(metad, "cluster.fsck", request, deadline_s=CHECK_DEADLINE_S)
+    with working("checking"):
+        report: FsckReport = ask(metad, "cluster.fsck", request, deadline_s=CHECK_DEADLINE_S)
     return report
 
 
 def _list_lost(metad: str, limit: int, as_json: bool) -> None:
     request = FindLost(limit=limit)
-    reply: LostReply = ask(metad, "cluster.lost", request, deadline_s=CHECK_DEADLINE_S)
+    with working("looking"):
+        reply: LostReply = ask(metad, "cluster.lost", request, deadline_s=CHECK_DEADLINE_S)
     if as_json:
         show_json(as_plain(reply))
     else:

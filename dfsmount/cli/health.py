@@ -68,13 +68,14 @@ def _worries(reply: ClusterStatus) -> Iterator[Worry]:
 
 
 def _silence(server: ServerStatus) -> str:
-    return f"{server.address} ({server.state}, heard {server.last_heartbeat_s:.0f} s ago)"
+    why = server.reason or f"heard {server.last_heartbeat_s:.0f} s ago"
+    return f"{server.address} ({server.state}, {why})"
 
 
 def _about_repair(reply: ClusterStatus, away: list[ServerStatus]) -> str:
     up = sum(each.state == "up" for each in reply.servers)
     if up < reply.replicas:
         return f"{reply.replicas} replicas need as many servers; {up} are up"
-    if away:
-        return "nothing: it is repaired from the other servers soon"
-    return "nothing: it is being repaired"
+    if reply.repair.running:
+        return "nothing: it is being repaired"
+    return "nothing: it is repaired from the other servers soon"

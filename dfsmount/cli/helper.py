@@ -14,6 +14,8 @@ from typing import Annotated
 
 import typer
 
+from dfsmount.cli.cluster import AsJson
+from dfsmount.cli.output import show_json
 from dfswire.errors import UsageError
 
 HELPER = Path("/sbin/mount.fuse.dfs")
@@ -43,12 +45,15 @@ exec {python} -P -m dfsmount.cli mount -o "$options" -- "$source" "$directory"
 def install_mount_helper(
     path: Annotated[Path, typer.Option(help="Where mount(8) looks for it.")] = HELPER,
     remove: Annotated[bool, typer.Option("--remove", help="Take it away again.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Let mount(8) and /etc/fstab mount the type fuse.dfs (needs root)."""
     if path.exists() and MARK not in path.read_text("utf-8", "replace"):
         raise UsageError(f"{path} is somebody else's; move it away first")
     if remove:
         path.unlink(missing_ok=True)
+        if as_json:
+            show_json({"path": str(path), "installed": False})
         return
     fresh = path.with_name(path.name + ".new")
     try:
@@ -57,6 +62,9 @@ def install_mount_helper(
         fresh.replace(path)
     except PermissionError as problem:
         raise UsageError(f"cannot write {path}: needs root") from problem
+    if as_json:
+        show_json({"path": str(path), "installed": True})
+        return
     typer.echo(f"{path} written; now 'mount -t fuse.dfs HOST:PORT DIR' works, and in /etc/fstab:")
     typer.echo("HOST:PORT  /mnt/dfs  fuse.dfs  _netdev,allow_other  0  0")
 

@@ -6,7 +6,9 @@ finds the same keys every time; octets (chunk ids, digests) are written in hexad
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -14,6 +16,7 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.filesize import decimal
+from rich.markup import escape
 from rich.table import Table
 
 PIPE_WIDTH_COLUMNS = 200  # nothing is cut off when the reader is grep
@@ -28,6 +31,17 @@ def console() -> Console:
     """Where tables go: as wide as the terminal, or wide when there is none."""
     screen = Console(highlight=False)
     return screen if screen.is_terminal else Console(highlight=False, width=PIPE_WIDTH_COLUMNS)
+
+
+@contextlib.contextmanager
+def working(text: str) -> Iterator[None]:
+    """Show on a terminal that something takes its time; nothing anywhere else."""
+    screen = Console(stderr=True, highlight=False)
+    if not screen.is_terminal:
+        yield
+        return
+    with screen.status(escape(text)):
+        yield
 
 
 def plain_table(*headings: str) -> Table:

@@ -1,32 +1,43 @@
 """`dfs top`: the cluster as it is at the moment, again and again, until Ctrl-C.
 
 A metad that is away does not end it: the last picture stays, with a line that says so.  With
-`--once` it prints one picture, for scripts.
+`--once` it prints one picture, for scripts; with `--json` one object a line.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated
 
 import trio
 import typer
-from rich.console import Group, RenderableType
+from rich.console import Group
 from rich.live import Live
 from rich.markup import escape
 from rich.text import Text
 
-from dfsmount.cli.cluster import Directory, Url, find_metad, talk
-from dfsmount.cli.health import worries_of
-from dfsmount.cli.output import console
-from dfsmount.cli.views import health_lines, operations, rate, server_table, summary_lines
+from dfsmount.cli.cluster import AsJson, Directory, Url, find_metad, talk
+from dfsmount.cli.health import health_of, worries_of
+from dfsmount.cli.jobs import progress_text
+from dfsmount.cli.output import console, plain, show_json_line
+from dfsmount.cli.views import (
+    health_lines,
+    operations,
+    rate,
+    server_table,
+    span,
+    summary_lines,
+)
 from dfswire.client import Client
 from dfswire.cluster import ClusterStatus
 from dfswire.errors import Unavailable
+from dfswire.jobs import JobsRequest, JobStatus
 from dfswire.messages import Empty
 from dfswire.observe import Traffic
 
-Show = Callable[[RenderableType], None]
+Show = Callable[[ClusterStatus, Sequence[JobStatus], str], None]
+"""Told the last answers, and why there is no newer one."""
 
 
 def top(
@@ -36,22 +47,32 @@ def top(
     interval_s: Annotated[
         float, typer.Option("--interval", min=0.2, max=60, help="Seconds between pictures.")
     ] = 1.0,
+    as_json: AsJson = False,
 ) -> None:
     """Watch the cluster live: servers, traffic, redundancy, mounts."""
     address = find_metad(url, directory)
     screen = console()
-    if once:
-        talk(address, lambda client: watch(client, address, screen.print, 1.0, pictures=1))
+    if as_json:
+        pictures = 1 if once else None
+        with contextlib.suppress(KeyboardInterrupt):
+            talk(address, lambda client: watch(client, address, show_line, interval_s, pictures))
         return
-    try:
-        with Live(console=screen, screen=screen.is_terminal, auto_refresh=False) as live:
+    if once:
 
-            def show(picture: RenderableType) -> None:
-                live.update(picture, refresh=True)
+        def show_once(reply: ClusterStatus, jobs: Sequence[JobStatus], problem: str) -> None:
+            screen.print(picture_of(reply, jobs, problem))
 
-            talk(address, lambda client: watch(client, address, show, interval_s))
-    except KeyboardInterrupt:
-        return  # that is how one leaves
+        talk(address, lambda client: watch(client, address, show_once, interval_s, pictures=1))
+        return
+    with (
+        contextlib.suppress(KeyboardInterrupt),  # that is how one leaves
+        Live(console=screen, screen=screen.is_terminal, auto_refresh=False) as live,
+    ):
+
+        def show(reply: ClusterStatus, jobs: Sequence[JobStatus], problem: str) -> None:
+            live.update(picture_of(reply, jobs, problem), refresh=True)
+
+        talk(address, lambda client: watch(client, address, show, interval_s))
 
 
 async def watch(
@@ -59,28 +80,46 @@ async def watch(
 ) -> None:
     """Show one picture after the other; the first needs an answer.  Raises Unavailable then."""
     reply: ClusterStatus | None = None
+    jobs: list[JobStatus] = []
     answered_s = trio.current_time()
     while pictures is None or pictures > 0:
         began_s, problem = trio.current_time(), ""
         try:
             reply = await client.call("cluster.status", address, Empty())
+            jobs = (await client.call("job.list", address, JobsRequest())).jobs
             answered_s = trio.current_time()
         except Unavailable as away:
             if reply is None:
                 raise
             problem = f"metad has not answered for {trio.current_time() - answered_s:.0f} s: {away}"
         assert reply is not None
-        show(picture_of(reply, problem))
+        show(reply, jobs, problem)
         pictures = None if pictures is None else pictures - 1
         if pictures != 0:
             await trio.sleep_until(began_s + interval_s)
 
 
-def picture_of(reply: ClusterStatus, problem: str = "") -> Group:
+def picture_of(reply: ClusterStatus, jobs: Sequence[JobStatus], problem: str = "") -> Group:
     """Everything on one screen."""
     lines = [f"[bold red]{escape(problem)}[/]"] if problem else []
-    lines += [*health_lines(worries_of(reply)), *summary_lines(reply), traffic_line(reply), ""]
+    lines += [*health_lines(worries_of(reply)), *summary_lines(reply), traffic_line(reply)]
+    lines += [*job_lines(jobs), ""]
     return Group(*map(Text.from_markup, lines), server_table(reply.servers))
+
+
+def show_line(reply: ClusterStatus, jobs: Sequence[JobStatus], problem: str) -> None:
+    """The same as one line of JSON."""
+    health = health_of(worries_of(reply))
+    answer = {"health": health, "problem": problem} | plain(reply) | {"jobs": plain(list(jobs))}
+    show_json_line(answer)
+
+
+def job_lines(jobs: Sequence[JobStatus]) -> Iterator[str]:
+    """Those that run."""
+    for job in jobs:
+        if job.state == "running":
+            left = f", done in {span(job.remaining_s)}" if job.remaining_s is not None else ""
+            yield escape(f"job      {job.name}: {progress_text(job)}{left} {job.message}".rstrip())
 
 
 def traffic_line(reply: ClusterStatus) -> str:

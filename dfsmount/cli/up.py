@@ -10,7 +10,7 @@ import typer
 from dfsmount.cli.cluster import AsJson
 from dfsmount.cli.lifecycle import DEFAULT_NODES, bring_up, mount_up, plan, take_down
 from dfsmount.cli.localcluster import DEFAULT_DIRECTORY, LocalCluster
-from dfsmount.cli.output import show_json
+from dfsmount.cli.output import show_json, working
 
 Place = Annotated[Path, typer.Option("--dir", help="Where the cluster keeps everything.")]
 
@@ -40,7 +40,7 @@ def up(
             typer.echo(f"{subject:10} {what}")
 
     cluster = plan(directory, nodes, replicas)
-    with cluster.lock():
+    with cluster.lock(), working("starting"):
         cluster = bring_up(cluster, report)
         point = mount_up(cluster, Path(mount), options, report) if mount else None
     url = f"http://{cluster.metad_address}"
@@ -56,16 +56,20 @@ def down(
     force: Annotated[
         bool, typer.Option("--force", help="Unmount even what is in use; its data may be lost.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Unmount what 'dfs up' mounted, and stop the cluster.  Its data stays."""
     cluster = LocalCluster.open(directory)
-    reported = []
+    reported: dict[str, str] = {}
 
     def report(subject: str, what: str) -> None:
-        reported.append(subject)
-        typer.echo(f"{subject:10} {what}")
+        reported[subject] = what
+        if not as_json:
+            typer.echo(f"{subject:10} {what}")
 
-    with cluster.lock():
+    with cluster.lock(), working("stopping"):
         take_down(cluster, report, force=force)
-    if not reported:
+    if as_json:
+        show_json({"stopped": reported})
+    elif not reported:
         typer.echo("nothing was running")

@@ -10,6 +10,7 @@ from rich.table import Table
 from dfsmount.cli.health import Worry
 from dfsmount.cli.output import plain_table, size
 from dfswire.cluster import ChunkTotals, ClusterStatus, DiskFigures, ServerStatus
+from dfswire.health import RepairStatus
 from dfswire.observe import Traffic
 
 STYLES = {"up": "green", "suspect": "yellow", "down": "red"}
@@ -42,6 +43,7 @@ def summary_lines(reply: ClusterStatus) -> Lines:
     dead = f", waiting to be deleted: {chunks.pending_delete}" if chunks.pending_delete else ""
     yield f"chunks   {chunks.total} ({size(chunks.bytes)}){dead}"
     yield from histogram(chunks, reply.replicas)
+    yield from repair_lines(reply.repair)
 
 
 def histogram(chunks: ChunkTotals, wanted: int) -> Lines:
@@ -54,6 +56,18 @@ def histogram(chunks: ChunkTotals, wanted: int) -> Lines:
         bar = "#" * filled
         plural = "replica " if copies == 1 else "replicas"
         yield f"         {copies} {plural} [{colour}]{bar:{BAR_CHARACTERS}}[/] {count}"
+
+
+def repair_lines(repair: RepairStatus) -> Lines:
+    """What is being copied, and how long that takes; nothing when nothing is."""
+    if repair.chunks or repair.running:
+        left = f", done in {span(repair.eta_s)}" if repair.eta_s is not None else ""
+        yield (
+            f"repair   {repair.chunks} chunks, {size(repair.bytes_left)} to copy, "
+            f"{repair.running} copies under way, {rate(repair.bytes_per_s)}{left}"
+        )
+    if repair.excess:
+        yield f"surplus  {repair.excess} copies are too many and will be deleted"
 
 
 def rate(bytes_per_s: float) -> str:
@@ -72,15 +86,22 @@ def state_of(server: ServerStatus) -> str:
     text = f"[{STYLES.get(server.state, 'default')}]{server.state}[/]"
     if server.admin != "enabled":
         text += f", {server.admin}"
-    return text if server.state == "up" else f"{text}, heard {ago(server.last_heartbeat_s)}"
+    if server.state == "up":
+        return text
+    return f"{text}, {escape(server.reason) or f'heard {ago(server.last_heartbeat_s)}'}"
 
 
-def ago(seconds: float) -> str:
+def span(seconds: float) -> str:
     """A time span for people."""
     for unit, length in (("d", 86_400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * length:
-            return f"{seconds / length:.0f} {unit} ago"
-    return f"{seconds:.0f} s ago"
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def ago(seconds: float) -> str:
+    """How long something is past."""
+    return f"{span(seconds)} ago"
 
 
 def place(server: ServerStatus) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 
@@ -48,6 +49,11 @@ def test_install_and_remove(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert "_netdev" in capsys.readouterr().out
     assert main([*command, "--remove"]) == 0
     assert not path.exists()
+    assert capsys.readouterr().out == ""
+    for remove in ([], ["--remove"]):
+        assert main([*command, *remove, "--json"]) == 0
+        answer = json.loads(capsys.readouterr().out)
+        assert answer == {"path": str(path), "installed": not remove}
 
 
 def test_somebody_elses_helper_stays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

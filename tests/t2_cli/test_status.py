@@ -12,6 +12,7 @@ import pytest
 from dfsmount.cli import status
 from dfsmount.cli.app import main
 from dfswire.cluster import ClusterStatus
+from dfswire.health import RepairStatus
 from tests.t2_cli.answers import cluster, server
 
 
@@ -105,8 +106,25 @@ def test_a_full_cluster(
 def test_being_repaired(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    servers = [server(port=1), server(port=2)]
-    assert run(monkeypatch, cluster(*servers, under=1)) == 1
-    assert "nothing: it is being repaired" in capsys.readouterr().out
-    assert run(monkeypatch, cluster(*servers, server("down", port=3), under=1)) == 1
-    assert "nothing: it is repaired from the other servers soon" in capsys.readouterr().out
+    waiting = cluster(server(port=1), server(port=2), under=1)
+    assert run(monkeypatch, waiting) == 1
+    shown = capsys.readouterr().out
+    assert "nothing: it is repaired from the other servers soon" in shown
+    assert "repair  " not in shown
+    progress = RepairStatus(
+        chunks=3, running=2, bytes_left=4000, bytes_per_s=2000, eta_s=200, excess=5
+    )
+    assert run(monkeypatch, msgspec.structs.replace(waiting, repair=progress)) == 1
+    shown = capsys.readouterr().out
+    assert "nothing: it is being repaired" in shown
+    line = "repair   3 chunks, 4.0 kB to copy, 2 copies under way, 2.0 kB/s, done in 3 min\n"
+    assert line in shown
+    assert "surplus  5 copies are too many" in shown
+
+
+def test_a_slow_server(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    slow = msgspec.structs.replace(server("suspect"), reason="2 of 3 callers wait")
+    assert run(monkeypatch, cluster(slow)) == 1
+    shown = capsys.readouterr().out
+    assert "not up: 127.0.0.1:1 (suspect, 2 of 3 callers wait)" in shown
+    assert "suspect, 2 of 3 callers wait" in shown.splitlines()[-1]

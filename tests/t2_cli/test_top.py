@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -15,8 +16,24 @@ from dfsmount.cli import top
 from dfsmount.cli.app import main
 from dfswire.cluster import ClusterStatus
 from dfswire.errors import Unavailable
+from dfswire.jobs import JobsReply, JobState, JobStatus
 from dfswire.observe import Traffic
 from tests.t2_cli.answers import cluster, server
+
+
+def job(state: JobState) -> JobStatus:
+    return JobStatus(
+        job=1,
+        name=f"drain [{state}]",
+        kind="drain",
+        argument="{}",
+        state=state,
+        done=1,
+        total=4,
+        unit="chunks",
+        remaining_s=90,
+        started_ns=0,
+    )
 
 
 class Metad:
@@ -25,9 +42,12 @@ class Metad:
     def __init__(self, *answers: ClusterStatus | None) -> None:
         self.answers = list(answers)
 
-    async def call(self, name: str, address: str, request: Any) -> ClusterStatus:
-        assert (name, address) == ("cluster.status", "h:1")
+    async def call(self, name: str, address: str, request: Any) -> Any:
+        assert address == "h:1"
         await trio.lowlevel.checkpoint()
+        if name == "job.list":
+            return JobsReply(jobs=[job("running"), job("done")])
+        assert name == "cluster.status"
         if not self.answers:
             raise KeyboardInterrupt
         answer = self.answers.pop(0)
@@ -52,8 +72,8 @@ async def test_pictures_go_on_while_metad_is_away(autojump_clock: MockClock) -> 
     shown: list[tuple[float, str]] = []
     began = trio.current_time()
 
-    def show(picture: RenderableType) -> None:
-        shown.append((trio.current_time() - began, text_of(picture)))
+    def show(reply: ClusterStatus, jobs: Sequence[JobStatus], problem: str) -> None:
+        shown.append((trio.current_time() - began, text_of(top.picture_of(reply, jobs, problem))))
 
     metad: Any = Metad(busy(), None, None, cluster())
     with pytest.raises(KeyboardInterrupt):
@@ -61,6 +81,8 @@ async def test_pictures_go_on_while_metad_is_away(autojump_clock: MockClock) -> 
     assert [at for at, _ in shown] == [0, 2, 4, 6]
     assert shown[0][1].startswith("health   OK\n")
     assert "traffic  4.0 MB/s read, - written, 14/s operations" in shown[0][1]
+    assert "job      drain [running]: 1 of 4 chunks, done in 90 s\n" in shown[0][1]
+    assert "drain [done]" not in shown[0][1]
     assert "127.0.0.1:2" in shown[0][1]
     assert shown[2][1].startswith("metad has not answered for 4 s: away\nhealth   OK")
     assert shown[3][1].startswith("health   DEGRADED: there are no servers")
@@ -69,7 +91,7 @@ async def test_pictures_go_on_while_metad_is_away(autojump_clock: MockClock) -> 
 async def test_without_a_first_answer_it_ends(autojump_clock: MockClock) -> None:
     metad: Any = Metad(None)
     with pytest.raises(Unavailable):
-        await top.watch(metad, "h:1", lambda picture: None, 1.0)
+        await top.watch(metad, "h:1", lambda *answers: None, 1.0)
 
 
 @pytest.fixture
@@ -91,3 +113,12 @@ def test_once(metad: Metad, capsys: pytest.CaptureFixture[str]) -> None:
 def test_until_it_is_interrupted(metad: Metad, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["top", "--url", "h:1"]) == 0
     assert "health   OK\n" in capsys.readouterr().out
+
+
+def test_json(metad: Metad, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["top", "--url", "h:1", "--json"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    answer = json.loads(line)
+    assert answer["health"]["state"] == "ok"
+    assert [each["state"] for each in answer["jobs"]] == ["running", "done"]
+    assert len(answer["servers"]) == 2

@@ -58,7 +58,8 @@ def test_a_cluster_comes_up_and_goes_down(directory: Path) -> None:
     assert identity is not None
     os.kill(identity.pid, signal.SIGKILL)
     assert "chunkd1    started" in dfs("up", "--dir", directory)
-    assert "metad      stopped" in dfs("down", "--dir", directory)
+    assert answer("down", "--dir", directory)["stopped"]["metad"].startswith("stopped")
+    assert dfs("down", "--dir", directory) == "nothing was running\n"
     dfs("status", "--url", url, status=2)
 
 
@@ -86,7 +87,8 @@ def test_a_mount_comes_and_goes_with_it(directory: Path, tmp_path: Path) -> None
     second = tmp_path / "second"
     second.mkdir()
     log = tmp_path / "log"
-    dfs("mount", mount.metad, second, "--log", log)
+    mounted = answer("mount", mount.metad, second, "--log", log)
+    assert (mounted["directory"], mounted["log"]) == (str(second), str(log))
     assert (second / "renamed").read_bytes() == content
-    dfs("umount", second)
+    assert answer("umount", second) == {"directory": str(second), "stored": True}
     dfs("umount", second, status=2)
