@@ -11,7 +11,10 @@ import functools
 import sqlite3
 from collections.abc import Callable
 
+from dfswire.journal import Entry
 from metad.database import Database, _examine, open_database
+from metad.recording import Recording
+from metad.replay import replay
 
 SYNCHRONOUS_FULL = 2
 
@@ -31,6 +34,7 @@ class MetadDisk:
 
     def __init__(self) -> None:
         self.image = _empty_image()
+        self.journal: list[Entry] = []  # of every commit that was made durable
         self.failing = 0  # so many of the next COMMITs fail
         self.code = sqlite3.SQLITE_IOERR
 
@@ -53,14 +57,49 @@ class SimulatedDatabase(Database):
 
     def commit(self) -> None:
         self._disk.fail()
+        entry = self._recording.sealed if self._recording is not None else None
         super().commit()
+        if self._keep() and entry is not None:
+            self._disk.journal.append(entry)
+
+    def _claim_term(self, recording: Recording) -> None:
+        self._disk.fail()
+        super()._claim_term(recording)
+        self._keep()
+
+    def _keep(self) -> bool:
+        """What is committed is on the platters, if SQLite was told to see to that."""
         (level,) = self._writer.execute("PRAGMA synchronous").fetchone()
         if level >= SYNCHRONOUS_FULL:
             self._disk.image = self._writer.serialize()
+        return bool(level >= SYNCHRONOUS_FULL)
 
 
 def open_simulated(disk: MetadDisk, now_ns: Callable[[], int]) -> SimulatedDatabase:
     """As metad starts on what the disk holds."""
     database = SimulatedDatabase(disk)
     _examine(database, now_ns())
+    database.start_recording(now_ns)
     return database
+
+
+def replayed(disk: MetadDisk) -> str:
+    """What differs when the journal is replayed on an empty database; empty when nothing does."""
+    connection, original = sqlite3.connect(":memory:"), sqlite3.connect(":memory:")
+    try:
+        connection.deserialize(_empty_image())
+        original.deserialize(disk.image)
+        for entry in disk.journal:
+            replay(connection, entry)
+        for (table,) in original.execute("SELECT name FROM sqlite_master WHERE type = 'table'"):
+            rows = [
+                sorted(each.execute(f"SELECT * FROM {table}").fetchall(), key=repr)
+                for each in (connection, original)
+            ]
+            if rows[0] != rows[1]:
+                different = [row for row in rows[1] if row not in rows[0]]
+                return f"table {table} is different, such as {different[:1]}"
+        return ""
+    finally:
+        connection.close()
+        original.close()

@@ -19,6 +19,7 @@ from dfswire.errors import DFSError, NoEntry
 from dfswire.messages import ROOT_INODE
 from tests.simulation import linear, scheduling
 from tests.simulation.cluster import Cluster
+from tests.simulation.database import replayed
 from tests.simulation.history import FileHistory, Violation
 from tests.simulation.nemesis import Nemesis
 from tests.simulation.oracle import Oracle
@@ -191,6 +192,9 @@ class _Run:
                 "not tidy",
             )
         self._trace("everything is tidy")
+        await self._cluster.kill_metad()
+        if difference := replayed(self._cluster.metad_disk):
+            raise Violation("I3", f"the journal does not give the same database: {difference}")
 
     async def _until(self, left: Callable[[], list[str]], within_s: float, what: str) -> None:
         deadline = trio.current_time() + within_s
