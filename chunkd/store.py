@@ -396,6 +396,7 @@ class ChunkStore:
     def save_scrub_cursor(self, cursor: bytes) -> None:
         with self._translated():
             self._files.write_text(self._layout.scrub, f"{cursor.hex()}\n")
+        self._tally.scrubbed(cursor)
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:

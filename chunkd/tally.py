@@ -24,6 +24,7 @@ class Tally:
         self.written_bytes = 0
         self.reads = 0
         self.writes = 0
+        self.scrub_fraction = 0.0
         self._reports: deque[ReplicaReport] = deque()
         self._recordings: list[set[bytes]] = []
 
@@ -50,6 +51,10 @@ class Tally:
         somebody has brought."""
         self.chunks = max(0, self.chunks - 1)
         self.used_bytes = max(0, self.used_bytes - size_bytes)
+
+    def scrubbed(self, cursor: bytes) -> None:
+        """A scrub pass has come so far; b"": it is through.  Ids are random, so they tell."""
+        self.scrub_fraction = int.from_bytes(cursor[:4]) / 2**32
 
     def report_bad(self, chunk: bytes, disk: str, reason: str) -> None:
         """News for metad."""
@@ -90,6 +95,7 @@ class Tally:
             written_bytes=self.written_bytes,
             reads=self.reads,
             writes=self.writes,
+            scrub_fraction=self.scrub_fraction,
             quarantined=self.quarantined,
             failed=failed,
             filesystem=filesystem,

@@ -80,6 +80,7 @@ class DiskFigures(Message, frozen=True, kw_only=True):
     written_bytes: Natural = 0
     reads: Natural = 0
     writes: Natural = 0
+    scrub_fraction: float = 0.0  # how far the present pass is; 0 between passes
     quarantined: Natural = 0
     failed: bool = False
     filesystem: str = ""

@@ -33,6 +33,11 @@ class Exclusives:
         self._of_inode: dict[int, dict[str, Exclusive]] = {}
         self._of_session: dict[str, dict[int, Exclusive]] = {}
 
+    @property
+    def count(self) -> int:
+        """Of all sessions."""
+        return sum(len(held) for held in self._of_session.values())
+
     def only_of(self, session: str) -> bool:
         """Does no other session hold anything?"""
         return not self._of_session or (len(self._of_session) == 1 and session in self._of_session)

@@ -61,6 +61,11 @@ class Leases:
     def __iter__(self) -> Iterator[Session]:
         return iter(self._sessions.values())
 
+    @property
+    def exclusive_count(self) -> int:
+        """Exclusive leases of all sessions."""
+        return self._exclusives.count
+
     def __contains__(self, session: str) -> bool:
         return session in self._sessions
 

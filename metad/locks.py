@@ -97,6 +97,11 @@ class LockTable:
         self._holds.pop(session, None)
         del self._counts[session], self._stamps[session]
 
+    @property
+    def held_count(self) -> int:
+        """Locked ranges of all sessions."""
+        return self._counts.total()
+
     def holders(self, inode: int) -> list[tuple[LockKind, Owner, Range]]:
         """For people: every lock on an inode."""
         return [

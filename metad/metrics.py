@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from dfswire.metrics import Metric, counter, gauge
+from metad.locks import LockTable
 from metad.reads import room
 from metad.state import State
 from metad.totals import Counted, Totals
@@ -17,8 +18,9 @@ from metad.totals import Counted, Totals
 class MetadMetrics:
     """Registers itself with the metrics of `state`."""
 
-    def __init__(self, state: State, totals: Totals) -> None:
+    def __init__(self, state: State, totals: Totals, locks: LockTable) -> None:
         self._state = state
+        self._locks = locks
         self._totals = totals
         self._counted: Counted | None = None
         state.metrics.read(self._collect, self._count)
@@ -52,6 +54,12 @@ class MetadMetrics:
             "Inodes that clients may have cached, summed over the clients.",
             [((), sum(len(each.held) for each in leases))],
         )
+        yield gauge(
+            "dfs_exclusive_leases",
+            "Leases under which clients buffer what they write.",
+            [((), leases.exclusive_count)],
+        )
+        yield gauge("dfs_locks", "Locked ranges and files.", [((), self._locks.held_count)])
 
     def _database(self) -> Iterator[Metric]:
         db = self._state.db

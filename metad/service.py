@@ -113,7 +113,6 @@ class Service:
         )
         self.totals = Totals(state)
         self.metrics = state.metrics
-        MetadMetrics(state, self.totals)
         self.jobs = Jobs(state.db, state.event_log, clock=state.clock, wall_ns=state.wall_ns)
         self.drains = Drains(state, self.jobs, self.repairer.wake)
         recalls = Recalls(state)
@@ -122,6 +121,7 @@ class Service:
         self.reports = Reports(state, self.clients, self.repairer, self.reclaimer, verified)
         self.clients.restore()
         self.locking = Locking(state, self.clients)
+        MetadMetrics(state, self.totals, self.locking.table)
         self.reads = Reads(state, self.clients, recalls)
         self.mutations = Mutations(
             state, self.clients, recalls, self.reclaimer.purge_soon, self.reports.stored

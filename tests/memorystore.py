@@ -241,6 +241,7 @@ class MemoryChunkStore:
 
     def save_scrub_cursor(self, cursor: bytes) -> None:
         self._scrub_cursor = cursor
+        self._tally.scrubbed(cursor)
 
     def _take(self, chunk: bytes) -> MemoryFile:
         file = self.files.pop(chunk)

@@ -77,7 +77,7 @@ def node_table(servers: Sequence[ServerStatus]) -> Table:
 
 def disk_table(servers: Sequence[ServerStatus]) -> Table:
     """One line for each disk."""
-    numbers = ("chunks", "used", "free", "size", "quarantined", "read", "written", "ops")
+    numbers = ("chunks", "used", "free", "size", "bad", "scrub", "read", "written", "ops")
     table = numeric_table(("disk", "server", "path", "state", *numbers), numbers)
     for server in servers:
         for disk in server.disks:
@@ -92,6 +92,7 @@ def disk_table(servers: Sequence[ServerStatus]) -> Table:
                 size(disk.free_bytes),
                 size(disk.total_bytes),
                 str(disk.quarantined),
+                f"{disk.scrub_fraction:.0%}" if disk.scrub_fraction else "-",
                 rate(traffic.read_bytes_per_s),
                 rate(traffic.written_bytes_per_s),
                 operations(traffic),

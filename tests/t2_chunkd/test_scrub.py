@@ -63,8 +63,10 @@ async def test_it_goes_on_where_it_stopped(
     monkeypatch.setattr(scrub, "_CURSOR_EVERY", 2)
     with trio.move_on_after(45.0):
         await scrubber(store).run_once()
+    assert store.figures().scrub_fraction == pytest.approx(3 / 256, abs=1e-4)
     report = await scrubber(store).run_once()
     assert report.chunks == 6
+    assert store.figures().scrub_fraction == 0
     assert (await scrubber(store).run_once()).chunks == 10
 
 

@@ -48,6 +48,10 @@ def test_disks(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[st
     assert "5.0 MB/s" in lines[0]
     assert "up, draining" in lines[1]
     assert "failed" in lines[2]
+    scrubbed = msgspec.structs.replace(server().disks[0], scrub_fraction=0.42)
+    half = msgspec.structs.replace(server(), disks=[scrubbed])
+    assert run(monkeypatch, [half], "--disks") == 0
+    assert " 42% " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("state", ["suspect", "down"])

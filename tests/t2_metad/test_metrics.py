@@ -60,6 +60,10 @@ async def test_the_page(metad: Metad, mock_clock: MockClock, nursery: trio.Nurse
     assert {key: found.get(key) for key in expected} == expected
     assert found["dfs_committed_works_total", ()] >= found["dfs_commits_total", ()] > 3
     assert found["dfs_held_inodes", ()] >= 1
+    assert (found["dfs_locks", ()], found["dfs_exclusive_leases", ()]) == (0, 0)
+    await client.take(await client.make(b"g"))
+    found = await scrape(metad)
+    assert found["dfs_exclusive_leases", ()] == 1
     mock_clock.jump(20)
     found = await scrape(metad)
     assert found["dfs_servers", ("down",)] == 2
