@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from tests.simulation.schedule import draw
 from tests.simulation.simulate import Result, simulate
 
-BLOCK = 5  # seeds
+BLOCK = 5  # seeds, for each of several processes
 
 
 @dataclass
@@ -42,6 +42,9 @@ def results(start: int, count: int, jobs: int = 0) -> Iterator[Result]:
         for first in range(start, start + count, BLOCK)
     )
     jobs = jobs or os.cpu_count() or 1
+    if jobs == 1:  # here, without starting anything
+        yield from (simulate(draw(seed)) for block in blocks for seed in block)
+        return
     # Processes that begin afresh: what this one has open or half done is not theirs.
     context = multiprocessing.get_context("forkserver")
     with ProcessPoolExecutor(jobs, mp_context=context) as pool:

@@ -53,6 +53,8 @@ class SimulatedDatabase(Database):
     def __init__(self, disk: MetadDisk) -> None:
         super().__init__(":memory:", inline=True, lock=None)
         self._disk = disk
+        (level,) = self._writer.execute("PRAGMA synchronous").fetchone()  # the next call resets it
+        self._is_durable = level >= SYNCHRONOUS_FULL
         self._writer.deserialize(disk.image)
 
     def commit(self) -> None:
@@ -69,10 +71,9 @@ class SimulatedDatabase(Database):
 
     def _keep(self) -> bool:
         """What is committed is on the platters, if SQLite was told to see to that."""
-        (level,) = self._writer.execute("PRAGMA synchronous").fetchone()
-        if level >= SYNCHRONOUS_FULL:
+        if self._is_durable:
             self._disk.image = self._writer.serialize()
-        return bool(level >= SYNCHRONOUS_FULL)
+        return self._is_durable
 
 
 def open_simulated(disk: MetadDisk, now_ns: Callable[[], int]) -> SimulatedDatabase:
