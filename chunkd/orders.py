@@ -17,6 +17,7 @@ from typing import Literal
 
 import trio
 
+from chunkd.assemble import assemble_chunk
 from chunkd.peers import Peers
 from chunkd.rebuild import BlocksLost, rebuild_chunk
 from chunkd.replicate import copy_chunk
@@ -110,7 +111,7 @@ class OrderRunner:
         """Carry out one order; never raises a DFSError."""
         unreachable: list[str] = []
         try:
-            await self._execute(order, unreachable)
+            digest = await self._execute(order, unreachable)
         except DFSError as problem:
             log.info("order %d (%s): %s", order.order_id, order.kind, problem)
             return OrderResult(
@@ -120,14 +121,19 @@ class OrderRunner:
                 lost=problem.blocks if isinstance(problem, BlocksLost) and problem.sure else [],
                 unreachable=unreachable,
             )
-        return OrderResult(order_id=order.order_id, ok=True)
+        return OrderResult(order_id=order.order_id, ok=True, digest=digest)
 
-    async def _execute(self, order: Order, unreachable: list[str]) -> None:
+    async def _execute(self, order: Order, unreachable: list[str]) -> bytes:
+        """The digest of what was assembled."""
         store = self._stores.on(order.disk)
         if order.kind == "copy":
             await copy_chunk(self._client, store, order, self._run, self._peers, unreachable)
         elif order.kind == "rebuild":
             await rebuild_chunk(self._client, store, order, self._run)
+        elif order.kind == "assemble":
+            return await assemble_chunk(
+                self._client, store, order, self._run, self._peers, unreachable
+            )
         elif order.kind == "verify":
             await self._verify(store, order)
         else:
@@ -135,10 +141,15 @@ class OrderRunner:
                 await self._run(lambda: store.delete(order.chunk))
             except UnknownChunk:
                 log.debug("chunk %s was gone already", order.chunk.hex())
+        return b""
 
     async def _verify(self, store: Store, order: Order) -> None:
         try:
             await self._run(lambda: store.verify(order.chunk))
+            if order.digest and await self._run(lambda: store.digest(order.chunk)) != order.digest:
+                reason = "it has other content than metad remembers"
+                await self._run(lambda: store.quarantine(order.chunk, reason))
+                raise CorruptChunk(reason)
         except UnknownChunk as problem:
             self._report(order, "missing", problem)
             raise

@@ -41,6 +41,17 @@ async def copy_chunk(
         raise Invalid("a copy needs the digest and the length of the chunk")
     if await _have_it(store, order, run):
         return
+    data, checksums = await fetch_chunk(client, order, peers, unreachable)
+    await run(lambda: store.write(order.chunk, data, checksums, True))
+
+
+async def fetch_chunk(
+    client: Client, order: Order, peers: Peers, unreachable: list[str]
+) -> tuple[memoryview, bytes]:
+    """The bytes and checksums of order.chunk from a source that has what the digest says.
+
+    Raises the last source's error when none has; see copy_chunk.
+    """
     problem: DFSError = Unavailable("no source for this copy")
     now = trio.current_time()
     for source in sorted(order.sources, key=lambda each: peers.is_doubtful(each.address, now)):
@@ -57,14 +68,8 @@ async def copy_chunk(
             problem = refusal
         else:
             peers.answered(source.address)
-            return await _keep(store, order.chunk, data, checksums, run)
+            return data, checksums
     raise problem
-
-
-async def _keep(
-    store: Store, chunk: bytes, data: memoryview, checksums: bytes, run: Runner
-) -> None:
-    await run(lambda: store.write(chunk, data, checksums, True))
 
 
 async def _have_it(store: Store, order: Order, run: Runner) -> bool:

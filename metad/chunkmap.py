@@ -61,6 +61,59 @@ def grant(
         )
 
 
+def reserve(db: Database, chunk: bytes, disks: Iterable[str], expires_ns: int) -> None:
+    """In a mutation: metad itself has a new chunk made, on these disks, until a time."""
+    db.change(
+        "INSERT INTO chunk (id, length, digest, state, refs, good, session, expires_ns) "
+        "VALUES (?, 0, x'', 'granted', 0, 0, NULL, ?)",
+        (chunk, expires_ns),
+    )
+    db.change_many(
+        "INSERT INTO replica (chunk, disk, state) VALUES (?, ?, 'granted')",
+        [(chunk, replicas.disk_key(db, disk)) for disk in disks],
+    )
+
+
+def give_up(db: Database, chunk: bytes, now_ns: int) -> None:
+    """In a mutation: a reserved chunk is not needed."""
+    db.change(
+        "UPDATE chunk SET state = 'dead', dead_since_ns = ?, expires_ns = NULL "
+        "WHERE id = ? AND state = 'granted' AND session IS NULL",
+        (now_ns, chunk),
+    )
+
+
+def replace_run(
+    db: Database,
+    inode: int,
+    run: list[Extent],
+    made: tuple[bytes, bytes],
+    disks: Iterable[str],
+    now_ns: int,
+    effects: Effects,
+) -> bool:
+    """In a mutation: a reserved chunk, with its digest, takes the place of neighbouring extents.
+
+    False, with nothing done, unless they are all still there as they were.
+    """
+    chunk, digest = made
+    start, end = run[0].offset, run[-1].offset + run[-1].length
+    if extents.extents_between(db, inode, start, end) != run:
+        return False
+    taken = db.change(
+        "UPDATE chunk SET state = 'live', length = ?, digest = ?, policy = ?, expires_ns = NULL "
+        "WHERE id = ? AND state = 'granted' AND session IS NULL AND expires_ns > ?",
+        (end - start, digest, policies.of_file(db, inode), chunk, now_ns),
+    )
+    if not taken:
+        return False
+    _note_good(db, chunk, disks)
+    whole = Extent(offset=start, length=end - start, chunk=chunk)
+    extents.lay_extents(db, inode, [whole], now_ns)
+    effects.data(inode)
+    return True
+
+
 def commit(db: Database, op: Commit, session: str, now_ns: int, effects: Effects) -> list[Attr]:
     """Make stored bytes part of a file; see operations.Commit.
 
@@ -120,12 +173,16 @@ def _accept(db: Database, written: WrittenChunk, session: str, policy: int, now_
     )
     if not taken:
         raise UnknownChunk(f"chunk {written.chunk.hex()} is not granted to this session (any more)")
+    _note_good(db, written.chunk, written.disks)
+
+
+def _note_good(db: Database, chunk: bytes, disks: Iterable[str]) -> None:
     db.change_many(
         "INSERT INTO replica (chunk, disk, state) VALUES (?, ?, 'good') "
         "ON CONFLICT (chunk, disk) DO UPDATE SET state = 'good'",
-        [(written.chunk, replicas.disk_key(db, disk)) for disk in written.disks],
+        [(chunk, replicas.disk_key(db, disk)) for disk in disks],
     )
-    replicas.count_good(db, written.chunk)
+    replicas.count_good(db, chunk)
 
 
 def _drop_unused(db: Database, chunks: list[WrittenChunk], now_ns: int) -> None:

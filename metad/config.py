@@ -47,6 +47,8 @@ class MetadConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     grant_expiry_s: float = 600.0  # a granted chunk that nobody committed is garbage after this
     reclaim_grace_s: float = 3600.0  # unreferenced chunks stay this long: readers may have them
     gone_after_s: float = 3600.0  # deletes do not wait for a server that is down for longer
+    compaction_interval_s: float = 3600.0  # how often fragmented files are looked for
+    compaction_idle_s: float = 300.0  # only in files that nobody has changed for so long
     maintenance_s: float = 1.0  # how often expiry, repair and reclaim look for work
 
     def __post_init__(self) -> None:
@@ -86,6 +88,7 @@ _POSITIVE = (
     "order_timeout_s",
     "grant_expiry_s",
     "gone_after_s",
+    "compaction_interval_s",
     "maintenance_s",
 )
 _ASCENDING = (

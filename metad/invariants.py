@@ -226,8 +226,8 @@ def check_refs(db: Database) -> Violations:
 
 
 def check_chunk_state(db: Database) -> Violations:
-    """Live chunks have references, length and digest; granted ones a session and an end; dead
-    ones a time of death."""
+    """Live chunks have references, length and digest; granted ones an end, and a session (or it is
+    metad itself that has them made); dead ones a time of death."""
     return _violations(
         db,
         "SELECT 'chunk ' || hex(id), 'is ' || state || ' with refs ' || refs || ', length ' || "
@@ -235,7 +235,7 @@ def check_chunk_state(db: Database) -> Violations:
         "WHEN 'live' THEN refs > 0 AND length > 0 AND length(digest) = 16 AND session IS NULL "
         "AND expires_ns IS NULL AND dead_since_ns IS NULL "
         "WHEN 'granted' THEN refs = 0 AND dead_since_ns IS NULL AND expires_ns IS NOT NULL "
-        "AND session IN (SELECT id FROM session) "
+        "AND (session IS NULL OR session IN (SELECT id FROM session)) "
         "WHEN 'dead' THEN refs = 0 AND session IS NULL AND expires_ns IS NULL "
         "AND dead_since_ns IS NOT NULL ELSE 0 END",
     )

@@ -15,10 +15,19 @@ import msgspec
 import trio
 
 from dfswire.errors import Leased, NoEntry
-from dfswire.operations import AnyOperation, Batch, BatchReply, Commit, Create, OpResult
+from dfswire.operations import (
+    AnyOperation,
+    Batch,
+    BatchReply,
+    Commit,
+    Create,
+    OpResult,
+    Release,
+)
 from metad import batches, namespace
 from metad.batches import Executed
 from metad.clients import Clients
+from metad.effects import Effects
 from metad.events import Delivery
 from metad.leases import ATTR, DATA, NAMES, Blocked
 from metad.reads import promisable_bytes
@@ -27,6 +36,7 @@ from metad.state import State
 from metad.touched import touched
 from metad.turns import Turn
 
+OWN = ""  # the session of changes that metad makes itself
 _DIRECTORY_FIELDS = ("parent", "new_parent")
 
 
@@ -105,6 +115,38 @@ class Mutations:
                 self._forget(batch)
             execution.settled.set()
         return await self._answer(execution, repeated=False)
+
+    async def rewrite(self, inode: int, work: Callable[[int, Effects], bool]) -> bool:
+        """A change by metad itself of where a file's bytes are, announced like any other.
+
+        `work` gets the time and effects, and returns False when there is nothing to be done (any
+        more).  So does this, also when somebody has leased the file: it is asked for.
+        """
+        state = self._state
+        execution = _Execution(Batch(session=OWN, sequence=1, operations=[Release(inode=inode)]))
+
+        def change() -> bool:
+            blocked = state.leases.obstacles(OWN, {inode: ATTR | DATA})
+            if blocked is not None:
+                self._recalls.send(blocked)
+                return False
+            effects = Effects()
+            if not work(state.now_ns(), effects):
+                return False
+            execution.executed = Executed(BatchReply(results=[OpResult()]), effects)
+            self._unannounced.append(execution)
+            return True
+
+        with trio.CancelScope(shield=True):
+            try:
+                execution.committed = await state.db.write(change)
+            finally:
+                if execution.committed:
+                    self._announce_up_to(execution)
+                elif execution in self._unannounced:
+                    self._unannounced.remove(execution)
+                    self._recalls.changed(execution.changed)
+        return execution.committed
 
     def forget_session(self, session: str) -> None:
         """The session ended; nobody will ask for its answers again."""

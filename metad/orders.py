@@ -15,10 +15,10 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from dfswire.cluster import Order, OrderResult
+from dfswire.cluster import Order, OrderResult, Piece
 from dfswire.messages import Replica
 
-Kind = Literal["copy", "delete", "verify", "rebuild"]
+Kind = Literal["copy", "delete", "verify", "rebuild", "assemble"]
 
 QUEUED_PER_DISK_MAX = 10_000  # about 5 MB of memory; what does not fit is found again later
 TAKEN_PER_HEARTBEAT_MAX = 500  # per disk; keeps a heartbeat's reply under 100 KB
@@ -55,6 +55,7 @@ class OrderQueue:
         length: int = 0,
         digest: bytes = b"",
         sources: Iterable[Replica] = (),
+        pieces: Iterable[Piece] = (),
     ) -> bool:
         """Queue an order; False when it is queued already or the disk's queue is full."""
         queue = self._by_disk.setdefault(disk, {})
@@ -68,6 +69,7 @@ class OrderQueue:
             length=length,
             digest=digest,
             sources=list(sources),
+            pieces=list(pieces),
         )
         self._next_id += 1
         queue[kind, chunk] = self._by_id[order.order_id] = _Entry(order)

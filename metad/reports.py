@@ -8,7 +8,7 @@ was not answered, and booking twice is harmless.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -61,6 +61,7 @@ class Reports:
         self._recent = RecentChunks(RECENT_S, state.clock())
         self._refused: dict[str, str] = {}  # server -> the process that was told last
         self._early: dict[bytes, set[str]] = {}
+        self.on_result: list[Callable[[Order, OrderResult], None]] = []
 
     def stored(self, chunks: Iterable[bytes]) -> None:
         """These chunks became part of a file."""
@@ -200,7 +201,7 @@ class Reports:
             self._repairer.book(order)
         elif order.kind == "delete":
             self._reclaimer.book(order)
-        else:
+        elif order.kind == "verify":
             self._book_verified(order.chunk, order.disk)
 
     def _book_report(self, report: ReplicaReport) -> bool:
@@ -287,6 +288,8 @@ class Reports:
                     self._repairer.failed(order, result)
             elif order.kind == "rebuild":
                 self._tell_of_rebuild(order, result)
+            for listener in self.on_result:
+                listener(order, result)
 
     def _tell_of_rebuild(self, order: Order, result: OrderResult) -> None:
         add = self._state.event_log.add

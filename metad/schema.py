@@ -154,7 +154,8 @@ ExtentRow.add_index(ExtentRow.chunk, where=_optional(ExtentRow.chunk), name="ext
 #                  dead: none does any more, since `dead_since_ns`; deleted after a grace period.
 #   refs           extents that name it, always exact.
 #   good           replicas in state good, always exact (so that repair need not count).
-#   session, expires_ns   NULL unless granted;  dead_since_ns  NULL unless dead.
+#   session, expires_ns   NULL unless granted (session also when metad itself has it made, for
+#                  compaction);  dead_since_ns  NULL unless dead.
 #   policy         policy.key: how it is to be kept; of the policies of all files that name it the
 #                  strictest.  While a row of `converging` says so it may be an older one.
 class ChunkRow(Model):

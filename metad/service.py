@@ -23,6 +23,7 @@ from dfswire.metrics import Metrics
 from dfswire.verify import FilesBelow, FilesReply, FindLost, LostReply, Urge
 from metad import machines, policies, rows, status
 from metad.clients import Clients
+from metad.compactor import Compactor
 from metad.config import MetadConfig
 from metad.database import Database, setting
 from metad.drains import Drains
@@ -126,6 +127,8 @@ class Service:
         self.mutations = Mutations(
             state, self.clients, recalls, self.reclaimer.purge_soon, self.reports.stored
         )
+        self.compactor = Compactor(state, self.jobs, self.mutations.rewrite, self.reports.stored)
+        self.reports.on_result.append(self.compactor.book)
         self.leases = LeaseCalls(state, self.clients, recalls, self.mutations.is_changing)
 
     @property
@@ -187,6 +190,7 @@ class Service:
             nursery.start_soon(self.server_events.run_forever)
             nursery.start_soon(self.state.event_log.run_forever)
             nursery.start_soon(self.jobs.run_forever)
+            nursery.start_soon(self.compactor.run_forever)
             task_status.started()
 
     async def stop(self) -> None:

@@ -59,7 +59,8 @@ LAYERS = {
         metrics
         drains
         mutations reads leasecalls reports status locking fsckcalls
-        clients repair trim salvage reclaim batches fsck mend serverevents totals jobs
+        clients repair trim salvage compactor reclaim batches fsck mend serverevents totals
+        jobs
         recalls touched
         attributes namespace chunkmap ranges rename invariants state
         mendnames mendchunks
@@ -78,7 +79,7 @@ LAYERS = {
         leases
         surplus
         exclusive knowledge turns placement orders events effects recent verified acl config
-        rates losses grayness
+        rates losses grayness compaction
         protection traffic
         eventrate
     """,
@@ -87,7 +88,8 @@ LAYERS = {
         assembly
         heartbeat metrics
         service orders
-        store groupsync inventory emptying scrub replicate rebuild
+        store groupsync inventory emptying scrub assemble rebuild
+        replicate
         quarantine
         durability openchunk identity timedfiles
         filesystem layout pagecache buffers storage chain tally figures config
@@ -140,7 +142,8 @@ PURE = words(
     dfswire.calls dfswire.codec dfswire.errors dfswire.journal dfswire.locks dfswire.lockranges
     metad.leases metad.exclusive metad.knowledge metad.turns metad.orphans
     metad.protection metad.acl metad.locks metad.waits metad.lockspace metad.lockledger
-    metad.servers metad.placement metad.orders metad.effects chunkd.chunkfile chunkd.diskhealth
+    metad.servers metad.placement metad.orders metad.effects metad.compaction
+    chunkd.chunkfile chunkd.diskhealth
     chunkd.remains dfswire.verify chunkd.peers dfswire.health
     dfsmount.experience
     dfsmount.holdings dfsmount.extents dfsmount.attrcache dfsmount.lategrants dfsmount.readahead
