@@ -206,7 +206,7 @@ async def _serve(config: MountConfig, file_system: FileSystem, watch: OperationW
         async with trio.open_nursery() as nursery:
             requests.nursery = nursery
             nursery.start_soon(_announce, config, kernel)
-            nursery.start_soon(_stop_on_signal, file_system, nursery.cancel_scope)
+            nursery.start_soon(_stop_on_signal, file_system, requests, nursery.cancel_scope)
             await pyfuse3.main(max_tasks=FUSE_TASKS_MAX)
             nursery.cancel_scope.cancel()
     finally:
@@ -224,16 +224,31 @@ async def _announce(config: MountConfig, kernel: KernelCaches) -> None:
     notify("READY=1")
 
 
-async def _stop_on_signal(file_system: FileSystem, serving: trio.CancelScope) -> None:
+async def _stop_on_signal(
+    file_system: FileSystem, requests: Requests, serving: trio.CancelScope
+) -> None:
     """End the mount.  Calls that wait for metad end a little later, with an error."""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async for number in signals:
             log.info("%s: storing dirty data, then unmounting", signal.Signals(number).name)
             with trio.move_on_after(STOP_PATIENCE_S):
                 await _store_all(file_system)
+            await _end_notices(file_system, requests)
             pyfuse3.terminate()
             await trio.sleep(CALLS_PATIENCE_S)
             serving.cancel()
+
+
+async def _end_notices(file_system: FileSystem, requests: Requests) -> None:
+    """Let the kernel take what it is being told, which may need the answers of calls under way."""
+    with trio.move_on_after(CALLS_PATIENCE_S):
+        await file_system.notices.end()
+        return
+    requests.give_up()
+    with trio.move_on_after(CALLS_PATIENCE_S) as patience:
+        await file_system.notices.end()
+    if patience.cancelled_caught:
+        log.warning("the kernel has not taken all that it was told; umount -f ends what waits")
 
 
 async def _store_all(file_system: FileSystem) -> None:

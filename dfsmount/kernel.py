@@ -30,6 +30,7 @@ LOCK_PATIENCE_S = 0.05  # with a directory's lock: lookups and changes take mill
 CONTESTED_S = 5.0  # two mounts that met in a directory will meet there again
 MANY_NAMES = 1000  # one by one they take milliseconds
 PAGE_BYTES = 4096
+END_LOOK_S = 0.01
 
 Names = list[tuple[int, bytes]]
 Pages = tuple[int, int, int | None]  # inode, offset, end (None: that of the file)
@@ -157,6 +158,17 @@ class Notices:
         """The same of every inode that the kernel knows, and of what is being read without it:
         writes that were lost must not be mixed with what others have written since."""
         await self.tell(dict.fromkeys([*self.kernel.inodes(), *self._locked], True), names)
+
+    async def end(self) -> None:
+        """Return when no notification is under way; none follows.
+
+        The mount must go on answering until then.  A notification may wait for a lock whose holder
+        waits for an answer; without one, a thread would stay in the kernel for ever and keep
+        /dev/fuse open, so that neither this process nor any that waits for it could end.
+        """
+        while self._threads.borrowed_tokens:  # noqa: ASYNC110 - threads that nobody waits for
+            await trio.sleep(END_LOOK_S)
+        self.kernel = NoKernel()
 
     async def _tell_names(self, names: Names) -> None:
         names = [(parent, name) for parent, name in names if not self._has_expired(parent)]

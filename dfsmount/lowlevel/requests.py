@@ -167,6 +167,13 @@ class Requests:
             assert self.nursery is not None
             self.nursery.start_soon(self._watch, request)
 
+    # At the end
+
+    def give_up(self) -> None:
+        """The mount ends: whoever still waits gets EINTR."""
+        for request in list(self._under_way.values()):
+            self._give_up(request)
+
     # Inside
 
     def _end(self, request: UnderWay) -> None:
@@ -185,7 +192,7 @@ class Requests:
     def _give_up(self, request: UnderWay) -> None:
         if request.scope is not None:
             request.scope.cancel()
-        else:
+        elif not request.answered:
             request.answered = True
             self._library.answer_early(request.unique, errno.EINTR)
 

@@ -152,3 +152,22 @@ async def test_patience_with_the_kernel_ends(
         await notices.tell({7: True}, [])
     assert kernel.heard == []
     kernel.gate.set()
+
+
+async def test_the_end_waits_for_what_the_kernel_is_being_told(
+    notices: Notices, kernel: FakeKernel
+) -> None:
+    """Also where nobody else does any more; then the kernel is told nothing."""
+    kernel.gate.clear()
+    with trio.move_on_after(LOCK_PATIENCE_S):
+        await notices.tell({7: False}, [])
+    assert not kernel.heard
+    with trio.move_on_after(LOCK_PATIENCE_S) as patience:
+        await notices.end()
+    assert patience.cancelled_caught
+    kernel.gate.set()
+    with trio.fail_after(LONG_S):
+        await notices.end()
+    assert kernel.heard == [(7, False)]
+    await notices.tell({1: False}, [])
+    assert kernel.heard == [(7, False)]

@@ -223,6 +223,24 @@ async def test_a_signal_that_comes_after_the_answer(autojump_clock: MockClock) -
         assert one.outcome == "answered"
 
 
+async def test_at_the_end_everybody_is_let_go(autojump_clock: MockClock) -> None:
+    scene, never, later = Scene(), trio.Event(), trio.Event()
+    async with trio.open_nursery() as nursery:
+        scene.library.dispatch(1)
+        nursery.start_soon(scene.ask, never)
+        await wait_all_tasks_blocked()
+        scene.library.dispatch(2)
+        nursery.start_soon(scene.change, later)
+        await wait_all_tasks_blocked()
+        scene.requests.give_up()
+        await wait_all_tasks_blocked()
+        assert scene.outcome == errno.EINTR
+        scene.requests.give_up()
+        assert scene.library.answers == [(2, errno.EINTR)]
+        later.set()
+    assert scene.outcome is Answered and scene.undone == ["a file"]
+
+
 def test_a_living_process_or_none_is_not_dying() -> None:
     """That a process is dying can be seen only while it cannot die: see t5_process/test_killed."""
     assert not caller_is_dying(os.getpid())

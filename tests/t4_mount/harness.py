@@ -96,6 +96,11 @@ class LiveMount:
         assert not reason, f"cannot mount: {reason}\n{last_lines(self.log)}"
 
     @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def is_running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
