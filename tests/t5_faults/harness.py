@@ -136,7 +136,10 @@ class PlacedCluster(LocalCluster):
 
 
 class FaultyCluster(Cluster):
-    """The cluster.  `network` and `disks` (by the name of their daemon) are there to be broken."""
+    """The cluster.  `network` and `disks` (by the name of their daemon) are there to be broken.
+
+    Not `isolated`: all on this host.  `disk_bytes` 0: no disks but plain directories.
+    """
 
     def __init__(
         self,
@@ -158,9 +161,13 @@ class FaultyCluster(Cluster):
             placed = PlacedCluster(directory, self._network)
             super().__init__(directory, placed)
             placed.write_configs({**METAD, **(metad or {})}, {**CHUNKD, **(chunkd or {})})
-            self.disks["metad"] = Disk(placed.data("metad"), METAD_DISK_BYTES)
-            for name, kind in zip(self.chunkd_names, kinds, strict=True):
-                self.disks[name] = Disk(placed.data(name), disk_bytes, kind)
+            if disk_bytes:
+                self.disks["metad"] = Disk(placed.data("metad"), METAD_DISK_BYTES)
+                for name, kind in zip(self.chunkd_names, kinds, strict=True):
+                    self.disks[name] = Disk(placed.data(name), disk_bytes, kind)
+            else:
+                for daemon in self.local.daemons:
+                    placed.data(daemon.name).mkdir()
         except BaseException:
             self._remove_hosts()
             raise
