@@ -1,5 +1,7 @@
 """The table of remote calls: the only list of what crosses the network.
 
+What mounts ask metad stands in clientcalls.py, all else here.
+
 Client, server, access checks, documentation and fault injection all read it.  A call has a name,
 the service that answers, an HTTP method and path, a request and a reply type, and says whether raw
 octets travel along and whether it may be repeated without asking (`idempotent`).
@@ -12,11 +14,12 @@ An error is a `Fault` with status 4xx or 5xx.  `stream` replies are a sequence o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dfswire import admin, chunks, cluster, jobs, observe, verify
+from dfswire.call import Call
+from dfswire.clientcalls import CLIENT_CALLS
+from dfswire.messages import Empty
 
-from dfswire import admin, chunks, cluster, jobs, locks, metadata, observe, operations, verify
-from dfswire.messages import Empty, Event
+__all__ = ["CALLS", "Call", "by_path"]
 
 MESSAGE_HEADER = "DFS-Message"
 VERSION_HEADER = "DFS-Version"  # the protocol version of the caller
@@ -24,231 +27,9 @@ REQUEST_ID_HEADER = "DFS-Request-Id"
 DEADLINE_HEADER = "DFS-Deadline-S"  # seconds that the caller will still wait
 
 
-@dataclass(frozen=True)
-class Call:
-    """One remote call; see the module's text."""
-
-    name: str
-    service: str
-    method: str
-    path: str
-    request: Any
-    reply: Any
-    callers: tuple[str, ...]  # who may: "client", "chunkd", "operator"
-    idempotent: bool = True
-    request_body: bool = False
-    reply_body: bool = False
-    stream: bool = False
-
-
 _OPERATOR = ("operator",)
 _ALL = (
-    # every daemon
-    Call(
-        "metad.hello",
-        "metad",
-        "GET",
-        "/v1/hello",
-        Empty,
-        cluster.Hello,
-        ("client", "chunkd", "operator"),
-    ),
-    Call(
-        "chunkd.hello",
-        "chunkd",
-        "GET",
-        "/v1/hello",
-        Empty,
-        cluster.Hello,
-        ("client", "chunkd", "operator"),
-    ),
-    # client -> metad: sessions
-    Call(
-        "session.open",
-        "metad",
-        "POST",
-        "/v1/session/open",
-        metadata.OpenSession,
-        metadata.SessionGrant,
-        ("client",),
-        idempotent=False,
-    ),
-    Call(
-        "session.renew",
-        "metad",
-        "POST",
-        "/v1/session/renew",
-        metadata.RenewSession,
-        Empty,
-        ("client",),
-    ),
-    Call(
-        "session.close",
-        "metad",
-        "POST",
-        "/v1/session/close",
-        metadata.SessionRequest,
-        Empty,
-        ("client",),
-    ),
-    Call(
-        "session.events",
-        "metad",
-        "POST",
-        "/v1/session/events",
-        metadata.FollowEvents,
-        Event,
-        ("client",),
-        idempotent=False,
-        stream=True,
-    ),
-    Call("session.ack", "metad", "POST", "/v1/session/ack", metadata.AckEvents, Empty, ("client",)),
-    Call(
-        "lease.take",
-        "metad",
-        "POST",
-        "/v1/lease/take",
-        metadata.LeaseRequest,
-        metadata.LeaseReply,
-        ("client",),
-    ),
-    Call(
-        "lease.give_back",
-        "metad",
-        "POST",
-        "/v1/lease/give_back",
-        metadata.GiveBack,
-        Empty,
-        ("client",),
-    ),
-    # client -> metad: names and files
-    Call(
-        "meta.batch",
-        "metad",
-        "POST",
-        "/v1/meta/batch",
-        operations.Batch,
-        operations.BatchReply,
-        ("client",),
-    ),
-    Call(
-        "meta.lookup",
-        "metad",
-        "POST",
-        "/v1/meta/lookup",
-        metadata.LookupRequest,
-        metadata.LookupReply,
-        ("client",),
-    ),
-    Call(
-        "meta.getattr",
-        "metad",
-        "POST",
-        "/v1/meta/getattr",
-        metadata.InodeRequest,
-        metadata.AttrReply,
-        ("client",),
-    ),
-    Call(
-        "meta.readlink",
-        "metad",
-        "POST",
-        "/v1/meta/readlink",
-        metadata.InodeRequest,
-        metadata.ReadlinkReply,
-        ("client",),
-    ),
-    Call(
-        "meta.xattrs",
-        "metad",
-        "POST",
-        "/v1/meta/xattrs",
-        metadata.InodeRequest,
-        metadata.XattrsReply,
-        ("client",),
-    ),
-    Call(
-        "meta.readdir",
-        "metad",
-        "POST",
-        "/v1/meta/readdir",
-        metadata.ReaddirRequest,
-        metadata.ReaddirReply,
-        ("client",),
-    ),
-    Call(
-        "meta.layout",
-        "metad",
-        "POST",
-        "/v1/meta/layout",
-        metadata.LayoutRequest,
-        metadata.LayoutReply,
-        ("client",),
-    ),
-    Call(
-        "meta.seek",
-        "metad",
-        "POST",
-        "/v1/meta/seek",
-        metadata.SeekRequest,
-        metadata.SeekReply,
-        ("client",),
-    ),
-    Call(
-        "meta.statfs",
-        "metad",
-        "POST",
-        "/v1/meta/statfs",
-        metadata.StatfsRequest,
-        metadata.StatfsReply,
-        ("client",),
-    ),
-    Call(
-        "meta.grant",
-        "metad",
-        "POST",
-        "/v1/meta/grant",
-        metadata.GrantRequest,
-        metadata.GrantReply,
-        ("client",),
-    ),
-    Call(
-        "meta.bad_replica",
-        "metad",
-        "POST",
-        "/v1/meta/bad_replica",
-        metadata.BadReplica,
-        Empty,
-        ("client",),
-    ),
-    # client -> metad: locks
-    Call(
-        "lock.set",
-        "metad",
-        "POST",
-        "/v1/lock/set",
-        locks.SetLock,
-        locks.LockAnswer,
-        ("client",),
-    ),
-    Call(
-        "lock.cancel",
-        "metad",
-        "POST",
-        "/v1/lock/cancel",
-        locks.CancelLock,
-        locks.LockAnswer,
-        ("client",),
-    ),
-    Call(
-        "lock.get",
-        "metad",
-        "POST",
-        "/v1/lock/get",
-        locks.GetLock,
-        locks.GetLockReply,
-        ("client",),
-    ),
+    *CLIENT_CALLS,
     # chunkd -> metad
     Call(
         "server.register",

@@ -47,6 +47,8 @@ LAYERS = {
         bodies
         metrics logs
         calls codec daemon heads
+        clientcalls
+        call
         lockranges
         admin
         chunks cluster jobs journal locks metadata observe operations policies
@@ -139,6 +141,7 @@ PURE = words(
     """
     dfswire.messages dfswire.operations dfswire.metadata dfswire.cluster dfswire.chunks
     dfswire.observe dfswire.policies dfswire.jobs dfswire.admin metad.eventrate
+    dfswire.call dfswire.clientcalls
     dfswire.calls dfswire.codec dfswire.errors dfswire.journal dfswire.locks dfswire.lockranges
     metad.leases metad.exclusive metad.knowledge metad.turns metad.orphans
     metad.protection metad.acl metad.locks metad.waits metad.lockspace metad.lockledger
