@@ -8,6 +8,7 @@ threads; simulations inline, with a store in memory.
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Sequence
 
 import trio
@@ -128,7 +129,12 @@ def create_service(
     )
     scrubbers = [
         Scrubber(
-            store, run, period_s=config.scrub_period_s, min_bytes_per_s=config.scrub_min_bytes_per_s
+            store,
+            run,
+            period_s=config.scrub_period_s,
+            min_bytes_per_s=config.scrub_min_bytes_per_s,
+            busy=lambda: calls.is_busy,
+            wall=time.time if run is run_in_thread else _virtual_wall,
         )
         for store in stores
         if config.scrub
@@ -149,3 +155,8 @@ def create_service(
         share=config.quarantine_share,
     )
     return Service(calls, heartbeat, orders, inventory, syncer, scrubbers, metrics, emptier)
+
+
+def _virtual_wall() -> float:
+    """The time of day of a simulation."""
+    return 1_000_000_000 + trio.current_time()

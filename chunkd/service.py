@@ -37,6 +37,7 @@ from dfswire.messages import PROTOCOL_VERSION, Empty
 from dfswire.verify import SalvageChunk, SalvageReply
 
 FORWARD_MAX_S = 30.0
+BUSY_S = 0.05  # after a read: its bytes are still being sent, and the next one is near
 FORWARD_SHARE = 0.8  # of the caller's deadline, so that a hung successor is a result in time
 SYNC_AT_BACKLOG = 256  # unsynced chunks of a disk; the group sync then starts at once
 INLINE_WRITE_MAX_BYTES = 65_536  # into the page cache: cheaper than the way to a thread and back
@@ -61,6 +62,7 @@ class ChunkCalls:
         self._run = run
         self._buffers = Buffers(receive_buffers)
         self._writes = 0
+        self._read_at_s = -BUSY_S
         self._stopping: trio.Event | None = None  # set when the last write is done
 
     @property
@@ -74,6 +76,11 @@ class ChunkCalls:
             "chunk.verify": self.verify,
             "chunk.salvage": self.salvage,
         }
+
+    @property
+    def is_busy(self) -> bool:
+        """Is a chunk being received, or was one read just now?  The scrubber lets them go first."""
+        return bool(self._writes) or trio.current_time() - self._read_at_s < BUSY_S
 
     async def hello(self, request: Empty, body: BodySource) -> Hello:
         """Who is here."""
@@ -153,6 +160,7 @@ class ChunkCalls:
     async def read(self, request: ReadChunk, body: BodySource) -> Reply:
         """A range with its checksums.  Raises UnknownChunk, CorruptChunk, Invalid."""
         store = self._stores.on(request.disk)
+        self._read_at_s = trio.current_time()
         found = await self._run(
             lambda: store.open_range(request.chunk, request.offset, request.length)
         )

@@ -38,6 +38,22 @@ class SyncOutcome:
     missing: list[bytes] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class ScrubNote:
+    """How far the scrubber of a disk is: the last chunk that the present pass has finished with
+    (b"": between two passes), when that pass began and when the last whole one ended, in seconds
+    since the epoch (0: not known)."""
+
+    cursor: bytes = b""
+    started_s: float = 0.0
+    finished_s: float = 0.0
+
+    @property
+    def fraction(self) -> float:
+        """Of the disk that is done.  Ids are random, so they tell."""
+        return int.from_bytes(self.cursor[:4]) / 2**32
+
+
 class Store(Protocol):
     """The chunks of one disk.
 
@@ -118,11 +134,11 @@ class Store(Protocol):
     def figures(self) -> DiskFigures:
         """Capacity, contents and traffic."""
 
-    def load_scrub_cursor(self) -> bytes:
-        """The last chunk that a scrub pass has finished with; b"" for none."""
+    def load_scrub(self) -> ScrubNote:
+        """What was saved last."""
 
-    def save_scrub_cursor(self, cursor: bytes) -> None:
-        """Remember it over restarts."""
+    def save_scrub(self, note: ScrubNote) -> None:
+        """Remember it over restarts, and show it in the figures."""
 
 
 class Runner(Protocol):

@@ -25,7 +25,7 @@ from chunkd.filesystem import FileSystem
 from chunkd.layout import TEMPORARY, Layout, chunk_of
 from chunkd.openchunk import OpenChunk
 from chunkd.quarantine import Quarantine, readable
-from chunkd.storage import StoredRange, SyncOutcome
+from chunkd.storage import ScrubNote, StoredRange, SyncOutcome
 from chunkd.tally import Tally
 from dfswire.cluster import DiskFigures, ReplicaReport
 from dfswire.errors import CorruptChunk, DFSError, DiskFailed, Exists, NoSpace, UnknownChunk
@@ -385,18 +385,21 @@ class ChunkStore:
             self.disk, path, total_bytes, free_bytes, self._health.failed, filesystem
         )
 
-    def load_scrub_cursor(self) -> bytes:
+    def load_scrub(self) -> ScrubNote:
         with self._translated():
             try:
                 text = self._files.read_text(self._layout.scrub)
             except FileNotFoundError:
-                return b""
-        return chunk_of(text.strip()) or b""  # nonsense: the pass starts again
+                return ScrubNote()
+        note = parse_scrub(text)
+        self._tally.scrub = note
+        return note
 
-    def save_scrub_cursor(self, cursor: bytes) -> None:
+    def save_scrub(self, note: ScrubNote) -> None:
         with self._translated():
-            self._files.write_text(self._layout.scrub, f"{cursor.hex()}\n")
-        self._tally.scrubbed(cursor)
+            text = f"{note.cursor.hex() or '-'} {note.started_s:.0f} {note.finished_s:.0f}\n"
+            self._files.write_text(self._layout.scrub, text)
+        self._tally.scrub = note
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
@@ -408,3 +411,16 @@ class ChunkStore:
         except OSError as problem:
             error: DFSError = self._health.translate(problem, self._monotonic())
             raise error from problem
+
+
+def parse_scrub(text: str) -> ScrubNote:
+    """What the file says; of nonsense nothing, and the pass starts again.
+
+    An earlier version wrote the cursor alone.
+    """
+    cursor, *times = text.split() or ["-"]
+    try:
+        started_s, finished_s = (float(each) for each in (times or ["0", "0"]))
+    except ValueError:
+        return ScrubNote()
+    return ScrubNote(chunk_of(cursor) or b"", started_s, finished_s)

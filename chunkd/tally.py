@@ -10,6 +10,7 @@ import contextlib
 from collections import deque
 from collections.abc import Iterator
 
+from chunkd.storage import ScrubNote
 from dfswire.cluster import DiskFigures, ReplicaReport
 
 
@@ -24,7 +25,7 @@ class Tally:
         self.written_bytes = 0
         self.reads = 0
         self.writes = 0
-        self.scrub_fraction = 0.0
+        self.scrub = ScrubNote()
         self._reports: deque[ReplicaReport] = deque()
         self._recordings: list[set[bytes]] = []
 
@@ -51,10 +52,6 @@ class Tally:
         somebody has brought."""
         self.chunks = max(0, self.chunks - 1)
         self.used_bytes = max(0, self.used_bytes - size_bytes)
-
-    def scrubbed(self, cursor: bytes) -> None:
-        """A scrub pass has come so far; b"": it is through.  Ids are random, so they tell."""
-        self.scrub_fraction = int.from_bytes(cursor[:4]) / 2**32
 
     def report_bad(self, chunk: bytes, disk: str, reason: str) -> None:
         """News for metad."""
@@ -95,7 +92,8 @@ class Tally:
             written_bytes=self.written_bytes,
             reads=self.reads,
             writes=self.writes,
-            scrub_fraction=self.scrub_fraction,
+            scrub_fraction=self.scrub.fraction,
+            scrub_finished_s=self.scrub.finished_s,
             quarantined=self.quarantined,
             failed=failed,
             filesystem=filesystem,

@@ -81,6 +81,7 @@ class DiskFigures(Message, frozen=True, kw_only=True):
     reads: Natural = 0
     writes: Natural = 0
     scrub_fraction: float = 0.0  # how far the present pass is; 0 between passes
+    scrub_finished_s: float = 0.0  # when the last one ended, since the epoch; 0: none yet
     quarantined: Natural = 0
     failed: bool = False
     filesystem: str = ""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from chunkd import chunkfile
 from chunkd.diskhealth import DiskHealth
-from chunkd.storage import StoredRange, SyncOutcome
+from chunkd.storage import ScrubNote, StoredRange, SyncOutcome
 from chunkd.tally import Tally
 from dfswire.cluster import DiskFigures, ReplicaReport
 from dfswire.errors import CorruptChunk, DiskFailed, Exists, NoSpace, UnknownChunk
@@ -53,7 +53,7 @@ class MemoryChunkStore:
         self._now = now
         self._health = DiskHealth()
         self._tally = Tally()
-        self._scrub_cursor = b""
+        self._scrub = ScrubNote()
 
     # -- what a test does to the disk
 
@@ -236,12 +236,11 @@ class MemoryChunkStore:
             self.disk, f"memory:{self.disk}", self.capacity_bytes, free_bytes, self.failed
         )
 
-    def load_scrub_cursor(self) -> bytes:
-        return self._scrub_cursor
+    def load_scrub(self) -> ScrubNote:
+        return self._scrub
 
-    def save_scrub_cursor(self, cursor: bytes) -> None:
-        self._scrub_cursor = cursor
-        self._tally.scrubbed(cursor)
+    def save_scrub(self, note: ScrubNote) -> None:
+        self._scrub = self._tally.scrub = note
 
     def _take(self, chunk: bytes) -> MemoryFile:
         file = self.files.pop(chunk)

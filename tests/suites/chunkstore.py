@@ -14,7 +14,7 @@ import pytest
 
 from chunkd import chunkfile
 from chunkd.remains import good_blocks, vouched_checksums
-from chunkd.storage import Store, StoredRange, SyncOutcome
+from chunkd.storage import ScrubNote, Store, StoredRange, SyncOutcome
 from dfswire.bodies import FileRange
 from dfswire.chunks import CHECKSUM_BYTES, block_checksums
 from dfswire.errors import CorruptChunk, DiskFailed, Exists, Invalid, NoSpace, UnknownChunk
@@ -352,8 +352,10 @@ class ChunkStoreSuite:
         assert 0 < figures.free_bytes < figures.total_bytes
 
     def test_the_scrub_cursor_is_remembered(self, bench: Bench) -> None:
-        assert bench.store.load_scrub_cursor() == b""
-        bench.store.save_scrub_cursor(A)
-        assert bench.store.load_scrub_cursor() == A
-        bench.store.save_scrub_cursor(b"")
-        assert bench.store.load_scrub_cursor() == b""
+        assert bench.store.load_scrub() == ScrubNote()
+        for note in (ScrubNote(A, 1_700_000_000, 0), ScrubNote(b"", 1_700_000_000, 1_700_000_009)):
+            bench.store.save_scrub(note)
+            assert bench.store.load_scrub() == note
+            figures = bench.store.figures()
+            told = (figures.scrub_fraction, figures.scrub_finished_s)
+            assert told == (note.fraction, note.finished_s)

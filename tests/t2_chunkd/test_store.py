@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from chunkd import store as store_module
-from chunkd.storage import SyncOutcome
+from chunkd.storage import ScrubNote, SyncOutcome
 from chunkd.store import ChunkStore
 from dfswire.bodies import FileRange
 from dfswire.errors import CorruptChunk, DiskFailed, InputOutput, UnknownChunk, WrongVersion
@@ -338,5 +338,8 @@ def test_many_threads_writing_the_same_chunk(bench: FileBench) -> None:
 
 
 def test_a_scrub_cursor_that_makes_no_sense_starts_the_pass_again(bench: FileBench) -> None:
-    (bench.root / "scrub").write_text("nonsense")
-    assert bench.store.load_scrub_cursor() == b""
+    for text in ("nonsense", "", "- 5", f"{A.hex()} now 7"):
+        (bench.root / "scrub").write_text(text)
+        assert bench.store.load_scrub() == ScrubNote()
+    (bench.root / "scrub").write_text(f"{A.hex()}\n")  # of an earlier version
+    assert bench.store.load_scrub() == ScrubNote(A)
