@@ -14,7 +14,7 @@ An error is a `Fault` with status 4xx or 5xx.  `stream` replies are a sequence o
 
 from __future__ import annotations
 
-from dfswire import admin, chunks, cluster, jobs, observe, verify
+from dfswire import admin, chunks, cluster, jobs, observe, policies, verify
 from dfswire.call import Call
 from dfswire.clientcalls import CLIENT_CALLS
 from dfswire.messages import Empty
@@ -132,6 +132,33 @@ _ALL = (
         verify.Settled,
         verify.SettledReply,
         ("chunkd",),
+    ),
+    Call(
+        "policy.show",
+        "metad",
+        "POST",
+        "/v1/policy/show",
+        policies.PolicyRequest,
+        policies.PolicyReply,
+        _OPERATOR,
+    ),
+    Call(
+        "policy.set",
+        "metad",
+        "POST",
+        "/v1/policy/set",
+        policies.SetPolicy,
+        policies.PolicyReply,
+        _OPERATOR,
+    ),
+    Call(
+        "policy.clear",
+        "metad",
+        "POST",
+        "/v1/policy/clear",
+        policies.PolicyRequest,
+        policies.PolicyReply,
+        _OPERATOR,
     ),
     # jobs
     Call(

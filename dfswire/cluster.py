@@ -275,6 +275,7 @@ class ClusterStatus(Message, frozen=True, kw_only=True):
     free_bytes: int
     used_bytes: int
     repair: RepairStatus = RepairStatus()
+    unsatisfied: list[str] = []  # what policies of directories want and the servers cannot do
 
 
 class InfoRequest(Message, frozen=True, kw_only=True):

@@ -6,7 +6,56 @@ everything below it that has no policy of its own; what no directory says is the
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
+
+import msgspec
+
+from dfswire.messages import Message
+
+REPLICAS_MAX = 8
 
 Domain = Literal["host", "rack", "zone"]
 """What may fail as a whole; copies of a chunk go to different ones as far as there are any."""
+
+
+DOMAINS: tuple[Domain, ...] = ("host", "rack", "zone")  # from the smallest on
+
+
+class PolicyTerms(Message, frozen=True, kw_only=True):
+    """`label`: servers must have it to take copies; empty: any server."""
+
+    replicas: Annotated[int, msgspec.Meta(ge=1, le=REPLICAS_MAX)]
+    domain: Domain = "host"
+    label: str = ""
+
+
+class PolicyRequest(Message, frozen=True, kw_only=True):
+    """About a directory (to show also a file): by inode number, or by path from the root."""
+
+    inode: int = 0
+    path: bytes = b""
+
+
+class SetPolicy(Message, frozen=True, kw_only=True):
+    """`force`: also when the cluster cannot do that now; copies are then as good as they can be."""
+
+    inode: int = 0
+    path: bytes = b""
+    terms: PolicyTerms
+    force: bool = False
+
+
+class PolicyReply(Message, frozen=True, kw_only=True):
+    """What applies to `inode`, and from which directory (0: it is the cluster's default).
+
+    `applied` is False when it was refused, because of what `unsatisfied` says.  `converging`:
+    chunks somewhere may still follow an older policy.
+    """
+
+    inode: int
+    terms: PolicyTerms
+    source: int
+    source_path: bytes
+    applied: bool = True
+    unsatisfied: list[str] = []
+    converging: bool = False

@@ -10,8 +10,7 @@ import msgspec
 
 from dfswire.errors import UsageError
 from dfswire.messages import BLOCK_SIZE_BYTES, CHUNK_MAX_BYTES, INLINE_MAX_BYTES
-
-REPLICAS_MAX = 8
+from dfswire.policies import REPLICAS_MAX
 
 
 class MetadConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

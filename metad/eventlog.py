@@ -55,6 +55,7 @@ KINDS: dict[str, Severity] = {
     "disk.draining": "info",
     "disk.drained": "info",
     "disk.removed": "warning",
+    "policy.changed": "info",
     "job.started": "info",
     "job.stopped": "info",
     "job.done": "info",

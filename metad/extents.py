@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from dfswire.messages import FILE_MAX_BYTES, Extent
+from metad import policies
 from metad.database import Database, Row
 
 # The second term finds the one extent that may start before the range and reach into it.
@@ -133,6 +134,7 @@ def copy_extents(
     if db.change(_COPY, (source, start, end, offset, inode)):
         db.change(_REFER_WITHIN, (inode, offset, copied))
         _settle(db, inode, _bytes_within(db, inode, offset, copied), Counter(), now_ns)
+        policies.linked(db, inode)
 
 
 def _bytes_within(db: Database, inode: int, start: int, end: int) -> int:

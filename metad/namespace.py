@@ -32,7 +32,7 @@ from dfswire.operations import (
     RmDir,
     Unlink,
 )
-from metad import protection, rows
+from metad import policies, protection, rows
 from metad.database import Database
 from metad.effects import Effects
 from metad.inheritance import inherit
@@ -214,6 +214,7 @@ def link(db: Database, op: Link, now_ns: int, effects: Effects) -> list[Attr]:
     add_dentry(db, op.parent, op.name, op.inode)
     effects.name(op.parent, op.name)
     effects.attr(op.inode)
+    policies.linked(db, op.inode)
     return [rows.relink(db, op.inode, now_ns, 1), rows.touch(db, op.parent, now_ns)]
 
 
@@ -290,6 +291,7 @@ def drop_name(db: Database, attr: Attr, now_ns: int, effects: Effects, *, held: 
     dropped = rows.relink(db, attr.inode, now_ns, -links)
     if dropped.nlink:
         effects.attr(attr.inode)
+        policies.linked(db, attr.inode)
     else:
         db.change("INSERT INTO orphan VALUES (?, ?, 0)", (attr.inode, now_ns))
         effects.orphan(attr.inode, held)

@@ -122,6 +122,16 @@ def _has_room(candidate: Candidate, chunk_bytes: int) -> bool:
     return spare_bytes(candidate.total_bytes, candidate.free_bytes) >= chunk_bytes
 
 
+def domain_of(place: Candidate, domain: str) -> tuple[str, ...]:
+    """Which zone, rack or host a disk is in; a server without a name for that is one of its own."""
+    host = place.host or place.server_id
+    if domain == "zone":
+        return (place.zone,) if place.zone else ("", place.rack or host)
+    if domain == "rack":
+        return (place.zone, place.rack) if place.rack else (place.zone, "", host)
+    return (place.zone, place.rack, host)
+
+
 def _distance(one: Candidate, other: Candidate) -> int:
     if one.zone != other.zone:
         return _OTHER_ZONE

@@ -12,11 +12,10 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from dfswire.errors import InputOutput
-from dfswire.policies import Domain
+from dfswire.policies import DOMAINS, Domain
 from metad.database import Database
 
 DEFAULT_KEY = 0
-DOMAINS: tuple[Domain, ...] = ("host", "rack", "zone")  # from the smallest on
 DEPTH_MAX = 100_000  # directories above one another; more can only be a damaged tree
 _COLUMNS = "replicas, chunk_size_bytes, domain, label"
 
@@ -148,3 +147,32 @@ def assign(db: Database, directory: int, key: int) -> None:
 def unassign(db: Database, directory: int) -> bool:
     """In a mutation: the directory follows its parent again.  False when it did anyway."""
     return db.change("DELETE FROM directory_policy WHERE inode = ?", (directory,)) > 0
+
+
+def converge_later(db: Database, inode: int) -> None:
+    """In a mutation: another policy may apply to this file or directory from now on."""
+    db.change("INSERT OR REPLACE INTO converging VALUES (?, 0)", (inode,))
+
+
+def any_converging(db: Database) -> bool:
+    """May any chunk follow an older policy?"""
+    return db.read_one("SELECT 1 FROM converging LIMIT 1") is not None
+
+
+def renamed(db: Database, inode: int, old_parent: int, new_parent: int) -> None:
+    """In a mutation: an inode has come from one directory to another one.
+
+    While a walk is under way it may move from where that has not been to where it has been.
+    """
+    if old_parent == new_parent:
+        return
+    if any_converging(db) or (
+        any_assigned(db) and of_directory(db, old_parent)[0] != of_directory(db, new_parent)[0]
+    ):
+        converge_later(db, inode)
+
+
+def linked(db: Database, inode: int) -> None:
+    """In a mutation: a file got or lost a name, or shares chunks with another one now."""
+    if any_assigned(db) or any_converging(db):
+        converge_later(db, inode)

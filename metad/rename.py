@@ -11,7 +11,7 @@ from typing import NamedTuple
 from dfswire.errors import Exists, Invalid, IsDirectory, NoEntry, NotDirectory
 from dfswire.messages import Attr
 from dfswire.operations import RENAME_EXCHANGE, RENAME_NOREPLACE, Rename
-from metad import protection, rows
+from metad import policies, protection, rows
 from metad.database import Database
 from metad.effects import Effects
 from metad.namespace import check_empty, check_length, drop_name, may_be_held, remove_dentry
@@ -79,6 +79,7 @@ def _move(
     moved = int(rows.is_directory(source))
     lost = int(target is not None and rows.is_directory(target))
     subject = _arrive(db, source, new, now_ns, effects)
+    policies.renamed(db, source.inode, old.parent, new.parent)
     return [subject, *_touch(db, (old, -moved), (new, moved - lost), now_ns), *replaced]
 
 
@@ -95,6 +96,8 @@ def _exchange(
     gained = int(rows.is_directory(source)) - int(rows.is_directory(target))
     subject = _arrive(db, source, new, now_ns, effects)
     counterpart = _arrive(db, target, old, now_ns, effects)
+    policies.renamed(db, source.inode, old.parent, new.parent)
+    policies.renamed(db, target.inode, new.parent, old.parent)
     return [subject, *_touch(db, (old, -gained), (new, gained), now_ns), counterpart]
 
 

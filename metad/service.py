@@ -39,6 +39,7 @@ from metad.mutations import Mutations
 from metad.orders import OrderQueue
 from metad.orphans import Orphans
 from metad.policies import Policy
+from metad.policycalls import PolicyCalls
 from metad.reads import Reads
 from metad.recalls import Recalls
 from metad.reclaim import Reclaimer, ReclaimLimits
@@ -115,6 +116,7 @@ class Service:
         self.totals = Totals(state)
         self.metrics = state.metrics
         self.jobs = Jobs(state.db, state.event_log, clock=state.clock, wall_ns=state.wall_ns)
+        self.policy_calls = PolicyCalls(state, self.jobs)
         self.drains = Drains(state, self.jobs, self.repairer.wake)
         recalls = Recalls(state)
         self.checks = FsckCalls(state, recalls)
@@ -172,6 +174,9 @@ class Service:
             "admin.drain": self.drains.drain,
             "admin.enable": self.drains.enable,
             "admin.remove": self.drains.remove,
+            "policy.show": self.policy_calls.show,
+            "policy.set": self.policy_calls.set,
+            "policy.clear": self.policy_calls.clear,
             "job.list": self.jobs.list,
             "job.start": self.jobs.start,
             "job.stop": self.jobs.stop,
@@ -191,6 +196,7 @@ class Service:
             nursery.start_soon(self.state.event_log.run_forever)
             nursery.start_soon(self.jobs.run_forever)
             nursery.start_soon(self.compactor.run_forever)
+            nursery.start_soon(self.policy_calls.run_forever)
             task_status.started()
 
     async def stop(self) -> None:
@@ -208,7 +214,8 @@ class Service:
 
     async def _status(self, request: Empty) -> ClusterStatus:
         repair = self.repairer.status()
-        return await status.cluster_status(self.state, self.clients, self.totals, repair)
+        found = await status.cluster_status(self.state, self.clients, self.totals, repair)
+        return msgspec.structs.replace(found, unsatisfied=self.policy_calls.unsatisfied())
 
     async def _info(self, request: InfoRequest) -> InfoReply:
         found = status.info(self.state, request)

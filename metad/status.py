@@ -119,7 +119,7 @@ def info(state: State, request: InfoRequest) -> InfoReply:
     """Everything about one inode.  Raises NoEntry, NotDirectory, UsageError (neither given)."""
     db = state.db
     with db.snapshot():
-        inode = request.inode or _walk(db, request.path)
+        inode = request.inode or walk(db, request.path)
         attr = namespace.getattr_(db, inode)
         extents, _ = chunkmap.layout(db, inode, 0, FILE_MAX_BYTES)
         chunks = dict.fromkeys(each.chunk for each in extents if each.chunk)
@@ -159,7 +159,7 @@ async def files_below(state: State, request: FilesBelow) -> FilesReply:
     """Regular files in a tree.  Raises NoEntry, NotDirectory, UsageError."""
 
     def look(db: Database) -> FilesReply:
-        root = request.inode or _walk(db, request.path)
+        root = request.inode or walk(db, request.path)
         namespace.getattr_(db, root)
         rows = db.read(_FILES_BELOW, (root, request.after))
         found = [inode for (inode,) in rows]
@@ -168,7 +168,8 @@ async def files_below(state: State, request: FilesBelow) -> FilesReply:
     return await state.db.read_in_thread(look)
 
 
-def _walk(db: Database, path: bytes) -> int:
+def walk(db: Database, path: bytes) -> int:
+    """The inode at a path from the root.  Raises NoEntry, NotDirectory, UsageError."""
     if not path.startswith(b"/"):
         raise UsageError("give an inode number, or a path that starts with / (the cluster's root)")
     inode = ROOT_INODE

@@ -144,11 +144,15 @@ class Trimmer:
     def _held(self, chunk: bytes, disks: Iterable[str]) -> list[Held]:
         now = self._clock()
         unwanted = self._unwanted.get(chunk, set())
+        stored = replicas.chunk_info(self._db, chunk)
+        label = self._policies.of(stored.policy).label if stored is not None else ""
         return [
             Held(
                 place,
                 counts=self._servers.is_settled(place.disk, now, self._settle_s),
-                unwanted=place.disk in unwanted or not self._servers.is_wanted(place.disk),
+                unwanted=place.disk in unwanted
+                or not self._servers.is_wanted(place.disk)
+                or bool(label and label not in place.labels),
             )
             for place in self._servers.domains(list(disks))
         ]

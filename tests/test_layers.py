@@ -59,7 +59,7 @@ LAYERS = {
         __main__
         service
         metrics
-        drains
+        drains policycalls
         mutations reads leasecalls reports status locking fsckcalls
         clients repair trim salvage compactor reclaim batches fsck mend serverevents totals
         jobs
@@ -67,7 +67,7 @@ LAYERS = {
         attributes namespace chunkmap ranges rename invariants state
         mendnames mendchunks
         extents inheritance xattrs rescue repairplan
-        leaving
+        leaving convergence
         machines policies sessions replicas rows eventlog jobrows
         damage
         database group_commit
@@ -127,7 +127,7 @@ LAYERS = {
         __main__
         app
         top
-        up status nodes events admin info fsck repair mount helper
+        up status nodes events admin policy info fsck repair mount helper
         views jobs
         health
         cluster lifecycle lost

@@ -24,6 +24,7 @@ from dfsmount.cli.jobs import job_app, jobs
 from dfsmount.cli.mount import mount, umount
 from dfsmount.cli.nodes import nodes
 from dfsmount.cli.output import say
+from dfsmount.cli.policy import policy_app
 from dfsmount.cli.repair import repair
 from dfsmount.cli.status import status
 from dfsmount.cli.top import top
@@ -50,6 +51,7 @@ for verb in VERBS:
 app.add_typer(job_app, name="job")
 app.add_typer(node_app, name="node")
 app.add_typer(disk_app, name="disk")
+app.add_typer(policy_app, name="policy")
 
 
 def _show_version(wanted: bool) -> None:

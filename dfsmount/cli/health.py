@@ -63,6 +63,8 @@ def _worries(reply: ClusterStatus) -> Iterator[Worry]:
                     f"failed disk: {disk.path} on {server.address}",
                     "replace it; its chunks are copied from elsewhere meanwhile",
                 )
+    for reason in reply.unsatisfied:
+        yield Worry(f"unsatisfied {reason}", "add servers for it, or change it: 'dfs policy'")
     if reply.total_bytes and reply.free_bytes < reply.total_bytes * FULL_FRACTION:
         yield Worry("nearly full", "add a server or a disk, or delete files")
 

@@ -1,0 +1,97 @@
+"""`dfs policy set|show|clear PATH`: how many copies what is below a directory has, and where.
+
+On a mount a path is found by its inode number; with `--url` or `--dir` it counts from the root of
+the file system.  A change holds for what is written from now on; what is there follows in the
+background, as the job of kind "policy".
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dfsmount.cli.cluster import AsJson, Directory, Url, ask, find_metad
+from dfsmount.cli.mounts import mount_of
+from dfsmount.cli.output import path_text, plain, say, show_json
+from dfswire.errors import UsageError
+from dfswire.policies import DOMAINS, PolicyReply, PolicyRequest, PolicyTerms, SetPolicy
+
+policy_app = typer.Typer(
+    help="Set, show and clear the policy of a directory.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+Where = Annotated[Path, typer.Argument(metavar="PATH")]
+
+
+@policy_app.command("set")
+def set_policy(
+    path: Where,
+    replicas: Annotated[int, typer.Option(min=1, max=8, help="Copies of each chunk.")],
+    domain: Annotated[
+        str, typer.Option(help=f"Copies are on different ones of these: {', '.join(DOMAINS)}.")
+    ] = "host",
+    label: Annotated[str, typer.Option(help="Servers must have this label.")] = "",
+    force: Annotated[
+        bool, typer.Option("--force", help="Also when the cluster cannot do that now.")
+    ] = False,
+    url: Url = "",
+    directory: Directory = None,
+    as_json: AsJson = False,
+) -> None:
+    """Give a directory, and everything below it, a policy.  Ends with 1 when it is refused."""
+    if domain not in DOMAINS:
+        raise UsageError(f"no domain {domain!r}; there are {', '.join(DOMAINS)}")
+    terms = PolicyTerms(replicas=replicas, domain=domain, label=label)
+    address, place = find(path, url, directory)
+    reply: PolicyReply = ask(address, "policy.set", SetPolicy(**place, terms=terms, force=force))
+    show(reply, as_json=as_json)
+    if not reply.applied:
+        say("the policy was not changed; --force does it nevertheless")
+        raise typer.Exit(1)
+
+
+@policy_app.command("show")
+def show_policy(
+    path: Where, url: Url = "", directory: Directory = None, as_json: AsJson = False
+) -> None:
+    """Show what applies to a file or directory, and which directory says so."""
+    address, place = find(path, url, directory)
+    show(ask(address, "policy.show", PolicyRequest(**place)), as_json=as_json)
+
+
+@policy_app.command("clear")
+def clear_policy(
+    path: Where, url: Url = "", directory: Directory = None, as_json: AsJson = False
+) -> None:
+    """Let a directory follow the one above it again."""
+    address, place = find(path, url, directory)
+    show(ask(address, "policy.clear", PolicyRequest(**place)), as_json=as_json)
+
+
+def find(path: Path, url: str, directory: Path | None) -> tuple[str, dict[str, Any]]:
+    """The metad to ask, and what to call the path there.  Raises UsageError, OSError."""
+    if url or directory is not None:
+        return find_metad(url, directory), {"path": bytes(path)}
+    mount = mount_of(path)
+    if mount is None:
+        raise UsageError(f"{path} is not on a dfs mount (without one, give --url or --dir)")
+    return mount.metad, {"inode": path.stat().st_ino}
+
+
+def show(reply: PolicyReply, *, as_json: bool) -> None:
+    """What applies, for people or as JSON."""
+    if as_json:
+        show_json(plain(reply) | {"source_path": path_text(reply.source_path)})
+        return
+    terms = reply.terms
+    label = f" with label {terms.label}" if terms.label else ""
+    source = path_text(reply.source_path) if reply.source else "the cluster's default"
+    typer.echo(f"{terms.replicas} copies, on different {terms.domain}s{label} (from {source})")
+    for reason in reply.unsatisfied:
+        typer.echo(f"unsatisfied: {reason}")
+    if reply.converging:
+        typer.echo("what is there follows in the background ('dfs jobs' shows it)")
