@@ -78,12 +78,14 @@ class Nemesis:
 
     async def _cut_power(self, fault: Fault, machine: Machine, rng: random.Random) -> None:
         if machine.process is not None:
+            self._oracle.cut.add(machine.number)
             await self._cluster.cut_power(machine)
             await trio.sleep(fault.for_s)
             await self._cluster.start_chunkd(machine)
 
     async def _torn(self, fault: Fault, machine: Machine, rng: random.Random) -> None:
         """Its power goes in the middle of one of its next system calls."""
+        self._oracle.cut.add(machine.number)
         machine.disk.crash_in = rng.randrange(12)
         await trio.sleep(fault.for_s)
         await self._cluster.start_chunkd(machine)
@@ -91,6 +93,7 @@ class Nemesis:
     async def _cut_power_of_all(self, fault: Fault, machine: Machine, rng: random.Random) -> None:
         await self._cluster.kill_metad()
         for each in self._cluster.machines:
+            self._oracle.cut.add(each.number)
             await self._cluster.cut_power(each)
         await trio.sleep(min(fault.for_s, 5.0))
         await self._cluster.start_metad()

@@ -16,6 +16,7 @@ class Oracle:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self.damaged: set[int] = set()
+        self.cut: set[int] = set()  # machines that have lost their power
         self.spoilt: list[tuple[int, bytes]] = []  # (machine, chunk) whose files were changed
         self._wanted = cluster.shape.replicas
 
@@ -70,6 +71,25 @@ class Oracle:
             if not any(chunk.hex().upper() in finding.subject for chunk in excused)
         ]
         return found
+
+    def check_honesty(self) -> None:
+        """Raise Violation when metad believes at this moment in a copy that is not there.
+
+        Of machines whose disks were let down by nobody, for of these there is no news to wait for.
+        """
+        database = self._cluster.database
+        if self._cluster.metad is None or database is None or database.in_transaction:
+            return
+        rows = database.read(
+            "SELECT r.chunk, identity FROM replica r JOIN disk d ON d.key = r.disk "
+            "JOIN chunk c ON c.id = r.chunk WHERE r.state = 'good' AND c.state = 'live'"
+        )
+        for machine in self._cluster.machines:
+            if machine.number in self.damaged | self.cut:
+                continue
+            for chunk, disk in rows:
+                if disk == machine.disk.name and not machine.disk.holds(chunk, durable=False):
+                    raise Violation("I6", f"metad believes that {disk} has {chunk.hex()[:8]}")
 
     def check_evidence(self) -> None:
         """Raise Violation when a damaged copy of a chunk in use was destroyed, not set aside.

@@ -31,6 +31,7 @@ HEAL_WITHIN_S = 150.0
 TIDY_WITHIN_S = 150.0
 CALL_WITHIN_S = 100.0
 ALL_WITHIN_S = 1000.0
+LOOK_EVERY_S = 1.3
 
 log = logging.getLogger(__name__)
 
@@ -168,13 +169,14 @@ class _Run:
         self._trace("the work begins")
         for user in self._users:
             self._nursery.start_soon(user.run)
+        self._nursery.start_soon(self._watch)
         await self._nemesis.run()
         await self._nemesis.end()
         self._trace("the faults are over")
         await self._until(
             lambda: [user.party for user in self._users if not user.done],
             WORK_WITHIN_S,
-            "I9: still at work",
+            "still at work",
         )
         self._trace("the work is done")
         async with self._cluster.client("checker") as checker:
@@ -196,11 +198,16 @@ class _Run:
         if difference := replayed(self._cluster.metad_disk):
             raise Violation("I3", f"the journal does not give the same database: {difference}")
 
+    async def _watch(self) -> None:
+        while True:
+            await trio.sleep(LOOK_EVERY_S)
+            self._oracle.check_honesty()
+
     async def _until(self, left: Callable[[], list[str]], within_s: float, what: str) -> None:
         deadline = trio.current_time() + within_s
         while found := left():
             if trio.current_time() > deadline:
-                invariant = found[0].partition(":")[0] if found[0][0] == "I" else what[:2]
+                invariant = found[0].partition(":")[0] if found[0].startswith("I") else "I9"
                 raise Violation(invariant, f"{what} after {within_s:g} s: {found[:5]}")
             await trio.sleep(1.0)
 
