@@ -56,6 +56,44 @@ OTHER = {"get": 5, "create": 3, "unlink": 2, "rename": 2, "link": 1, "look": 3, 
 
 
 @dataclass(frozen=True)
+class Theme:
+    """What a seed is about: faults to draw from, and how often what is done; 0 where not named."""
+
+    faults: tuple[str, ...]
+    writing: dict[str, int]
+    other: dict[str, int]
+    most_writing: bool | None = None  # of the steps; None: as it comes
+
+
+_SESSIONS = ("lose_client", "isolate", "cut_one_way", "kill_metad", "client_death", "drop", "delay")
+ANYTHING = Theme(KINDS, WRITING, OTHER)
+THEMES = (
+    ANYTHING,
+    ANYTHING,
+    # Names in caches while leases end.
+    Theme(
+        _SESSIONS,
+        {"put": 1},
+        {"look": 9, "create": 3, "unlink": 3, "rename": 2, "list": 1},
+        most_writing=False,
+    ),
+    # Locks, and changes that must happen once.
+    Theme(
+        (*_SESSIONS, "duplicate"),
+        {"count": 5, "append": 5},
+        {"look": 1, "create": 2, "unlink": 2},
+        most_writing=True,
+    ),
+    # Copies, and what becomes of them.
+    Theme(
+        (*DAMAGE, "kill_chunkd", "cut_power", "torn", "kill_metad", "slow_disk"),
+        {"put": 6, "remove": 2, "cut": 1},
+        {"get": 1},
+    ),
+)
+
+
+@dataclass(frozen=True)
 class Fault:
     """One fault: of a kind, at a time, for a while; `dice` seeds what else it needs to choose."""
 
@@ -116,11 +154,11 @@ def draw(seed: int) -> Schedule:
     shape = rng.choice([Shape(), Shape(), Shape(clients=3), Shape(4, 2, 2), Shape(4, 3, 2)])
     victims = tuple(rng.sample(range(shape.servers), shape.replicas - 1))
     times = sorted(rng.uniform(0.5, FAULTS_S) for _ in range(rng.randrange(2, 10)))
-    calm = rng.random() < CALM
+    calm, theme = rng.random() < CALM, rng.choice(THEMES)
     if calm:
         kinds = [*rng.sample(UNSEEN, rng.randrange(1, 4)), *rng.choice(UNSEEN_ALONE)]
     else:
-        kinds = rng.sample(KINDS, rng.randrange(2, 7))
+        kinds = rng.sample(theme.faults, min(rng.randrange(2, 7), len(theme.faults) - 1))
     return Schedule(
         seed=seed,
         shape=shape,
@@ -129,7 +167,7 @@ def draw(seed: int) -> Schedule:
             _fault(rng, number, at_s, rng.choice(kinds), shape, victims, calm)
             for number, at_s in enumerate(times)
         ),
-        steps=tuple(_work(rng, client) for client in range(shape.clients)),
+        steps=tuple(_work(rng, client, theme) for client in range(shape.clients)),
         soft=tuple(rng.random() < 0.2 and not calm for _ in range(shape.clients)),
         calm=calm,
     )
@@ -152,12 +190,14 @@ def _fault(
     return Fault(number, round(at_s, 2), kind, target, round(for_s, 2), rng.getrandbits(32))
 
 
-def _work(rng: random.Random, client: int) -> tuple[Step, ...]:
+def _work(rng: random.Random, client: int, theme: Theme) -> tuple[Step, ...]:
     """Steps of two kinds, which go on side by side: of the one writer, and all others."""
-    writing = rng.randrange(2, STEPS - 1)
+    writing, steps = rng.randrange(2, STEPS - 1), STEPS
+    if theme.most_writing is not None:
+        writing, steps = (STEPS, STEPS + 4) if theme.most_writing else (2, STEPS + 8)
     return (
-        *_steps(rng, client * 100, WRITING, writing),
-        *_steps(rng, client * 100 + 50, OTHER, STEPS - writing),
+        *_steps(rng, client * 100, theme.writing, writing),
+        *_steps(rng, client * 100 + 50, theme.other, steps - writing),
     )
 
 
