@@ -45,6 +45,9 @@ SYNC_DEADLINE_S = 20.0
 SYNC_MAX_CHUNKS = 10_000  # of one call
 HEDGE_AFTER_S = 0.25  # while there is too little experience for a percentile
 HEDGE_LEAST_S = 0.01  # below this it is scheduling, not the server
+PROBE_EVERY_S = 5.0
+PROBES = 3  # of a block each, one after the other, while they are slow
+PROBE_SLOW_S = 0.1
 HEDGES_MAX = 4  # at once: a slow cluster must not be asked for everything twice
 
 
@@ -68,6 +71,7 @@ class ChunkClient:
         self._health = health
         self._nursery = nursery
         self._hedges = trio.Semaphore(HEDGES_MAX)
+        self._probed_s: dict[str, float] = {}
         self.hedged = 0  # reads for which a second server was asked
         self._reporting: set[tuple[bytes, str]] = set()
 
@@ -223,9 +227,31 @@ class ChunkClient:
             waited_s = trio.current_time() - started
             if waited_s >= self._patience_s(replica.address, length):
                 self._health.outpaced(replica.address, length, waited_s)
+                self._probe_soon(location, replica)
             raise
         self._health.succeeded(replica.address, length, trio.current_time() - started)
         return memoryview(data)
+
+    def _probe_soon(self, location: ChunkLocation, replica: Replica) -> None:
+        """Find out how slow a server is that was outpaced: that its read was given up says little.
+
+        At most once in a while.
+        """
+        now = trio.current_time()
+        if now - self._probed_s.get(replica.address, -PROBE_EVERY_S) >= PROBE_EVERY_S:
+            self._probed_s[replica.address] = now
+            self._nursery.start_soon(self._probe, location, replica)
+
+    async def _probe(self, location: ChunkLocation, replica: Replica) -> None:
+        length = min(location.length, BLOCK_SIZE_BYTES)
+        for _ in range(PROBES):
+            began_s = trio.current_time()
+            try:
+                await self._read_replica(location, replica, 0, length)
+            except DFSError as problem:
+                log.info("probe of %s: %s", replica.address, problem)
+            if trio.current_time() - began_s < PROBE_SLOW_S:
+                return
 
     # Bad replicas
 

@@ -19,6 +19,7 @@ from dfswire.health import Experience
 from dfswire.messages import Replica
 
 FAILED_FOR_S = 10.0  # by then metad knows that the server is down and grants nothing on it
+REMEMBERED_S = 30.0
 SAMPLES = 64
 SAMPLES_MIN = 8  # fewer say nothing about a 95th percentile
 NEWEST_WEIGHT = 0.2
@@ -30,11 +31,13 @@ class _Latency:
 
     def __init__(self) -> None:
         self.mean_s = 0.0
+        self.last_s = 0.0
         self._recent: deque[float] = deque(maxlen=SAMPLES)
 
     def add(self, seconds: float) -> None:
         first = not self._recent
         self._recent.append(seconds)
+        self.last_s = trio.current_time()
         weight = 1.0 if first else NEWEST_WEIGHT
         self.mean_s += weight * (seconds - self.mean_s)
 
@@ -112,15 +115,18 @@ class ServerHealth:
     def order(self, replicas: Iterable[Replica], length: int) -> list[Replica]:
         """The best one to read `length` bytes from first: own host, then fast ones, failed last.
 
-        A server without experience counts as fast, so that it gets some, unless metad doubts it.
+        A server without experience counts as fast, so that it gets some, unless metad doubts it;
+        so does one that has not been asked for a while, or a slow one would never be found well.
         """
+        now = trio.current_time()
         failed = set(self.recently_failed())
-        slow = set(self._meetings.slow_ones(trio.current_time()))
+        slow = set(self._meetings.slow_ones(now))
 
         def rank(replica: Replica) -> tuple[bool, bool, bool, float]:
             latency = self._latencies.get((replica.address, length > LARGE_BYTES))
             host = replica.address.rpartition(":")[0]
-            mean_s = latency.mean_s if latency else 0.0
+            known = latency is not None and now - latency.last_s < REMEMBERED_S
+            mean_s = latency.mean_s if latency is not None and known else 0.0
             doubtful = replica.address in slow or self._is_doubtful(replica)
             return replica.address in failed, doubtful, host not in self._local_hosts, mean_s
 

@@ -94,7 +94,8 @@ class Intake:
     def _end_windows(self, now: float) -> None:
         # While nothing can be written a window goes on, so that it merges what comes.
         if len(self._ready) < READY_MAX:
-            self._flush([k for k, each in self._windows.items() if now - each.began >= WINDOW_S])
+            # The same sum as in due_in_s: by another one a window might be due and never end.
+            self._flush([k for k, each in self._windows.items() if now >= each.began + WINDOW_S])
 
     def _flush(self, kinds: Sequence[str]) -> None:
         for kind in kinds:

@@ -3,11 +3,12 @@
 Pure.  Clients and chunkds report what they met at each server (dfswire/health.py); `Grayness` says
 which servers to treat as slow, and why.  The rules:
 
-* A reporter finds a server bad when at least a fifth of its calls there (two at least) failed or
-  were slow.  One that finds most of the servers it calls bad speaks of itself and is not heard;
-  with two servers, one bad, nobody knows better than it.
-* A server is slow when at least half of those who called it lately find it bad and they are two or
-  more; or when the only one who calls it finds it bad again and again for LONE_S.
+* A reporter finds a server bad when at least a fifth of its calls there failed or were slow.  One
+  that finds most of the servers it calls bad speaks of itself and is not heard; with two servers,
+  one bad, nobody knows better than it.
+* A server is slow when at least half of those who called it lately find it bad, they are two or
+  more, and met more than a hiccup (CALLS_LEAST bad calls together); or when the only one who calls
+  it finds it bad again and again for LONE_S.  Bad calls are few: clients go elsewhere after one.
 * It is slow for HOLD_S, and for as long as half of those who call it go on finding it bad.  Since
   few call a slow server, that it is well again is found out by trying; if it fails within RELAPSE_S
   of that, it is held twice as long, up to HOLD_MAX_S.
@@ -26,7 +27,7 @@ LONE_S = 8.0
 HOLD_S = 30.0
 HOLD_MAX_S = 600.0
 RELAPSE_S = 300.0
-BAD_LEAST = 2
+CALLS_LEAST = 3
 BAD_SHARE = 0.2
 REPORTERS_MAX = 10_000
 
@@ -41,6 +42,7 @@ class _Opinion:
     calls: int
     bad_since_s: float | None
     bad_reports: int  # without a good one between them
+    bad_calls: int  # in these
 
 
 @dataclass
@@ -110,6 +112,8 @@ class Grayness:
         bad = [each for each in heard.values() if each.bad_since_s is not None]
         if not bad or len(bad) * 2 < len(heard):
             return ""
+        if sum(each.bad_calls for each in bad) < CALLS_LEAST:
+            return ""
         lasting_s = max(now - each.bad_since_s for each in bad if each.bad_since_s is not None)
         if len(bad) < 2 and (lasting_s < LONE_S or bad[0].bad_reports < 2):
             return ""
@@ -129,17 +133,21 @@ class Grayness:
 
 
 def _opinion(experience: Experience, before: _Opinion | None, now: float) -> _Opinion:
-    since_s, reports = None, 0
+    since_s, reports, bad_calls = None, 0, 0
     if _is_bad(experience):
-        since_s, reports = now, 1
+        since_s, reports, bad_calls = now, 1, experience.failed + experience.slow
         if before is not None and before.bad_since_s is not None and _fresh(before, now):
-            since_s, reports = before.bad_since_s, before.bad_reports + 1
-    return _Opinion(now, experience.failed, experience.slow, experience.calls, since_s, reports)
+            since_s = before.bad_since_s
+            reports += before.bad_reports
+            bad_calls += before.bad_calls
+    return _Opinion(
+        now, experience.failed, experience.slow, experience.calls, since_s, reports, bad_calls
+    )
 
 
 def _is_bad(experience: Experience) -> bool:
     bad = experience.failed + experience.slow
-    return bad >= BAD_LEAST and bad >= BAD_SHARE * experience.calls
+    return bad > 0 and bad >= BAD_SHARE * experience.calls
 
 
 def _fresh(opinion: _Opinion, now: float) -> bool:

@@ -8,7 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from dfsmount.chunkclient import ChunkClient
+from dfsmount.chunkclient import PROBES, ChunkClient
 from dfsmount.serverhealth import ServerHealth
 from dfswire.errors import (
     CorruptChunk,
@@ -211,7 +211,30 @@ async def test_hedges_are_few(autojump_clock: MockClock, nursery: trio.Nursery) 
     async with trio.open_nursery() as readers:
         for _ in range(20):
             readers.start_soon(bench.client.read, bench.location, 0, 65536)
-    assert bench.cluster.calls["chunk.read"] == 24
+    assert bench.cluster.calls["chunk.read"] == 24 + 1, "and one probe of who was outpaced"
+
+
+async def test_how_slow_a_server_is_that_was_outpaced_is_found_out_and_told(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    bench = Bench(nursery, local_hosts=("h0",))
+    bench.store()
+    for server in bench.servers:
+        server.delay_s = 0.005
+        replica = bench.replicas[bench.servers.index(server)]
+        alone = ChunkLocation(chunk=CHUNK, length=len(DATA), replicas=[replica])
+        for _ in range(8):
+            await bench.client.read(alone, 0, 65536)
+    bench.health.take()
+    bench.servers[0].delay_s = 1.0
+    await bench.client.read(bench.location, 0, 65536)
+    await trio.sleep(4)
+    told = {each.address: each for each in bench.health.take()}
+    assert (told["h0:9500"].calls, told["h0:9500"].slow) == (1 + PROBES, PROBES)
+    assert bench.health.to_avoid() == ["h0:9500"]
+    reads = bench.cluster.calls["chunk.read"]
+    await bench.client.read(bench.location, 0, 65536)
+    assert bench.cluster.calls["chunk.read"] == reads + 1, "it is asked last now"
 
 
 async def test_a_hedge_that_fails_leaves_the_first(

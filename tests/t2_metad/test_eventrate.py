@@ -62,3 +62,19 @@ def test_what_can_not_be_written_is_kept_and_bounded(rng: random.Random) -> None
         intake.put_back(taken)
     assert counted(intake.take_all()) == total
     assert intake.take_all() == []
+
+
+def test_a_window_that_is_due_ends_whatever_the_clock_says(rng: random.Random) -> None:
+    """Else whoever sleeps until it is due would do so again and again, for no time at all."""
+    for _ in range(1000):
+        intake, now = Intake(), rng.uniform(0, 1e6)
+        for _ in range(OWN_PER_SUBJECT + 1):
+            intake.add(now, 1, "server.down", "s", "m")
+        intake.take(now)
+        for _ in range(3):
+            due_s = intake.due_in_s(now)
+            if due_s is None:
+                break
+            now += due_s
+            intake.take(now)
+        assert intake.due_in_s(now) is None

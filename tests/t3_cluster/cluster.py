@@ -9,12 +9,13 @@ memory is gone, what it stored is not) and started again.
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any
 
 import trio
 
+from chunkd.assembly import Service as ChunkdService
 from chunkd.assembly import create_service as create_chunkd
 from chunkd.config import ChunkdConfig
 from chunkd.identity import ServerIdentity
@@ -31,6 +32,7 @@ from metad.database import open_database
 from metad.service import create_service as create_metad
 from tests.fakes import DirectTransport, Faults, FaultyTransport
 from tests.memorystore import MemoryChunkStore
+from tests.t3_cluster.links import LinkedTransport, Links
 
 METAD = "metad:1"
 CHUNK_SIZE_BYTES = 65_536  # files of a few hundred KiB have several chunks
@@ -63,10 +65,13 @@ class Cluster:
         chunk_size_bytes: int = CHUNK_SIZE_BYTES,
         chunkd_settings: Mapping[str, Any] | None = None,
         make_store: Callable[[int, Cluster], Any] | None = None,
+        racks: Sequence[str] = (),
+        metad_settings: Mapping[str, Any] | None = None,
     ) -> None:
         self.rng = rng
         self.faults = Faults()  # of the clients' connections
         self.network = DirectTransport({}, nursery=nursery)
+        self.links = Links()
         self._nursery = nursery
         self._wall_ns = 1_700_000_000 * 10**9
         self._database = open_database("sqlite://", inline=True, now_ns=self.now_ns)
@@ -75,6 +80,7 @@ class Cluster:
             replicas=replicas,
             chunk_size_bytes=chunk_size_bytes,
             reclaim_grace_s=60.0,
+            **dict(metad_settings or {}),
         )
         self.stores = [
             MemoryChunkStore(f"disk{number}", now=trio.current_time) for number in range(servers)
@@ -83,6 +89,7 @@ class Cluster:
             self.stores = [make_store(number, self) for number in range(servers)]
         self._chunkd_settings = dict(chunkd_settings or {})
         self._incarnations = [0] * servers
+        self._racks = [*racks, *[""] * servers][:servers]
         self._metad = Process()
         self._chunkds = [Process() for _ in range(servers)]
         self._transports: dict[FileSystem, FaultyTransport] = {}
@@ -135,30 +142,43 @@ class Cluster:
         finally:
             process.ended.set()
 
+    def set_back(self, number: int, starts: int) -> None:
+        """The identity on the disk of a chunkd that does not run is of so many starts ago."""
+        self._incarnations[number] -= starts
+
     async def _run_chunkd(self, number: int, task_status: trio.TaskStatus[None]) -> None:
         process = self._chunkds[number] = Process()
         self._incarnations[number] += 1
         identity = ServerIdentity(f"server{number}", self._incarnations[number], "")
-        config = ChunkdConfig(
-            metad=METAD, data=["/none"], listen=self.address(number), **self._chunkd_settings
-        )
+        address = self.address(number)
         try:
             with trio.CancelScope() as process.scope:
-                service = create_chunkd(
-                    [self.stores[number]],
-                    Client(transport=self.network),
-                    config,
-                    identity,
-                    address=self.address(number),
-                    inline=True,
-                    host=lambda: HostFigures(hostname=f"host{number}"),
-                    rng=self.rng,
-                )
-                self.network.up(self.address(number), Dispatcher("chunkd", service.handlers))
+                service = self.make_chunkd(number, address, identity)
+                self.network.up(address, Dispatcher("chunkd", service.handlers))
                 task_status.started()
                 await service.run()
         finally:
             process.ended.set()
+
+    def make_chunkd(self, number: int, address: str, identity: ServerIdentity) -> ChunkdService:
+        """A chunkd with the disk of server `number`."""
+        config = ChunkdConfig(
+            metad=METAD,
+            data=["/none"],
+            listen=address,
+            rack=self._racks[number],
+            **self._chunkd_settings,
+        )
+        return create_chunkd(
+            [self.stores[number]],
+            Client(transport=LinkedTransport(self.network, self.links, address)),
+            config,
+            identity,
+            address=address,
+            inline=True,
+            host=lambda: HostFigures(hostname=f"host{number}"),
+            rng=self.rng,
+        )
 
     # Clients
 
@@ -167,7 +187,8 @@ class Cluster:
         self, name: str = "client", soft_s: float = 0.0, options: str = ""
     ) -> AsyncIterator[FileSystem]:
         """A client whose connections have the cluster's faults."""
-        transport = FaultyTransport(self.network, source=self.rng, faults=self.faults)
+        network = LinkedTransport(self.network, self.links, name)
+        transport = FaultyTransport(network, source=self.rng, faults=self.faults)
         introduction = OpenSession(host=name, mount_point="/m", pid=1, software="test")
         config = parse_options(MountConfig(METAD, "/m", soft_s=soft_s), options)
         async with AsyncExitStack() as stack:
@@ -239,6 +260,8 @@ async def running_cluster(
     chunk_size_bytes: int = CHUNK_SIZE_BYTES,
     chunkd_settings: Mapping[str, Any] | None = None,
     make_store: Callable[[int, Cluster], Any] | None = None,
+    racks: Sequence[str] = (),
+    metad_settings: Mapping[str, Any] | None = None,
 ) -> AsyncIterator[Cluster]:
     """A cluster whose servers are all up, for the length of the context."""
     async with trio.open_nursery() as nursery:
@@ -250,6 +273,8 @@ async def running_cluster(
             chunk_size_bytes=chunk_size_bytes,
             chunkd_settings=chunkd_settings,
             make_store=make_store,
+            racks=racks,
+            metad_settings=metad_settings,
         )
         await cluster.start_all()
         await cluster.until(lambda s: len(s.servers) == servers, 30)
