@@ -172,6 +172,8 @@ class HeartbeatTask:
         self._orders.acknowledge(results)
         self._orders.submit(reply.orders)
         self._orders.call_off(reply.called_off)
+        if reply.inventory:
+            self._inventory.request()
 
     async def _disk_figures(self) -> list[DiskFigures]:
         return [await self._run(store.figures) for store in self._stores]

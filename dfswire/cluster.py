@@ -187,10 +187,12 @@ class Heartbeat(Message, frozen=True, kw_only=True):
 
 class HeartbeatReply(Message, frozen=True, kw_only=True):
     """`register`: metad does not know this incarnation; register again.  `called_off`: orders that
-    need not be carried out any more; each of them gets a result all the same."""
+    need not be carried out any more; each of them gets a result all the same.  `inventory`: send
+    one of every disk now."""
 
     orders: list[Order] = []
     register: bool = False
+    inventory: bool = False
     called_off: list[int] = []
 
 

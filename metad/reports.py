@@ -61,6 +61,7 @@ class Reports:
         self._recent = RecentChunks(RECENT_S, state.clock())
         self._refused: dict[str, str] = {}  # server -> the process that was told last
         self._early: dict[bytes, set[str]] = {}
+        self.inventories_wanted: set[str] = set()
         self.on_result: list[Callable[[Order, OrderResult], None]] = []
 
     def stored(self, chunks: Iterable[bytes]) -> None:
@@ -139,7 +140,13 @@ class Reports:
         return HeartbeatReply(
             orders=orders.take(known.disks, state.clock()),
             called_off=orders.called_off(known.disks),
+            inventory=self._takes_inventory(request.server_id),
         )
+
+    def _takes_inventory(self, server_id: str) -> bool:
+        wanted = server_id in self.inventories_wanted
+        self.inventories_wanted.discard(server_id)
+        return wanted
 
     async def inventory(self, request: Inventory) -> InventoryReply:
         """Believe a disk about what it has, except about chunks that came while it counted."""

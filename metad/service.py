@@ -26,6 +26,7 @@ from metad.clients import Clients
 from metad.compactor import Compactor
 from metad.config import MetadConfig
 from metad.database import Database, setting
+from metad.deepcheck import DeepCheck
 from metad.drains import Drains
 from metad.eventlog import EventLog
 from metad.events import EventStreams
@@ -131,6 +132,8 @@ class Service:
         )
         self.compactor = Compactor(state, self.jobs, self.mutations.rewrite, self.reports.stored)
         self.reports.on_result.append(self.compactor.book)
+        self.deep_check = DeepCheck(state, self.jobs, self.reports.inventories_wanted.update)
+        self.reports.on_result.append(self.deep_check.book)
         self.leases = LeaseCalls(state, self.clients, recalls, self.mutations.is_changing)
 
     @property

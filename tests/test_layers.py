@@ -61,7 +61,8 @@ LAYERS = {
         metrics
         drains policycalls
         mutations reads leasecalls reports status locking fsckcalls
-        clients repair trim salvage compactor reclaim batches fsck mend serverevents totals
+        clients repair trim salvage compactor deepcheck reclaim batches fsck mend
+        serverevents totals
         jobs
         recalls touched
         attributes namespace chunkmap ranges rename invariants state

@@ -12,12 +12,15 @@ from typing import Annotated, Literal
 import typer
 
 from dfsmount.cli.cluster import AsJson, Directory, Url, ask, find_metad
+from dfsmount.cli.jobs import watch
 from dfsmount.cli.lost import as_plain, show_lost
 from dfsmount.cli.output import show_json, working
 from dfswire.cluster import FsckReport, FsckRequest
-from dfswire.errors import UsageError
+from dfswire.errors import Unavailable, UsageError
+from dfswire.jobs import JobsReply, JobsRequest, JobStatus, StartJob
 from dfswire.verify import FindLost, LostReply
 
+DEEP_JOB = "verify"
 CHECK_DEADLINE_S = 3600.0  # some hundred million rows
 
 
@@ -34,12 +37,17 @@ def fsck(
     lost: Annotated[
         bool, typer.Option("--lost", help="Only list the files of which bytes cannot be read.")
     ] = False,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Verify every copy of every chunk as well, as a job.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Check the metadata, and repair it; ends with 1 when something is wrong."""
-    if lost and repair:
-        raise UsageError("--lost only looks; give it without --repair")
+    if lost and (repair or deep):
+        raise UsageError("--lost only looks; give it without --repair and --deep")
     metad = find_metad(url, directory)
+    if deep:
+        _verify_all(metad, quiet=as_json)
     if lost:
         _list_lost(metad, limit, as_json)
         return
@@ -57,6 +65,28 @@ def fsck(
             show(report)
     if report.count:
         raise typer.Exit(1)
+
+
+def _verify_all(metad: str, *, quiet: bool) -> None:
+    """Have every copy read; what is bad is repaired meanwhile, what is lost is listed.
+
+    Ctrl-C does not stop the job; the same command again goes on watching it.
+    """
+    job: JobStatus = ask(metad, "job.start", StartJob(kind=DEEP_JOB, name=_deep_name(metad)))
+    if job.state == "running":
+        job = watch(metad, job)
+    if not quiet:
+        typer.echo(f"job {job.job} ({job.name}) {job.state}: {job.message}")
+        show_lost(ask(metad, "cluster.lost", FindLost(), deadline_s=CHECK_DEADLINE_S))
+    if job.state != "done":
+        raise Unavailable(f"the copies were not all verified: job {job.job} {job.state}")
+
+
+def _deep_name(metad: str) -> str:
+    """That of the job that runs or was stopped, or a new one."""
+    reply: JobsReply = ask(metad, "job.list", JobsRequest())
+    known = [each for each in reply.jobs if each.kind == DEEP_JOB]
+    return next((each.name for each in known if each.state != "done"), "")
 
 
 def _ask(metad: str, limit: int, repair: Literal["no", "plan", "do"]) -> FsckReport:

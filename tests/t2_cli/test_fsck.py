@@ -6,11 +6,13 @@ import io
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from dfsmount.cli import fsck
 from dfsmount.cli.app import main
 from dfswire.cluster import Finding, FsckReport, FsckRequest
+from dfswire.jobs import JobsReply, JobStatus, StartJob
 from dfswire.verify import LostFile, LostRange, LostReply
 
 
@@ -121,3 +123,40 @@ def test_nothing_lost(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
     monkeypatch.setattr(fsck, "ask", lambda *_, **__: LostReply(files=[], count=0))
     assert main(["fsck", "--url", "h:1", "--lost"]) == 0
     assert capsys.readouterr().out == "no bytes are lost\n"
+
+
+@pytest.mark.parametrize(("state", "ended"), [("done", 0), ("failed", 2)])
+def test_deep_watches_the_job_that_is_there(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], state: str, ended: int
+) -> None:
+    job = JobStatus(
+        job=7,
+        name="verify-7",
+        kind="verify",
+        argument="{}",
+        state="running",
+        done=1,
+        total=2,
+        unit="chunks",
+        message="",
+        started_ns=0,
+    )
+    asked: list[Any] = []
+    answers: dict[str, Any] = {
+        "job.list": JobsReply(jobs=[job]),
+        "job.start": job,
+        "cluster.lost": LostReply(files=[], count=0),
+        "cluster.fsck": planned(repaired=True),
+    }
+
+    def ask(metad: str, call: str, request: Any, **_: object) -> Any:
+        asked.append(request)
+        return answers[call]
+
+    ending = msgspec.structs.replace(job, state=state, message="copies verified: 4")
+    monkeypatch.setattr(fsck, "ask", ask)
+    monkeypatch.setattr(fsck, "watch", lambda metad, job: ending)
+    assert main(["fsck", "--url", "h:1", "--deep"]) == ended
+    assert asked[1] == StartJob(kind="verify", name="verify-7")
+    shown = capsys.readouterr().out
+    assert f"job 7 (verify-7) {state}: copies verified: 4\nno bytes are lost\n" in shown

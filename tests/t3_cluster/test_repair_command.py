@@ -5,11 +5,17 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
+import pytest
+import trio
 from trio.testing import MockClock
 
+from chunkd.chunkfile import tail_bytes
 from dfsmount.cli.repair import Repairing
+from dfswire.chunks import block_checksums
 from dfswire.client import Client
 from dfswire.cluster import FsckReport, FsckRequest
+from dfswire.errors import UsageError
+from dfswire.jobs import JobsRequest, StartJob
 from dfswire.messages import BLOCK_SIZE_BYTES as BLOCK
 from dfswire.messages import ROOT_INODE
 from tests.t3_cluster.cluster import METAD, Cluster, fully_replicated, running_cluster
@@ -109,3 +115,51 @@ async def test_fsck_plans_and_repairs(
         assert (done.count, done.fixes, done.repaired) == (0, planned.fixes, True)
         assert (await fsck(FsckRequest(repair="do"))).fixes == []
         assert (await client.vfs.getattr(inode)).nlink == 1
+
+
+async def test_every_copy_is_verified(
+    autojump_clock: MockClock, rng: random.Random, expect_log: ExpectLog
+) -> None:
+    """`dfs fsck --deep`: rot, a file of another content, one that is gone, one nobody knows."""
+    expect_log("is bad")
+    expect_log("is unknown to metad")
+    data = {f"f{number}": rng.randbytes(2 * BLOCK) for number in range(40)}
+    async with running_cluster(rng) as cluster, cluster.client() as client:
+        for path, content in data.items():
+            await write_file(client.vfs, path, content, sync=True)
+        await cluster.until(fully_replicated, 60)
+        store = cluster.stores[0]
+        rotten, forged, gone = sorted(store.files)[:3]
+        store.corrupt(rotten, 5)
+        store.drop(gone)
+        length = len(store.files[forged].content) - tail_bytes(BLOCK)
+        store.drop(forged)
+        other = rng.randbytes(length)
+        store.write(forged, other, block_checksums(forged, other), True)
+        stray = bytes(range(16))
+        store.write(stray, b"stray", block_checksums(stray, b"stray"), True)
+        store.files[stray].modified -= 10_000
+        caller = Client(transport=cluster.network)
+        begun = await caller.call("job.start", METAD, StartJob(kind="verify"))
+        with trio.fail_after(120):
+            while begun.state == "running":
+                await trio.sleep(1)
+                reply = await caller.call("job.list", METAD, JobsRequest(job=begun.job))
+                (begun,) = reply.jobs
+        assert begun.state == "done"
+        assert "bad or missing: 3" in begun.message
+        await cluster.until(fully_replicated, 60)
+        assert forged in store.quarantined and stray in store.aside
+        async with cluster.client("checker") as checker:
+            for path, content in data.items():
+                assert await read_file(checker.vfs, path) == content
+
+
+async def test_a_verification_must_make_sense(
+    autojump_clock: MockClock, rng: random.Random
+) -> None:
+    async with running_cluster(rng) as cluster:
+        caller = Client(transport=cluster.network)
+        for argument in ('{"megabytes_per_s": 0}', '{"x": 1}'):
+            with pytest.raises(UsageError):
+                await caller.call("job.start", METAD, StartJob(kind="verify", argument=argument))
