@@ -62,8 +62,8 @@ def breakable() -> None:
         if os.environ.get("CI"):
             pytest.fail(reason)
         pytest.skip(reason)
-    network.sweep()
     disks.sweep()
+    network.sweep()
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,8 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+from dfsmount.cli.processes import recall, stop
+
 MIB = 1 << 20
 BLOCK = 4096
 SHUTDOWN = 0x8004_587D  # _IOR('X', 125, __u32): ext4, xfs and f2fs agree on it
@@ -208,12 +210,15 @@ def mount_table() -> list[str]:
 
 
 def sweep() -> None:
-    """Unmount the disks of runs that have ended."""
+    """End the clusters of runs that were killed: their daemons, then their disks."""
     for line in run("losetup", "--list", "--noheadings", "--output", "NAME,BACK-FILE").splitlines():
         device, _, image = line.strip().partition(" ")
         owner = IMAGE.search(image)
         if owner is None or Path(f"/proc/{owner[1]}").exists():
             continue
+        for pid_file in (Path(image.strip()).parents[1] / "run").glob("*.pid"):
+            if identity := recall(pid_file):
+                stop(identity, grace_s=0.0)
         for mount in mount_table():
             if mount.split()[0] == device:
                 run("umount", "-l", mount.split()[1])
