@@ -1,9 +1,10 @@
 """How many events become rows: the first of a kind each, of a flood only how many they were.
 
-Pure; eventlog.py owns one Intake.  Within a window of a minute the first events about a subject are
-kept one by one; the others are merged into one row that counts them, which is due at the end of the
-window.  So neither a disk that fails and returns all the time nor the loss of a million chunks can
-fill the table, and nothing is left out without being counted.
+Pure; eventlog.py owns one Intake.  Within a window of ten minutes the first events about a subject
+are kept one by one; the others are merged into one row that counts them, which is due at the end of
+the window.  As long as there is something to merge each window is twice as long as the one before,
+up to an hour.  So neither a disk that fails and returns for months nor the loss of a million chunks
+can fill the table, and nothing is left out without being counted.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-WINDOW_S = 60.0
+WINDOW_S = 600.0
+WINDOW_MAX_S = 3600.0
+SLACK_S = 0.001
 OWN_PER_SUBJECT = 3  # rows for one subject and kind in a window
 OWN_PER_KIND = 100  # rows for one kind in a window, not counting the merged ones
 READY_MAX = 1000  # while the database can't be written
@@ -32,11 +35,25 @@ class Entry:
 
 @dataclass
 class _Window:
-    """The events of one kind since `began`."""
+    """The events of one kind from `began` to `end`; of noisy subjects fewer are kept one by one."""
 
     began: float
+    end: float
+    noisy: frozenset[str] = frozenset()
     own: Counter[str] = field(default_factory=Counter)
     merged: dict[str, Entry] = field(default_factory=dict)
+
+    def has_room(self, subject: str) -> bool:
+        """May an event about it have a row of its own?"""
+        own = 1 if subject in self.noisy else OWN_PER_SUBJECT
+        return self.own[subject] < own and self.own.total() < OWN_PER_KIND
+
+    def next(self, now: float) -> _Window:
+        """The window after this one, for an event at `now`."""
+        length_s = self.end - self.began
+        if not self.merged or now - self.end >= length_s:
+            return _Window(now, now + WINDOW_S)
+        return _Window(now, now + min(2 * length_s, WINDOW_MAX_S), frozenset(self.merged))
 
     def merge(self, time_ns: int, kind: str, subject: str, message: str) -> None:
         known = subject if subject in self.own else OTHERS
@@ -53,16 +70,17 @@ class Intake:
     def __init__(self) -> None:
         self._ready: list[Entry] = []
         self._windows: dict[str, _Window] = {}
+        self._ended: dict[str, _Window] = {}
 
     def add(self, now: float, time_ns: int, kind: str, subject: str, message: str) -> None:
         """An event happened."""
         self._end_windows(now)
-        window = self._windows.setdefault(kind, _Window(now))
-        if (
-            len(self._ready) < READY_MAX
-            and window.own.total() < OWN_PER_KIND
-            and window.own[subject] < OWN_PER_SUBJECT
-        ):
+        window = self._windows.get(kind)
+        if window is None:
+            ended = self._ended.pop(kind, None)
+            window = ended.next(now) if ended is not None else _Window(now, now + WINDOW_S)
+            self._windows[kind] = window
+        if len(self._ready) < READY_MAX and window.has_room(subject):
             window.own[subject] += 1
             self._ready.append(Entry(time_ns, kind, subject, message))
         else:
@@ -88,15 +106,16 @@ class Intake:
         """When there is something to take; None: not before the next event."""
         if self._ready:
             return 0.0
-        ends = [each.began + WINDOW_S for each in self._windows.values() if each.merged]
+        ends = [each.end for each in self._windows.values() if each.merged]
         return max(min(ends) - now, 0.0) if ends else None
 
     def _end_windows(self, now: float) -> None:
         # While nothing can be written a window goes on, so that it merges what comes.
         if len(self._ready) < READY_MAX:
-            # The same sum as in due_in_s: by another one a window might be due and never end.
-            self._flush([k for k, each in self._windows.items() if now >= each.began + WINDOW_S])
+            # Sums are rounded: who slept until a window was due must not find it still open.
+            self._flush([k for k, each in self._windows.items() if now >= each.end - SLACK_S])
 
     def _flush(self, kinds: Sequence[str]) -> None:
         for kind in kinds:
-            self._ready += self._windows.pop(kind).merged.values()
+            window = self._ended[kind] = self._windows.pop(kind)
+            self._ready += window.merged.values()

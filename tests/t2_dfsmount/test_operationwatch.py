@@ -5,12 +5,11 @@ from __future__ import annotations
 import errno
 import logging
 
-import pyfuse3
 import pytest
 import trio
 
 from dfsmount.config import MountConfig, parse_options
-from dfsmount.conversions import speaks_errno
+from dfsmount.conversions import FUSEError, speaks_errno
 from dfsmount.lowlevel.requests import Answered
 from dfsmount.metrics import MountMetrics, check_loopback
 from dfsmount.operationwatch import OperationWatch
@@ -39,8 +38,8 @@ class Handlers:
 async def test_outcomes() -> None:
     handlers = Handlers()
     assert await handlers.lookup(None) == "found"
-    for problem in (NoEntry("none"), pyfuse3.FUSEError(errno.EXDEV), Answered("gone")):
-        with pytest.raises(pyfuse3.FUSEError):
+    for problem in (NoEntry("none"), FUSEError(errno.EXDEV), Answered("gone")):
+        with pytest.raises(FUSEError):
             await handlers.lookup(problem)
     with pytest.raises(ZeroDivisionError):
         await handlers.lookup(ZeroDivisionError())

@@ -9,6 +9,7 @@ from metad.eventrate import (
     OWN_PER_KIND,
     OWN_PER_SUBJECT,
     READY_MAX,
+    WINDOW_MAX_S,
     WINDOW_S,
     Entry,
     Intake,
@@ -37,8 +38,35 @@ def test_a_subject_that_repeats_itself_is_merged_at_the_end_of_the_window() -> N
     assert intake.due_in_s(20.0) == WINDOW_S - 10
     assert intake.take(10.0 + WINDOW_S - 0.1) == []
     assert intake.take(10.0 + WINDOW_S) == [Entry(9, "k", "a", "9", 10 - OWN_PER_SUBJECT)]
-    intake.add(80.0, 99, "k", "a", "again")
-    assert len(intake.take(80.0)) == 1, "a new window"
+    now = 11.0 + WINDOW_S
+    intake.add(now, 99, "k", "a", "again")
+    assert len(intake.take(now)) == 1, "a new window"
+
+
+def test_what_goes_on_for_months_makes_few_rows() -> None:
+    intake = Intake()
+    written: list[Entry] = []
+    day_s, total = 86_400, 0
+    for second in range(0, 30 * day_s, 20):
+        intake.add(second, second, "disk.failed", "d", "again")
+        total += 1
+        written += intake.take(second)
+    assert len(written) < 30 * 24 * 2 + 50
+    assert counted(written + intake.take_all()) == total
+    intake.add(31 * day_s, 0, "disk.failed", "other", "the first time")
+    assert [each.subject for each in intake.take(31 * day_s)] == ["other"], "told at once"
+
+
+def test_after_a_calm_time_everything_is_as_before() -> None:
+    intake = Intake()
+    for second in range(6000):
+        intake.add(second, 0, "k", "a", "m")
+    intake.take_all()
+    later = 6000 + WINDOW_MAX_S * 2
+    for _ in range(5):
+        intake.add(later, 0, "k", "a", "m")
+    assert len(intake.take(later)) == OWN_PER_SUBJECT
+    assert intake.due_in_s(later) == WINDOW_S
 
 
 def test_many_subjects_are_merged_into_one_row() -> None:
