@@ -20,6 +20,8 @@ _IP_FAMILIES = (socket.AF_INET, socket.AF_INET6)
 def host_figures() -> HostFigures:
     """CPU load is the mean since the last call."""
     memory = psutil.virtual_memory()
+    network = psutil.net_io_counters()
+    disks = psutil.disk_io_counters()  # None in containers that hide them
     return HostFigures(
         hostname=socket.gethostname(),
         cpu_count=psutil.cpu_count() or 1,
@@ -27,6 +29,10 @@ def host_figures() -> HostFigures:
         load_1m=os.getloadavg()[0],
         memory_total_bytes=memory.total,
         memory_available_bytes=memory.available,
+        network_sent_bytes=network.bytes_sent,
+        network_received_bytes=network.bytes_recv,
+        disk_read_bytes=disks.read_bytes if disks is not None else 0,
+        disk_written_bytes=disks.write_bytes if disks is not None else 0,
         addresses=_addresses(),
     )
 
