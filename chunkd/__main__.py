@@ -20,6 +20,8 @@ import typer
 from chunkd.assembly import Service, create_service
 from chunkd.config import ChunkdConfig
 from chunkd.identity import DataDirectories, claim
+from chunkd.journal import DIRECTORY as JOURNAL_DIRECTORY
+from chunkd.journal import Journal
 from chunkd.metrics import DiskWatch
 from chunkd.store import ChunkStore
 from chunkd.timedfiles import TimedFileSystem
@@ -64,7 +66,13 @@ async def _serve(settings: ChunkdConfig, directories: DataDirectories) -> None:
     listeners = await listen(settings.listen)
     client = Client()
     service = create_service(
-        stores, client, settings, directories, address=bound_address(listeners[0]), watch=watch
+        stores,
+        client,
+        settings,
+        directories,
+        address=bound_address(listeners[0]),
+        watch=watch,
+        journal=_journal_of(settings, directories) if settings.journal else None,
     )
     with trio.CancelScope() as serving:
         async with trio.open_nursery() as nursery:
@@ -96,6 +104,16 @@ def _open_stores(directories: DataDirectories, watch: DiskWatch) -> list[ChunkSt
     if not stores:
         raise UsageError("no data directory can be used")
     return stores
+
+
+def _journal_of(settings: ChunkdConfig, directories: DataDirectories) -> Journal:
+    """On the first disk, or where an earlier process has begun it."""
+    begun = [root for root in directories.roots if (root / JOURNAL_DIRECTORY).is_dir()]
+    return Journal(
+        [*begun, *directories.roots][0],
+        kept_s=settings.journal_kept_s,
+        max_bytes=settings.journal_max_bytes,
+    )
 
 
 async def _stop_at_signal(service: Service, serving: trio.CancelScope) -> None:

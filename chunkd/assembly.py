@@ -16,10 +16,13 @@ import trio
 from chunkd.config import ChunkdConfig
 from chunkd.emptying import Emptier
 from chunkd.figures import host_figures
+from chunkd.follower import FollowerTask
 from chunkd.groupsync import Syncer
 from chunkd.heartbeat import Description, HeartbeatTask
 from chunkd.identity import ServerIdentity
 from chunkd.inventory import InventorySender
+from chunkd.journal import Journal
+from chunkd.journalcalls import JournalCalls
 from chunkd.metrics import ChunkdMetrics, DiskWatch, look_in_thread
 from chunkd.orders import OrderRunner
 from chunkd.peers import Peers
@@ -45,9 +48,12 @@ class Service:
         scrubbers: Sequence[Scrubber],
         metrics: Metrics,
         emptier: Emptier,
+        journal_calls: JournalCalls,
+        follower: FollowerTask | None,
     ) -> None:
         self.calls = calls
-        self.handlers = calls.handlers
+        self.handlers = {**calls.handlers, **journal_calls.handlers}
+        self.follower = follower
         self.heartbeat = heartbeat
         self.orders = orders
         self.inventory = inventory
@@ -63,6 +69,8 @@ class Service:
         """
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.heartbeat.run_forever)
+            if self.follower is not None:
+                nursery.start_soon(self.follower.run_forever)
             nursery.start_soon(self.orders.run_forever)
             nursery.start_soon(self.inventory.run_forever)
             nursery.start_soon(self.syncer.run_forever)
@@ -90,9 +98,12 @@ def create_service(
     host: Callable[[], HostFigures] = host_figures,
     rng: random.Random | None = None,
     watch: DiskWatch | None = None,
+    journal: Journal | None = None,
+    now_ns: Callable[[], int] = time.time_ns,
 ) -> Service:
     """Put a chunkd together.  `address` is where it really listens; `inline` means no threads.
-    Simulations whose disks take time give a `run` of their own."""
+    Simulations whose disks take time give a `run` of their own.  Without a `journal` this server
+    does not follow metad's."""
     run = run or (run_inline if inline else run_in_thread)
     disks = Stores(stores)
     peers = Peers()
@@ -154,7 +165,29 @@ def create_service(
         kept_s=config.quarantine_kept_s,
         share=config.quarantine_share,
     )
-    return Service(calls, heartbeat, orders, inventory, syncer, scrubbers, metrics, emptier)
+    follower = None
+    if journal is not None:
+        follower = FollowerTask(
+            journal,
+            client,
+            config.metad_address,
+            identity,
+            run,
+            rng or random.Random(),
+            now_ns=now_ns,
+        )
+    return Service(
+        calls,
+        heartbeat,
+        orders,
+        inventory,
+        syncer,
+        scrubbers,
+        metrics,
+        emptier,
+        JournalCalls(journal, identity, run),
+        follower,
+    )
 
 
 def _virtual_wall() -> float:

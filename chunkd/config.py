@@ -67,6 +67,15 @@ class ChunkdConfig(msgspec.Struct, frozen=True, kw_only=True):
     quarantine_share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.05
     """Of the disk: when damaged copies take more, the oldest go earlier, if they may go."""
 
+    journal: bool = True
+    """Keep a copy of metad's journal on the first disk."""
+
+    journal_kept_s: Positive = 86_400.0
+    """Each moment of this time can be restored."""
+
+    journal_max_bytes: Count = 16 << 30
+    """With all its snapshots; beyond that less time is kept, but never less than two snapshots."""
+
     receive_buffers: Count = 8
     """Chunks being received at once, for each length of the remaining chain; others wait."""
 

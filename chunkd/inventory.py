@@ -53,6 +53,7 @@ class InventorySender:
         self._unknown_kept_s = unknown_kept_s
         self._page_chunks = page_chunks
         self._wanted = trio.Event()
+        self._hold = False  # metad may have forgotten what it does not know: delete nothing
         self._reports: list[ReplicaReport] = []
 
     def request(self) -> None:
@@ -82,10 +83,11 @@ class InventorySender:
     async def run_once(self, store: Store) -> None:
         """Send all pages of one disk, and set aside what metad does not know."""
         with store.recording() as stored_meanwhile:
-            first = FIRST
+            first, self._hold = FIRST, False
             while first:
                 first = await self._send_page(store, first, stored_meanwhile)
-        await self._run(lambda: store.expire_set_aside(self._unknown_kept_s))
+        if not self._hold:
+            await self._run(lambda: store.expire_set_aside(self._unknown_kept_s))
 
     async def _send_page(self, store: Store, first: bytes, stored_meanwhile: set[bytes]) -> bytes:
         """Send the page that begins with `first`; the beginning of the next, b"" after the end."""
@@ -103,6 +105,7 @@ class InventorySender:
         reply: InventoryReply = await self._client.call(
             "server.inventory", self._metad, page, deadline_s=_DEADLINE_S
         )
+        self._hold = self._hold or reply.hold
         listed = set(chunks)
         self._reports += [
             ReplicaReport(chunk=chunk, disk=store.disk, state="good")

@@ -14,7 +14,7 @@ An error is a `Fault` with status 4xx or 5xx.  `stream` replies are a sequence o
 
 from __future__ import annotations
 
-from dfswire import admin, chunks, cluster, jobs, observe, policies, verify
+from dfswire import admin, chunks, cluster, jobs, journal, observe, policies, verify
 from dfswire.call import Call
 from dfswire.clientcalls import CLIENT_CALLS
 from dfswire.messages import Empty
@@ -59,7 +59,48 @@ _ALL = (
         cluster.InventoryReply,
         ("chunkd",),
     ),
+    # chunkd -> metad: the journal
+    Call(
+        "journal.follow",
+        "metad",
+        "POST",
+        "/v1/journal/follow",
+        journal.FollowJournal,
+        journal.JournalFrame,
+        ("chunkd",),
+        idempotent=False,
+        stream=True,
+    ),
+    Call("journal.ack", "metad", "POST", "/v1/journal/ack", journal.AckJournal, Empty, ("chunkd",)),
+    Call(
+        "journal.snapshot",
+        "metad",
+        "POST",
+        "/v1/journal/snapshot",
+        journal.SnapshotRequest,
+        journal.Snapshot,
+        ("chunkd", "operator"),
+        reply_body=True,
+    ),
     # operator -> metad
+    Call(
+        "journal.status",
+        "metad",
+        "GET",
+        "/v1/journal/status",
+        Empty,
+        journal.JournalStatus,
+        ("operator",),
+    ),
+    Call(
+        "journal.release",
+        "metad",
+        "POST",
+        "/v1/journal/release",
+        Empty,
+        journal.JournalStatus,
+        ("operator",),
+    ),
     Call(
         "cluster.status",
         "metad",
@@ -236,6 +277,26 @@ _ALL = (
         verify.SalvageChunk,
         verify.SalvageReply,
         ("chunkd",),
+        reply_body=True,
+    ),
+    # operator -> chunkd
+    Call(
+        "journal.files",
+        "chunkd",
+        "GET",
+        "/v1/journal/files",
+        Empty,
+        journal.JournalFiles,
+        ("operator",),
+    ),
+    Call(
+        "journal.read",
+        "chunkd",
+        "POST",
+        "/v1/journal/read",
+        journal.ReadJournalFile,
+        Empty,
+        ("operator",),
         reply_body=True,
     ),
 )

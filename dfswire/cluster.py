@@ -215,9 +215,14 @@ class Inventory(Message, frozen=True, kw_only=True):
 
 
 class InventoryReply(Message, frozen=True, kw_only=True):
-    """Ids that metad does not know: to be kept aside, not deleted."""
+    """Ids that metad does not know: to be kept aside, not deleted.
+
+    `hold`: what was set aside does not expire now, for metad itself was restored and may be the one
+    that does not know.
+    """
 
     unknown: list[ChunkId] = []
+    hold: bool = False
 
 
 class ServerStatus(Message, frozen=True, kw_only=True):
@@ -278,6 +283,9 @@ class ClusterStatus(Message, frozen=True, kw_only=True):
     used_bytes: int
     repair: RepairStatus = RepairStatus()
     unsatisfied: list[str] = []  # what policies of directories want and the servers cannot do
+    journal_copies: int = 0  # chunkds that have everything of metad's journal, and how many should
+    journal_copies_wanted: int = 0
+    reclaim_held: str = ""  # why nothing is deleted: a restore that nobody has confirmed
 
 
 class InfoRequest(Message, frozen=True, kw_only=True):

@@ -130,3 +130,120 @@ def decode_changes(body: bytes) -> Iterator[Change]:
         if text >= len(decoded.texts):
             raise ProtocolError("a journal entry names a statement that it does not have")
         yield decoded.texts[text], rows
+
+
+# --- on the wire ---------------------------------------------------------------------------------
+
+NOWHERE = Position(epoch=0, term=0, number=0, time_ns=0, digest=bytes(DIGEST_BYTES))
+"""The position of who has nothing."""
+
+ENTRIES_BYTES = 1 << 20  # about so many bytes of entries in one frame, and in one part of a file
+
+
+class FollowJournal(Message, frozen=True, kw_only=True):
+    """A chunkd wants to keep the journal; it has everything up to `position`.
+
+    `previous`: the digest before that, for its last entry may be one that never was committed.
+    `snapshot`: the number of the newest snapshot from which its entries go on without a hole; -1
+    for none.
+    """
+
+    server_id: str
+    incarnation: int
+    cluster_id: str
+    position: Position = NOWHERE
+    previous: Digest = bytes(DIGEST_BYTES)
+    snapshot: int = -1
+
+
+class JournalFrame(Message, frozen=True, kw_only=True):
+    """A part of the journal, or a sign of life.
+
+    `base`: what follows goes on from here, whatever the chunkd has beyond it does not count.
+    `entries`: encoded entries, in order; one that is too large for a frame comes in `part`s, the
+    last of which has `is_last`.  `snapshot`: a new one can be had, up to this number.
+    """
+
+    stream: Natural  # which connection this is, for AckJournal
+    base: Position | None = None
+    entries: list[bytes] = []
+    part: bytes = b""
+    is_last: bool = False
+    snapshot: int = -1
+
+
+class AckJournal(Message, frozen=True, kw_only=True):
+    """All entries up to `number` are on the disk of the chunkd, and so is a snapshot from which
+    they go on."""
+
+    server_id: str
+    stream: Natural
+    number: Natural
+
+
+class SnapshotRequest(Message, frozen=True, kw_only=True):
+    """Bytes of a snapshot: of the one at `digest`, or (empty) of the newest that has at least entry
+    `number`, which is made when there is none."""
+
+    number: Natural = 0
+    digest: bytes = b""
+    offset: Natural = 0
+    length: Annotated[int, msgspec.Meta(ge=0, le=8 * ENTRIES_BYTES)] = 0
+
+
+class Snapshot(Message, frozen=True, kw_only=True):
+    """A whole database, as SQLite's backup writes it, at a position of the journal."""
+
+    cluster_id: str
+    position: Position
+    size_bytes: Natural
+    digest: Digest  # of its bytes, see content_digest()
+
+
+class FollowerStatus(Message, frozen=True, kw_only=True):
+    """A chunkd that follows, or waits until it is needed."""
+
+    server_id: str
+    state: str  # "in step", "catching up" or "standby"
+    number: Natural  # what it has on disk
+
+
+class JournalStatus(Message, frozen=True, kw_only=True):
+    """How safe the metadata is: `copies` of `wanted` are in step; `safe` is on all of them."""
+
+    position: Position
+    safe: Natural
+    wanted: Natural
+    copies: Natural
+    followers: list[FollowerStatus]
+    snapshot: Position | None = None
+    reclaim_held: str = ""
+
+
+class JournalFile(Message, frozen=True, kw_only=True):
+    """A file in the journal directory of a chunkd: a snapshot, or a segment of entries."""
+
+    name: str
+    size_bytes: Natural
+    base: Position  # a segment has what comes after; a snapshot has everything up to it
+    snapshot: Snapshot | None = None
+
+
+class JournalFiles(Message, frozen=True, kw_only=True):
+    """What a chunkd keeps, oldest first.  `damaged`: names of files that cannot be used."""
+
+    cluster_id: str
+    server_id: str
+    files: list[JournalFile]
+    damaged: list[str] = []
+
+
+class ReadJournalFile(Message, frozen=True, kw_only=True):
+    name: str
+    offset: Natural
+    length: Annotated[int, msgspec.Meta(ge=0, le=8 * ENTRIES_BYTES)]
+
+
+def content_digest() -> hashlib.blake2b:
+    """A new hash for the bytes of a snapshot."""
+    return hashlib.blake2b(digest_size=DIGEST_BYTES, person=b"dfs snapshot 1")

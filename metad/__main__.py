@@ -46,9 +46,19 @@ def _run(config: MetadConfig) -> None:
     database = open_database(config.url)
     try:
         trio.run(_serve, database, config)
+    except BaseExceptionGroup as group:
+        expected, unexpected = group.split(UsageError)
+        if expected is None or unexpected is not None:
+            raise
+        raise _first(expected) from group
     finally:
         database.close()
     log.info("stopped")
+
+
+def _first(group: BaseExceptionGroup[UsageError]) -> UsageError:
+    first = group.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first
 
 
 async def _serve(database: Database, config: MetadConfig) -> None:

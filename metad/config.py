@@ -48,6 +48,10 @@ class MetadConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     gone_after_s: float = 3600.0  # deletes do not wait for a server that is down for longer
     compaction_interval_s: float = 3600.0  # how often fragmented files are looked for
     compaction_idle_s: float = 300.0  # only in files that nobody has changed for so long
+    journal_copies: int = 1  # chunkds that must have a change on disk before it is acknowledged
+    journal_wait_s: float = 1.0  # for which this long is waited, then it is done without them
+    snapshot_interval_s: float = 3600.0  # how often chunkds get a copy of the whole database...
+    snapshot_journal_bytes: int = 64 << 20  # ... and earlier when replaying so much would be due
     maintenance_s: float = 1.0  # how often expiry, repair and reclaim look for work
 
     def __post_init__(self) -> None:
@@ -69,6 +73,7 @@ class MetadConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             _require(
                 getattr(self, smaller) < getattr(self, larger), smaller, f"smaller than {larger}"
             )
+        _require(0 <= self.journal_copies <= REPLICAS_MAX, "journal_copies", f"0 to {REPLICAS_MAX}")
         _require(self.repair_after_s >= 0, "repair_after_s", "0 or more")
         _require(self.trim_after_s >= 0, "trim_after_s", "0 or more")
         for name in ("repair_disk_bytes_per_s", "repair_bytes_per_s"):
@@ -88,6 +93,9 @@ _POSITIVE = (
     "grant_expiry_s",
     "gone_after_s",
     "compaction_interval_s",
+    "journal_wait_s",
+    "snapshot_interval_s",
+    "snapshot_journal_bytes",
     "maintenance_s",
 )
 _ASCENDING = (

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 import sqlite3
 import time
@@ -25,15 +26,19 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 import trio
 from peewee import PeeweeException, SqliteDatabase
 
 from dfswire.errors import AlreadyRunning, UsageError
 from dfswire.journal import Entry, Position
 from metad import schema
+from metad.followers import Followers
 from metad.group_commit import GroupCommitter
 from metad.recording import Recording, changes_something
 from metad.replay import position_of, set_position
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
@@ -68,6 +73,7 @@ class Database:
         self._reader = _connection_of(self._reading) if self._reading else self._writer
         self._active = self._reader
         self._committer = GroupCommitter(self, inline=inline)
+        self.followers: Followers | None = None  # who keeps the journal, once metad serves
         self._recording: Recording | None = None  # until the schema is known to be ours
 
     # -- statements -----------------------------------------------------------------------------
@@ -124,13 +130,15 @@ class Database:
         self.begin()
         try:
             yield
-            self.seal()
+            entry = self.seal()
             self.commit()
         except BaseException:
             self.roll_back()
             raise
         finally:
             self.end()
+        if entry is not None and self.followers is not None:
+            self.followers.offer(entry)
 
     @contextlib.contextmanager
     def savepoint(self) -> Iterator[None]:
@@ -233,6 +241,43 @@ class Database:
     def start_recording(self, now_ns: Callable[[], int]) -> None:
         """From here on the journal goes on, in a term of its own."""
         self._recording = Recording(position_of(self._writer), now_ns)
+
+    def image(self) -> bytes:
+        """The whole database as the bytes of a file; of an inline one."""
+        return self._writer.serialize()
+
+    def new_term(self) -> Position:
+        """Whoever uses the database now is another than before; the position, in its term.
+
+        On a full disk that is done later, before anything else is written.
+        """
+        assert self._recording is not None
+        self._recording.claimed = False
+        try:
+            self._claim_term(self._recording)
+        except sqlite3.OperationalError as problem:
+            log.warning("the database cannot be written now: %s", problem)
+        position = self._recording.position
+        return msgspec.structs.replace(position, term=self._recording.term)
+
+    @property
+    def visible(self) -> int:
+        """The number of the last entry whose changes a read sees."""
+        ((number,),) = self._reader.execute("SELECT number FROM journal").fetchall()
+        return int(number)
+
+    @property
+    def sealed(self) -> int:
+        """The number of the last entry, be it committed or not."""
+        recording = self._recording
+        assert recording is not None
+        return recording.sealed.number if recording.sealed else recording.position.number
+
+    @property
+    def term(self) -> int:
+        """What orders entries of one number; higher after a commit that failed."""
+        assert self._recording is not None
+        return self._recording.term
 
     def _claim_term(self, recording: Recording) -> None:
         """Raise the term, durably, before anything is recorded in it.

@@ -2,8 +2,10 @@
 
 Used by database.Database only.  Works run on the loop's thread, in the order they came, each in a
 savepoint; then one thread runs COMMIT while the next works gather.  Nobody hears of a success
-before the commit that contains it has returned, and everybody in a group whose commit failed hears
-of that.  One thread wake-up and one wake-up of the loop per group, whatever its size.
+before the commit that contains it has returned and its journal entry is safe with the followers
+(followers.py), and everybody in a group whose commit failed hears of that.  While a group waits for
+the followers, later ones are executed and committed.  One thread wake-up and one wake-up of the
+loop per group, whatever its size.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import outcome
 import trio
 
 from dfswire.errors import DFSError, InputOutput, NoSpace, Unavailable
+from dfswire.journal import Entry
 
 if TYPE_CHECKING:
     from metad.database import Database
@@ -46,6 +49,7 @@ class _Waiting:
     work: Callable[[], Any]
     done: trio.Event = field(default_factory=trio.Event)
     result: outcome.Value[Any] | outcome.Error | None = None
+    number: int = 0  # of the journal entry that it must not be answered before
 
 
 _Group = list[_Waiting]
@@ -63,6 +67,7 @@ class GroupCommitter:
         self._waiting: deque[_Waiting] = deque()
         self._busy = False  # a group runs, commits, or is about to
         self._closed = False
+        self._offered: Entry | None = None  # to the followers, and not yet committed
         self._orders: queue.SimpleQueue[tuple[trio.lowlevel.TrioToken, _Group] | None]
         self._orders = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -81,6 +86,8 @@ class GroupCommitter:
             await trio.lowlevel.cancel_shielded_checkpoint()
             self._next_group()
         await waiting.done.wait()
+        if self._database.followers is not None:
+            await self._database.followers.until_safe(waiting.number)
         assert waiting.result is not None
         result: T = waiting.result.unwrap()
         return result
@@ -132,13 +139,18 @@ class GroupCommitter:
                 waiting.result = outcome.capture(self._run_alone, waiting.work)
                 if not database.in_transaction:
                     waiting.result.unwrap()
-            database.seal()
+            self._offer(database.seal())
         except sqlite3.Error as problem:
             database.roll_back()
             return _translated(problem)
         finally:
             database.end()
         return None
+
+    def _offer(self, entry: Entry | None) -> None:
+        if entry is not None and self._database.followers is not None:
+            self._database.followers.offer(entry)
+            self._offered = entry
 
     def _run_alone(self, work: Callable[[], T]) -> T:
         with self._database.savepoint():
@@ -153,7 +165,11 @@ class GroupCommitter:
             self._busy = False
 
     def _resolve(self, group: _Group, problem: DFSError | None) -> None:
+        offered, self._offered = self._offered, None
+        if problem and offered is not None and self._database.followers is not None:
+            self._database.followers.withdraw(offered, self._database.term)
         for waiting in group:
+            waiting.number = 0 if problem else self._database.sealed
             failure = problem or _failure_of(waiting.result)
             if failure is not None:
                 waiting.result = outcome.Error(failure)

@@ -18,6 +18,7 @@ from dfswire.cluster import Order
 from dfswire.errors import DFSError
 from metad import chunkmap, replicas
 from metad.database import Database
+from metad.fence import reclaim_held
 from metad.servers import Servers
 
 log = logging.getLogger(__name__)
@@ -141,6 +142,8 @@ class Reclaimer:
             )
 
     async def _delete_dead(self, now_ns: int) -> None:
+        if reclaim_held(self._db):
+            return
         before_ns = now_ns - int(self._limits.grace_s * 1e9)
         dead = replicas.dead_chunks(self._db, before_ns, CHUNKS_PER_PASS_MAX)
         plan = plan_deletes(dead, self._servers, self._clock(), self._limits)

@@ -29,6 +29,7 @@ from dfswire.messages import CHUNK_ID_BYTES, Empty
 from dfswire.metadata import BadReplica
 from metad import damage, machines, replicas
 from metad.clients import Clients
+from metad.fence import reclaim_held
 from metad.recent import RecentChunks
 from metad.reclaim import Reclaimer
 from metad.repair import Repairer
@@ -157,7 +158,7 @@ class Reports:
             or server.incarnation != request.incarnation
             or request.disk not in server.disks
         ):
-            return InventoryReply()
+            return InventoryReply(hold=True)
         ids = {
             request.chunks[at : at + CHUNK_ID_BYTES]
             for at in range(0, len(request.chunks), CHUNK_ID_BYTES)
@@ -172,7 +173,7 @@ class Reports:
             for chunk in missing:
                 state.event_log.add("chunk.missing", chunk.hex(), f"disk {request.disk} lacks it")
             self._repairer.wake()
-        return InventoryReply(unknown=diff.unknown)
+        return InventoryReply(unknown=diff.unknown, hold=bool(reclaim_held(state.db)))
 
     async def bad_replica(self, request: BadReplica) -> Empty:
         """A client got no good bytes: the server that should have them shall look."""

@@ -17,7 +17,8 @@ import trio
 
 from dfswire.cluster import ClusterStatus, Hello, InfoReply, InfoRequest
 from dfswire.daemon import software_version
-from dfswire.dispatch import BodySource, Handler
+from dfswire.dispatch import BodySource, Handler, Reply
+from dfswire.journal import SnapshotRequest
 from dfswire.messages import PROTOCOL_VERSION, Empty
 from dfswire.metrics import Metrics
 from dfswire.verify import FilesBelow, FilesReply, FindLost, LostReply, Urge
@@ -30,8 +31,10 @@ from metad.deepcheck import DeepCheck
 from metad.drains import Drains
 from metad.eventlog import EventLog
 from metad.events import EventStreams
+from metad.followers import Followers
 from metad.fsckcalls import FsckCalls
 from metad.jobs import Jobs
+from metad.journalcalls import JournalCalls
 from metad.leasecalls import LeaseCalls
 from metad.leases import Leases
 from metad.locking import Locking
@@ -50,6 +53,7 @@ from metad.reports import Reports
 from metad.salvage import Salvager
 from metad.serverevents import ServerEvents
 from metad.servers import Servers
+from metad.snapshots import Snapshots
 from metad.state import FileClock, State
 from metad.totals import Totals
 from metad.traffic import TrafficMeter
@@ -121,6 +125,15 @@ class Service:
         self.drains = Drains(state, self.jobs, self.repairer.wake)
         recalls = Recalls(state)
         self.checks = FsckCalls(state, recalls)
+        self.snapshots = Snapshots(
+            state.db,
+            state.followers,
+            state.cluster_id,
+            config,
+            clock=state.clock,
+            tell=state.event_log.add,
+        )
+        self.journal = JournalCalls(state, state.followers, self.snapshots)
         self.clients = Clients(state, recalls, self.reclaimer.purge_soon)
         self.reports = Reports(state, self.clients, self.repairer, self.reclaimer, verified)
         self.clients.restore()
@@ -140,6 +153,7 @@ class Service:
     def handlers(self) -> Mapping[str, Handler]:
         """The handler of every call of service "metad"."""
         clients, reads, reports = self.clients, self.reads, self.reports
+        safely = self.journal.once_safe
         calls: dict[str, Callable[[Any], Awaitable[Any]]] = {
             "metad.hello": self._hello,
             "session.open": clients.open,
@@ -147,16 +161,16 @@ class Service:
             "session.close": clients.close,
             "session.events": clients.follow,
             "session.ack": clients.acknowledge,
-            "lease.take": self.leases.take,
+            "lease.take": safely(self.leases.take),
             "lease.give_back": self.leases.give_back,
             "meta.batch": self.mutations.execute,
-            "meta.lookup": reads.lookup,
-            "meta.getattr": reads.getattr_,
-            "meta.readlink": reads.readlink,
-            "meta.xattrs": reads.xattrs,
-            "meta.readdir": reads.readdir,
-            "meta.layout": reads.layout,
-            "meta.seek": reads.seek,
+            "meta.lookup": safely(reads.lookup),
+            "meta.getattr": safely(reads.getattr_),
+            "meta.readlink": safely(reads.readlink),
+            "meta.xattrs": safely(reads.xattrs),
+            "meta.readdir": safely(reads.readdir),
+            "meta.layout": safely(reads.layout),
+            "meta.seek": safely(reads.seek),
             "meta.statfs": reads.statfs,
             "meta.grant": reads.grant,
             "meta.bad_replica": reports.bad_replica,
@@ -167,8 +181,12 @@ class Service:
             "server.heartbeat": reports.heartbeat,
             "server.inventory": reports.inventory,
             "server.settled": self.salvager.settled,
+            "journal.follow": self.journal.follow,
+            "journal.ack": self.journal.acknowledge,
+            "journal.status": self.journal.status,
+            "journal.release": self.journal.release,
             "cluster.status": self._status,
-            "cluster.info": self._info,
+            "cluster.info": safely(self._info),
             "cluster.fsck": self.checks.fsck,
             "cluster.lost": self._lost,
             "cluster.files": self._files,
@@ -185,10 +203,14 @@ class Service:
             "job.stop": self.jobs.stop,
             "job.resume": self.jobs.resume,
         }
-        return {name: _without_body(answer) for name, answer in calls.items()}
+        handlers = {name: _without_body(answer) for name, answer in calls.items()}
+        return {**handlers, "journal.snapshot": self._snapshot}
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """What happens without being asked; until cancelled."""
+        """What happens without being asked; until cancelled.
+
+        Raises UsageError (in an exception group) when the database turns out to be an old copy.
+        """
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.clients.run_forever)
             nursery.start_soon(self.repairer.run_forever)
@@ -200,12 +222,17 @@ class Service:
             nursery.start_soon(self.jobs.run_forever)
             nursery.start_soon(self.compactor.run_forever)
             nursery.start_soon(self.policy_calls.run_forever)
+            nursery.start_soon(self.snapshots.run_forever)
+            nursery.start_soon(self.state.followers.until_broken)
             task_status.started()
 
     async def stop(self) -> None:
         """What is left to write when metad ends by itself; `run` is cancelled after."""
         self.state.event_log.add("metad.stopped", self.state.cluster_id, "metad was asked to stop")
         await self.state.event_log.finish()
+
+    async def _snapshot(self, request: SnapshotRequest, body: BodySource) -> Reply:
+        return await self.snapshots.read(request)
 
     async def _hello(self, request: Empty) -> Hello:
         return Hello(
@@ -257,6 +284,18 @@ def create_service(
     for registration in machines.load_servers(db):
         servers.load(registration, clock())
     servers.administer(*machines.load_admin(db))
+    event_log = EventLog(db, clock=clock, wall_ns=now_ns)
+    followers = db.followers = Followers(
+        db.new_term(),
+        cluster_id,
+        copies=config.journal_copies,
+        wait_s=config.journal_wait_s,
+        sign_of_life_s=config.sign_of_life_s,
+        clock=clock,
+        tell=event_log.add,
+        first_stream=rng.getrandbits(ORDER_ID_BITS),
+        expected=any(True for _server in servers),
+    )
     file_clock = FileClock(now_ns, rows.last_ctime_ns(db))
     # Numbers of leases begin with the time, so they are larger than those of an earlier metad.
     leases = Leases(config.fence_s, config.held_inodes_max, file_clock())
@@ -274,7 +313,8 @@ def create_service(
         orphans=Orphans(leases),
         streams=EventStreams(config.sign_of_life_s),
         servers=servers,
-        event_log=EventLog(db, clock=clock, wall_ns=now_ns),
+        event_log=event_log,
+        followers=followers,
         metrics=Metrics("metad"),
         traffic=TrafficMeter(),
     )

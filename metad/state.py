@@ -16,6 +16,7 @@ from metad.config import MetadConfig
 from metad.database import Database
 from metad.eventlog import EventLog
 from metad.events import EventStreams
+from metad.followers import Followers
 from metad.leases import Leases
 from metad.orphans import Orphans
 from metad.policies import Policies, Policy
@@ -62,6 +63,7 @@ class State:
     streams: EventStreams
     servers: Servers
     event_log: EventLog
+    followers: Followers
     metrics: Metrics
     traffic: TrafficMeter
 

@@ -27,6 +27,7 @@ from dfswire.verify import FilesBelow, FilesReply, FindLost, LostFile, LostReply
 from metad import chunkmap, damage, namespace, replicas
 from metad.clients import Clients
 from metad.database import Database
+from metad.fence import reclaim_held
 from metad.reads import room
 from metad.servers import Server
 from metad.state import State
@@ -64,6 +65,9 @@ async def cluster_status(
         free_bytes=free,
         used_bytes=counted.chunks.bytes,
         repair=msgspec.structs.replace(repair, excess=excess),
+        journal_copies=state.followers.in_step,
+        journal_copies_wanted=state.followers.copies,
+        reclaim_held=reclaim_held(state.db),
     )
 
 

@@ -21,6 +21,7 @@ import trio
 from dfswire.errors import DFSError
 from metad import replicas
 from metad.database import Database
+from metad.fence import reclaim_held
 from metad.policies import Policies
 from metad.replicas import Abundant
 from metad.servers import Servers
@@ -85,6 +86,8 @@ class Trimmer:
 
     async def run_once(self) -> int:
         """Verify, condemn and order to delete what is due; how many copies were condemned."""
+        if reclaim_held(self._db):
+            return 0
         await self._delete_condemned()
         found = _Pass()
         for chunk in self._next_chunks():

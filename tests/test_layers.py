@@ -46,6 +46,7 @@ LAYERS = {
         sockets
         bodies
         metrics logs
+        journalfile
         calls codec daemon heads
         clientcalls
         call
@@ -60,7 +61,8 @@ LAYERS = {
         service
         metrics
         drains policycalls
-        mutations reads leasecalls reports status locking fsckcalls
+        mutations reads leasecalls reports status locking fsckcalls journalcalls
+        snapshots restore
         clients repair trim salvage compactor deepcheck reclaim batches fsck mend
         serverevents totals
         jobs
@@ -69,10 +71,10 @@ LAYERS = {
         mendnames mendchunks
         extents inheritance xattrs rescue repairplan
         leaving convergence
-        machines policies sessions replicas rows eventlog jobrows
+        machines policies sessions replicas rows eventlog jobrows fence
         damage
         database group_commit
-        schema servers recording replay
+        schema servers recording replay followers
         schema_admin schema_verify
         lockledger
         locks
@@ -80,7 +82,7 @@ LAYERS = {
         lockspace
         orphans
         leases
-        surplus
+        surplus lineage
         exclusive knowledge turns placement orders events effects recent verified acl config
         rates losses grayness compaction
         protection traffic
@@ -89,9 +91,9 @@ LAYERS = {
     "chunkd": """
         __main__
         assembly
-        heartbeat metrics
-        service orders
-        store groupsync inventory emptying scrub assemble rebuild
+        heartbeat metrics follower
+        service orders journalcalls
+        store journal groupsync inventory emptying scrub assemble rebuild
         replicate
         quarantine
         durability openchunk identity timedfiles
@@ -144,7 +146,7 @@ PURE = words(
     dfswire.observe dfswire.policies dfswire.jobs dfswire.admin metad.eventrate
     dfswire.call dfswire.clientcalls
     dfswire.calls dfswire.codec dfswire.errors dfswire.journal dfswire.locks dfswire.lockranges
-    metad.leases metad.exclusive metad.knowledge metad.turns metad.orphans
+    metad.lineage metad.leases metad.exclusive metad.knowledge metad.turns metad.orphans
     metad.protection metad.acl metad.locks metad.waits metad.lockspace metad.lockledger
     metad.servers metad.placement metad.orders metad.effects metad.compaction
     chunkd.chunkfile chunkd.diskhealth

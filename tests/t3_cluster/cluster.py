@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import Any
 
 import trio
@@ -18,7 +19,9 @@ import trio
 from chunkd.assembly import Service as ChunkdService
 from chunkd.assembly import create_service as create_chunkd
 from chunkd.config import ChunkdConfig
+from chunkd.filesystem import FileSystem as Files
 from chunkd.identity import ServerIdentity
+from chunkd.journal import Journal
 from dfsmount.client import FileSystem, open_file_system
 from dfsmount.config import MountConfig, parse_options
 from dfswire.client import Client
@@ -28,7 +31,8 @@ from dfswire.messages import Empty
 from dfswire.metadata import OpenSession
 from dfswire.verify import FindLost, LostReply
 from metad.config import MetadConfig
-from metad.database import open_database
+from metad.database import Database, open_database
+from metad.restore import Restored, Wish, restore
 from metad.service import create_service as create_metad
 from tests.fakes import DirectTransport, Faults, FaultyTransport
 from tests.memorystore import MemoryChunkStore
@@ -36,6 +40,16 @@ from tests.t3_cluster.links import LinkedTransport, Links
 
 METAD = "metad:1"
 CHUNK_SIZE_BYTES = 65_536  # files of a few hundred KiB have several chunks
+
+
+class _Quick(Files):
+    """Files of hosts that do not lose power."""
+
+    def fsync(self, fd: int) -> None:
+        """Nothing to do."""
+
+    def fsync_directory(self, path: Path) -> None:
+        """Nothing to do."""
 
 
 class Process:
@@ -67,6 +81,7 @@ class Cluster:
         make_store: Callable[[int, Cluster], Any] | None = None,
         racks: Sequence[str] = (),
         metad_settings: Mapping[str, Any] | None = None,
+        directory: Path | None = None,
     ) -> None:
         self.rng = rng
         self.faults = Faults()  # of the clients' connections
@@ -74,13 +89,13 @@ class Cluster:
         self.links = Links()
         self._nursery = nursery
         self._wall_ns = 1_700_000_000 * 10**9
-        self._database = open_database("sqlite://", inline=True, now_ns=self.now_ns)
+        self._directory = directory
+        self.database = self._open_database()
         self._config = MetadConfig(
             url="sqlite://",
             replicas=replicas,
             chunk_size_bytes=chunk_size_bytes,
-            reclaim_grace_s=60.0,
-            **dict(metad_settings or {}),
+            **{"reclaim_grace_s": 60.0, **(metad_settings or {})},
         )
         self.stores = [
             MemoryChunkStore(f"disk{number}", now=trio.current_time) for number in range(servers)
@@ -112,6 +127,41 @@ class Cluster:
         self.network.down(METAD)
         await self._metad.kill()
 
+    @property
+    def metadata(self) -> Path:
+        """Where the database is, in a cluster that has a directory."""
+        assert self._directory is not None
+        return self._directory / "metad.db"
+
+    def _open_database(self) -> Database:
+        where = f"sqlite://{self.metadata}" if self._directory else "sqlite://"
+        database = open_database(where, inline=True, now_ns=self.now_ns)
+        database._writer.execute("PRAGMA synchronous = off")  # processes die here, hosts do not
+        return database
+
+    def journal(self, number: int) -> Journal | None:
+        """The journal on the disk of a chunkd; none in a cluster without a directory."""
+        if self._directory is None:
+            return None
+        root = self._directory / f"server{number}"
+        root.mkdir(exist_ok=True)
+        return Journal(root, _Quick(), kept_s=86_400.0, max_bytes=1 << 30)
+
+    async def lose_metadata(self) -> None:
+        """metad dies, and its disk with it."""
+        await self.kill_metad()
+        self.database.close()
+        for file in self.metadata.parent.glob("metad.db*"):
+            file.unlink()
+
+    async def restore_metadata(self, wish: Wish | None = None) -> Restored:
+        """What `dfs metad restore` does, asking every chunkd that runs; metad is not started."""
+        client = Client(transport=self.network)
+        addresses = [self.address(n) for n in range(len(self.stores)) if self.runs(n)]
+        done = await restore(client, addresses, self.metadata, wish)
+        self.database = self._open_database()
+        return done
+
     async def start_chunkd(self, number: int) -> None:
         await self._nursery.start(self._run_chunkd, number)
 
@@ -134,7 +184,7 @@ class Cluster:
         try:
             with trio.CancelScope() as process.scope:
                 service = create_metad(
-                    self._database, self._config, now_ns=self.now_ns, rng=self.rng
+                    self.database, self._config, now_ns=self.now_ns, rng=self.rng
                 )
                 self.network.up(METAD, Dispatcher("metad", service.handlers))
                 task_status.started()
@@ -178,6 +228,8 @@ class Cluster:
             inline=True,
             host=lambda: HostFigures(hostname=f"host{number}"),
             rng=self.rng,
+            journal=self.journal(number),
+            now_ns=self.now_ns,
         )
 
     # Clients
@@ -262,6 +314,7 @@ async def running_cluster(
     make_store: Callable[[int, Cluster], Any] | None = None,
     racks: Sequence[str] = (),
     metad_settings: Mapping[str, Any] | None = None,
+    directory: Path | None = None,
 ) -> AsyncIterator[Cluster]:
     """A cluster whose servers are all up, for the length of the context."""
     async with trio.open_nursery() as nursery:
@@ -275,6 +328,7 @@ async def running_cluster(
             make_store=make_store,
             racks=racks,
             metad_settings=metad_settings,
+            directory=directory,
         )
         await cluster.start_all()
         await cluster.until(lambda s: len(s.servers) == servers, 30)

@@ -371,7 +371,7 @@ async def test_a_file_that_is_open_here_survives_an_unlink_that_meant_another(
         assert bytes(await one.vfs.read(handle, 0, len(data))) == data
         await one.vfs.release(handle)
         await trio.sleep(5)
-        assert not orphans(cluster._database)
+        assert not orphans(cluster.database)
 
 
 async def test_a_file_closed_while_its_name_goes_is_not_kept_for_ever(
@@ -386,4 +386,4 @@ async def test_a_file_closed_while_its_name_goes_is_not_kept_for_ever(
             await client.vfs.release(handle)
             unlink.let_go.set()
         await trio.sleep(5)
-        assert not orphans(cluster._database)
+        assert not orphans(cluster.database)

@@ -79,7 +79,7 @@ async def test_a_session_that_metad_cannot_close_ends_with_its_lease(
 ) -> None:
     async with running_cluster(rng) as cluster, cluster.client() as client:
         await write_file(client.vfs, "f", b"f")
-        monkeypatch.setattr(cluster._database, "write", no_space)
+        monkeypatch.setattr(cluster.database, "write", no_space)
 
 
 async def no_space(work: Callable[[], object]) -> object:
@@ -89,7 +89,7 @@ async def no_space(work: Callable[[], object]) -> object:
 @contextmanager
 def full_disk(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with monkeypatch.context() as patch:
-        patch.setattr(cluster._database, "write", no_space)
+        patch.setattr(cluster.database, "write", no_space)
         yield
 
 
@@ -126,13 +126,13 @@ async def test_a_change_that_happens_after_it_was_given_up_is_seen(
     """A soft mount: the application was told ETIMEDOUT, and metad's disk got to it later."""
     async with running_cluster(rng) as cluster, gated(cluster, soft_s=1.0) as (client, _gate):
         inode = await write_file(client.vfs, "f", b"f")
-        write, slow = cluster._database.write, trio.Event()
+        write, slow = cluster.database.write, trio.Event()
 
         async def slow_write(work: Callable[[], Any]) -> Any:
             await slow.wait()
             return await write(work)
 
-        cluster._database.write = slow_write  # type: ignore[method-assign]
+        cluster.database.write = slow_write  # type: ignore[method-assign]
         with pytest.raises(Unavailable):
             if change == "mode":
                 await client.vfs.setattr(SetAttr(inode=inode, mode=0o600))
