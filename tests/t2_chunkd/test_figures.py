@@ -5,6 +5,8 @@ from __future__ import annotations
 import ipaddress
 import socket
 
+import pytest
+
 from chunkd import figures
 from chunkd.figures import host_figures
 
