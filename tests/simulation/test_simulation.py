@@ -17,7 +17,7 @@ from tests.simulation.schedule import KINDS, draw
 from tests.simulation.simulate import simulate
 
 SEEDS = int(os.environ.get("DFS_SIMULATION_SEEDS", "1000"))
-BLOCKS = 10
+BLOCKS = 4  # each starts its processes
 ROOT = Path(__file__).resolve().parents[2]
 
 
