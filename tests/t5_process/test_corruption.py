@@ -137,5 +137,17 @@ def test_all_copies_damaged(cluster: Cluster, place: Path) -> None:
     finally:
         os.close(descriptor)
     wait_for(lambda: cluster.status().chunks.lost == 1, "`dfs status` counts it as lost")
+    # Of the damaged chunk itself only one block is lost, and metad comes to know which.
+    wait_for(lambda: [each.sure for each in cluster.info(path).lost] == [True], "it is looked for")
+    (lost,) = cluster.info(path).lost
+    assert lost.length == BLOCK_SIZE_BYTES
+    assert lost.offset <= CHUNK_BYTES + CHUNK_BYTES // 2 < lost.offset + lost.length
+    cluster.remount()
+    readable = bytearray()
+    with path.open("rb", buffering=0) as file:
+        for offset in range(0, len(content), BLOCK_SIZE_BYTES):
+            if offset != lost.offset:
+                readable += os.pread(file.fileno(), BLOCK_SIZE_BYTES, offset)
+    assert readable == content[: lost.offset] + content[lost.offset + lost.length :]
     path.unlink()
     wait_for(lambda: cluster.status().chunks.lost == 0, "it is not missed any more")
