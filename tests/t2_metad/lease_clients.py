@@ -91,7 +91,8 @@ class Clients(Base):
                 raise Wrong(f"{client.name} reads {op.versions}, {op.floor} was complete")
         elif op.kind == "change":
             for part, version in op.versions.items():
-                self.floor[op.inode, part] = max(version, self.floor[op.inode, part])
+                if part & op.parts:  # of others, which it is told with a lease, it completes none
+                    self.floor[op.inode, part] = max(version, self.floor[op.inode, part])
                 client.cache.pop((op.inode, part), None)  # even if the answer is not kept
         if op.kind == "flush":
             self._flushed(client, op)
@@ -99,7 +100,8 @@ class Clients(Base):
             self._granted(client, op, op.lease)
         elif client.follows and not op.stale and op.inode not in client.leases:
             for part, version in op.versions.items():
-                client.cache[op.inode, part] = version
+                known = client.cache.get((op.inode, part), 0)
+                client.cache[op.inode, part] = max(known, version)
 
     def _granted(self, client: Client, op: Operation, lease: Lease) -> None:
         own = client.leases.get(op.inode)
@@ -118,8 +120,8 @@ class Clients(Base):
         own.number, own.closing = lease.number, False
         for part in PARTS:
             if part & lease.parts:
-                own.versions.setdefault(part, op.versions.get(part, 0))
-                client.cache.pop((op.inode, part), None)
+                known = client.cache.pop((op.inode, part), 0)  # newer than an answer that was late
+                own.versions.setdefault(part, max(known, op.versions.get(part, 0)))
         if op.kind == "take":
             self._dirty(own, op.inode, op.parts)
 

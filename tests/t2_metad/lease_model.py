@@ -83,7 +83,8 @@ class World(Clients, Metad):
             for inode, own in client.leases.items():
                 if own.dirty and not own.flushing and left.flushes:
                     yield ("flush", name, inode, False)
-                    yield ("flush", name, inode, True)
+                    if not self._asks_for_more(name, inode, own.parts):
+                        yield ("flush", name, inode, True)
                 if not own.dirty and not own.flushing and not own.recalled and left.gives:
                     yield ("give", name, inode)
             if left.breaks and client.follows:
@@ -99,6 +100,15 @@ class World(Clients, Metad):
         if left.restarts:
             yield ("restart", True)
             yield ("restart", False)
+
+    def _asks_for_more(self, name: str, inode: int, parts: int) -> bool:
+        """Is a lease on its way that would be one with the present one?  Which of the two a commit
+        gives back, nobody could say: so it does not carry the end of one then."""
+        return any(
+            op.client == name and op.inode == inode and op.parts & ~parts
+            for op in self.operations.values()
+            if op.kind == "take" or op.wants_lease
+        )
 
     def _starts(self, client: Client, inode: int, parts: int) -> Iterator[Step]:
         own = client.leases.get(inode)
