@@ -14,7 +14,7 @@ An error is a `Fault` with status 4xx or 5xx.  `stream` replies are a sequence o
 
 from __future__ import annotations
 
-from dfswire import admin, chunks, cluster, jobs, journal, observe, policies, verify
+from dfswire import admin, chunks, cluster, jobs, journal, moving, observe, policies, verify
 from dfswire.call import Call
 from dfswire.clientcalls import CLIENT_CALLS
 from dfswire.messages import Empty
@@ -199,6 +199,15 @@ _ALL = (
         "/v1/policy/clear",
         policies.PolicyRequest,
         policies.PolicyReply,
+        _OPERATOR,
+    ),
+    Call(
+        "cluster.rebalance_plan",
+        "metad",
+        "POST",
+        "/v1/cluster/rebalance_plan",
+        moving.RebalanceRequest,
+        moving.RebalancePlan,
         _OPERATOR,
     ),
     # jobs

@@ -43,6 +43,8 @@ class MetadConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     trim_after_s: float = 60.0  # a server must be up for so long before copies elsewhere may go
     order_timeout_s: float = 60.0  # an order without a result is sent again
 
+    rebalance_band: float = 0.1  # copies move when a disk's used share is so far from the mean
+
     grant_expiry_s: float = 600.0  # a granted chunk that nobody committed is garbage after this
     reclaim_grace_s: float = 3600.0  # unreferenced chunks stay this long: readers may have them
     gone_after_s: float = 3600.0  # deletes do not wait for a server that is down for longer
@@ -67,6 +69,7 @@ class MetadConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             "inline_max_bytes",
             f"0 to {INLINE_MAX_BYTES}",
         )
+        _require(0 < self.rebalance_band <= 1, "rebalance_band", "greater than 0, at most 1")
         for name in _POSITIVE:
             _require(getattr(self, name) > 0, name, "greater than 0")
         for smaller, larger in _ASCENDING:

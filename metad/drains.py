@@ -143,7 +143,9 @@ class Drains:
             raise UsageError(f"{who.text} is in use: drain it first")
 
     async def _losses(self, who: _Leaver) -> Losses:
-        reachable = self._others(who, self._state.servers.live_disks(self._state.clock()))
+        servers, now = self._state.servers, self._state.clock()
+        up = {disk for disk in servers.live_disks(now) if servers.disk_state(disk, now) == "up"}
+        reachable = self._others(who, up)
 
         def find(db: Database) -> Losses:
             keys = self._keys(db, who)
@@ -214,7 +216,7 @@ class Drains:
         if self._admin(who) != "draining":
             return Progress(job.cursor, job.done, job.total, "called off", finished=True)
         began = state.clock()
-        relied_on = set(filter(state.servers.is_wanted, state.servers.live_disks(began)))
+        relied_on = {each.disk for each in state.servers.candidates(began)}
         wanted = {key: policy.replicas for key, policy in state.policies.all().items()}
         left, size = await state.db.read_in_thread(
             lambda db: leaving.needed(db, self._keys(db, who), relied_on, wanted)

@@ -39,6 +39,7 @@ from metad.leasecalls import LeaseCalls
 from metad.leases import Leases
 from metad.locking import Locking
 from metad.metrics import MetadMetrics
+from metad.moving import Moving
 from metad.mutations import Mutations
 from metad.orders import OrderQueue
 from metad.orphans import Orphans
@@ -121,6 +122,9 @@ class Service:
         self.totals = Totals(state)
         self.metrics = state.metrics
         self.jobs = Jobs(state.db, state.event_log, clock=state.clock, wall_ns=state.wall_ns)
+        self.moving = Moving(
+            state, self.jobs, lambda: self.repairer.status().chunks, self.trimmer.give_up
+        )
         self.policy_calls = PolicyCalls(state, self.jobs)
         self.drains = Drains(state, self.jobs, self.repairer.wake)
         recalls = Recalls(state)
@@ -195,6 +199,7 @@ class Service:
             "admin.drain": self.drains.drain,
             "admin.enable": self.drains.enable,
             "admin.remove": self.drains.remove,
+            "cluster.rebalance_plan": self.moving.plan,
             "policy.show": self.policy_calls.show,
             "policy.set": self.policy_calls.set,
             "policy.clear": self.policy_calls.clear,
@@ -224,6 +229,7 @@ class Service:
             nursery.start_soon(self.policy_calls.run_forever)
             nursery.start_soon(self.snapshots.run_forever)
             nursery.start_soon(self.state.followers.until_broken)
+            nursery.start_soon(self.moving.run_forever)
             task_status.started()
 
     async def stop(self) -> None:

@@ -52,7 +52,7 @@ LAYERS = {
         call
         lockranges
         admin
-        chunks cluster jobs journal locks metadata observe operations policies
+        chunks cluster jobs moving journal locks metadata observe operations policies
         verify health
         messages errors
     """,
@@ -60,7 +60,7 @@ LAYERS = {
         __main__
         service
         metrics
-        drains policycalls
+        drains policycalls moving
         mutations reads leasecalls reports status locking fsckcalls journalcalls
         snapshots restore
         clients repair trim salvage compactor deepcheck reclaim batches fsck mend
@@ -70,7 +70,7 @@ LAYERS = {
         attributes namespace chunkmap ranges rename invariants state
         mendnames mendchunks
         extents inheritance xattrs rescue repairplan
-        leaving convergence
+        leaving convergence rebalance
         machines policies sessions replicas rows eventlog jobrows fence
         damage
         database group_commit
@@ -130,7 +130,7 @@ LAYERS = {
         __main__
         app
         top
-        up status nodes events admin policy info fsck repair mount helper
+        up status nodes events admin policy rebalance info fsck repair mount helper
         views jobs
         health
         cluster lifecycle lost
@@ -143,7 +143,7 @@ LAYERS = {
 PURE = words(
     """
     dfswire.messages dfswire.operations dfswire.metadata dfswire.cluster dfswire.chunks
-    dfswire.observe dfswire.policies dfswire.jobs dfswire.admin metad.eventrate
+    dfswire.observe dfswire.policies dfswire.jobs dfswire.admin dfswire.moving metad.eventrate
     dfswire.call dfswire.clientcalls
     dfswire.calls dfswire.codec dfswire.errors dfswire.journal dfswire.locks dfswire.lockranges
     metad.lineage metad.leases metad.exclusive metad.knowledge metad.turns metad.orphans

@@ -25,6 +25,7 @@ from dfsmount.cli.mount import mount, umount
 from dfsmount.cli.nodes import nodes
 from dfsmount.cli.output import say
 from dfsmount.cli.policy import policy_app
+from dfsmount.cli.rebalance import rebalance
 from dfsmount.cli.repair import repair
 from dfsmount.cli.status import status
 from dfsmount.cli.top import top
@@ -44,7 +45,7 @@ app = typer.Typer(
 )
 VERBS: tuple[Callable[..., None], ...] = (
     *(up, down, mount, umount, install_mount_helper),
-    *(status, nodes, top, events, jobs, info, fsck, repair),
+    *(status, nodes, top, events, jobs, info, fsck, repair, rebalance),
 )
 for verb in VERBS:
     app.command()(verb)

@@ -85,6 +85,7 @@ class Cluster:
     ) -> None:
         self.rng = rng
         self.faults = Faults()  # of the clients' connections
+        self.labels: dict[int, list[str]] = {}  # of servers, from their next start on
         self.network = DirectTransport({}, nursery=nursery)
         self.links = Links()
         self._nursery = nursery
@@ -217,6 +218,7 @@ class Cluster:
             data=["/none"],
             listen=address,
             rack=self._racks[number],
+            labels=self.labels.get(number, []),
             **self._chunkd_settings,
         )
         return create_chunkd(

@@ -1,0 +1,108 @@
+"""Rebalancing in a whole cluster: even in the end, never fewer copies, restarts survived."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from dfswire.cluster import ClusterStatus, InfoReply, InfoRequest
+from dfswire.jobs import JobStatus, StartJob
+from dfswire.moving import RebalancePlan, RebalanceRequest
+from dfswire.policies import PolicyTerms, SetPolicy
+from tests.t3_cluster.cluster import CHUNK_SIZE_BYTES, Cluster, fully_replicated, running_cluster
+from tests.t3_cluster.files import write_file
+from tests.t3_cluster.test_leaving import Watch, ask, check, job_ends
+
+
+def fractions(status: ClusterStatus) -> list[float]:
+    disks = [disk for server in status.servers for disk in server.disks]
+    return [1 - disk.free_bytes / disk.total_bytes for disk in disks]
+
+
+def is_even(status: ClusterStatus) -> bool:
+    used = fractions(status)
+    return max(used) - min(used) < 0.11
+
+
+async def fill_three_of_four(cluster: Cluster, files: dict[str, bytes]) -> None:
+    """The fourth server comes when the others are about half full."""
+    for store in cluster.stores:
+        store.capacity_bytes = 160 * CHUNK_SIZE_BYTES
+    await cluster.kill_chunkd(3)
+    await cluster.until(lambda s: {"down"} <= {each.state for each in s.servers}, 60)
+    async with cluster.client() as client:
+        for path, data in files.items():
+            await write_file(client.vfs, path, data, sync=True)
+    await cluster.start_chunkd(3)
+    await cluster.until(lambda s: {each.state for each in s.servers} == {"up"}, 60)
+    await cluster.until(fully_replicated, 600)
+    await trio.sleep(3)  # heartbeats with the new figures
+
+
+@pytest.mark.parametrize("restarts", [0, 2])
+async def test_a_new_server_gets_its_share(
+    autojump_clock: MockClock, rng: random.Random, restarts: int
+) -> None:
+    files = {f"f{number}": rng.randbytes(4 * CHUNK_SIZE_BYTES) for number in range(30)}
+    async with running_cluster(rng, servers=4) as cluster:
+        await fill_three_of_four(cluster, files)
+        before = fractions(await cluster.status())
+        assert max(before) - min(before) > 0.3
+        plan: RebalancePlan = await ask(cluster, "cluster.rebalance_plan", RebalanceRequest())
+        assert plan.moves and max(abs(each.after - each.before) for each in plan.disks) > 0.2
+        assert fractions(await cluster.status()) == before
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(Watch(cluster, 2).run)
+            job: JobStatus = await ask(
+                cluster, "job.start", StartJob(kind="rebalance", name="mine")
+            )
+            for _ in range(restarts):
+                await trio.sleep(rng.uniform(0, 20))
+                await cluster.kill_metad()
+                await cluster.start_metad()
+            assert (await job_ends(cluster, job.job, 3600)).state == "done"
+            nursery.cancel_scope.cancel()
+        await cluster.until(is_even, 600)
+        await check(cluster, files)
+        again: RebalancePlan = await ask(cluster, "cluster.rebalance_plan", RebalanceRequest())
+        assert again.moves == 0
+
+
+async def test_it_happens_by_itself(autojump_clock: MockClock, rng: random.Random) -> None:
+    files = {f"f{number}": rng.randbytes(4 * CHUNK_SIZE_BYTES) for number in range(30)}
+    async with running_cluster(rng, servers=4) as cluster:
+        await fill_three_of_four(cluster, files)
+        await cluster.until(is_even, 3600)
+        await check(cluster, files)
+
+
+async def test_copies_go_where_the_label_wants_them(
+    autojump_clock: MockClock, rng: random.Random
+) -> None:
+    async with running_cluster(rng, servers=4) as cluster:
+        for number in (2, 3):
+            cluster.labels[number] = ["ssd"]
+            await cluster.kill_chunkd(number)
+            await cluster.start_chunkd(number)
+        await trio.sleep(3)
+        data = rng.randbytes(10 * CHUNK_SIZE_BYTES)
+        async with cluster.client() as client:
+            await write_file(client.vfs, "f", data, sync=True)
+        terms = PolicyTerms(replicas=2, label="ssd")
+        assert (await ask(cluster, "policy.set", SetPolicy(path=b"/", terms=terms))).applied
+        wanted = {"disk2", "disk3"}
+        with trio.fail_after(900):
+            while await places(cluster, b"/f") != [wanted] * 10:  # noqa: ASYNC110 - virtual time
+                await trio.sleep(5)
+        await check(cluster, {"f": data})
+
+
+async def places(cluster: Cluster, path: bytes) -> list[set[str]]:
+    """The disks with good copies of each chunk of a file."""
+    reply: InfoReply = await ask(cluster, "cluster.info", InfoRequest(path=path))
+    return [
+        {each.disk for each in chunk.replicas if each.state == "good"} for chunk in reply.chunks
+    ]
