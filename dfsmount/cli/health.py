@@ -65,6 +65,12 @@ def _worries(reply: ClusterStatus) -> Iterator[Worry]:
                 )
     for reason in reply.unsatisfied:
         yield Worry(f"unsatisfied {reason}", "add servers for it, or change it: 'dfs policy'")
+    if reply.journal_copies < reply.journal_copies_wanted:
+        yield Worry(
+            f"copies of the metadata journal: {reply.journal_copies} of "
+            f"{reply.journal_copies_wanted}",
+            "start more chunkds" if len(away) else "nothing: another chunkd takes over soon",
+        )
     if reply.total_bytes and reply.free_bytes < reply.total_bytes * FULL_FRACTION:
         yield Worry("nearly full", "add a server or a disk, or delete files")
 

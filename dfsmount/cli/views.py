@@ -43,6 +43,8 @@ def summary_lines(reply: ClusterStatus) -> Lines:
     dead = f", waiting to be deleted: {chunks.pending_delete}" if chunks.pending_delete else ""
     yield f"chunks   {chunks.total} ({size(chunks.bytes)}){dead}"
     yield from histogram(chunks, reply.replicas)
+    if reply.journal_copies_wanted:
+        yield f"journal  {reply.journal_copies} of {reply.journal_copies_wanted} copies in step"
     yield from repair_lines(reply.repair)
 
 

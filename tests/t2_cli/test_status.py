@@ -128,3 +128,13 @@ def test_a_slow_server(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
     shown = capsys.readouterr().out
     assert "not up: 127.0.0.1:1 (suspect, 2 of 3 callers wait)" in shown
     assert "suspect, 2 of 3 callers wait" in shown.splitlines()[-1]
+
+
+def test_copies_of_the_journal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fine = msgspec.structs.replace(cluster(server()), journal_copies=2, journal_copies_wanted=2)
+    assert run(monkeypatch, fine) == 0
+    assert "journal  2 of 2 copies in step" in capsys.readouterr().out
+    assert run(monkeypatch, msgspec.structs.replace(fine, journal_copies=1)) == 1
+    assert "copies of the metadata journal: 1 of 2; nothing" in capsys.readouterr().out
