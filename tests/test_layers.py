@@ -57,7 +57,7 @@ LAYERS = {
         messages errors
     """,
     "metad": """
-        __main__
+        __main__ tool
         service
         metrics
         drains policycalls moving
@@ -130,7 +130,7 @@ LAYERS = {
         __main__
         app
         top
-        up status nodes events admin policy rebalance info fsck repair mount helper
+        up status nodes events admin policy rebalance metadata info fsck repair mount helper
         views jobs
         health
         cluster lifecycle lost

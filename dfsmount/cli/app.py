@@ -21,6 +21,7 @@ from dfsmount.cli.fsck import fsck
 from dfsmount.cli.helper import install_mount_helper
 from dfsmount.cli.info import info
 from dfsmount.cli.jobs import job_app, jobs
+from dfsmount.cli.metadata import metad_app
 from dfsmount.cli.mount import mount, umount
 from dfsmount.cli.nodes import nodes
 from dfsmount.cli.output import say
@@ -53,6 +54,7 @@ app.add_typer(job_app, name="job")
 app.add_typer(node_app, name="node")
 app.add_typer(disk_app, name="disk")
 app.add_typer(policy_app, name="policy")
+app.add_typer(metad_app, name="metad")
 
 
 def _show_version(wanted: bool) -> None:

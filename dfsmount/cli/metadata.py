@@ -1,0 +1,161 @@
+"""`dfs metad`: is the metadata safe, a copy of it, and making it again when its disk is lost.
+
+What needs metad's own code (replaying, checking) is done by `python -m metad.tool`.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import trio
+import typer
+
+from dfsmount.cli.cluster import AsJson, Directory, Url, address_of, ask, find_metad
+from dfsmount.cli.output import say, show_json
+from dfswire.client import Client
+from dfswire.errors import ProtocolError, UsageError
+from dfswire.journal import (
+    ENTRIES_BYTES,
+    JournalStatus,
+    Snapshot,
+    SnapshotRequest,
+    content_digest,
+)
+from dfswire.messages import Empty
+
+TAKE_DEADLINE_S = 600.0
+PREFIX = "sqlite://"
+
+metad_app = typer.Typer(
+    help="The journal, backups and the restoring of metadata.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+@metad_app.command()
+def journal(url: Url = "", directory: Directory = None, as_json: AsJson = False) -> None:
+    """How far the journal is and who keeps it.  Ends with 1 when there are too few copies."""
+    reply: JournalStatus = ask(find_metad(url, directory), "journal.status", Empty())
+    if as_json:
+        show_json(reply)
+    else:
+        typer.echo(f"entry {reply.position.number} of epoch {reply.position.epoch}")
+        typer.echo(f"copies: {reply.copies} of {reply.wanted}, all up to entry {reply.safe}")
+        for each in reply.followers:
+            typer.echo(f"  {each.server_id}  {each.state}, entry {each.number}")
+        if reply.reclaim_held:
+            typer.echo(f"nothing is deleted: {reply.reclaim_held}; see 'dfs metad release'")
+    if reply.copies < reply.wanted:
+        raise typer.Exit(1)
+
+
+@metad_app.command()
+def release(url: Url = "", directory: Directory = None, as_json: AsJson = False) -> None:
+    """After a restore: what the restored metadata does not know may be deleted."""
+    reply: JournalStatus = ask(find_metad(url, directory), "journal.release", Empty())
+    if as_json:
+        show_json(reply)
+    else:
+        typer.echo("deleting goes on")
+
+
+@metad_app.command()
+def backup(file: Path, url: Url = "", directory: Directory = None, as_json: AsJson = False) -> None:
+    """Write a copy of the metadata, as it is now, to a new FILE: a database for a metad."""
+    if file.exists():
+        raise UsageError(f"{file} exists: name another file")
+    address = find_metad(url, directory)
+    status: JournalStatus = ask(address, "journal.status", Empty())
+    part = file.with_name(file.name + ".part")
+    try:
+        snapshot = trio.run(_fetch, address, status.position.number, part)
+        part.rename(file)
+    finally:
+        part.unlink(missing_ok=True)
+    if as_json:
+        show_json(snapshot)
+    else:
+        typer.echo(f"{file}: entry {snapshot.position.number}, {snapshot.size_bytes} bytes")
+
+
+async def _fetch(address: str, number: int, part: Path) -> Snapshot:
+    client, digest, received = Client(), content_digest(), 0
+    try:
+        request = SnapshotRequest(number=number)
+        snapshot: Snapshot
+        snapshot, _none = await client.call(
+            "journal.snapshot", address, request, deadline_s=TAKE_DEADLINE_S
+        )
+        with part.open("wb") as made:
+            while received < snapshot.size_bytes:
+                request = SnapshotRequest(
+                    digest=snapshot.digest, offset=received, length=4 * ENTRIES_BYTES
+                )
+                _same, data = await client.call("journal.snapshot", address, request)
+                made.write(data)
+                digest.update(data)
+                received += len(data)
+    finally:
+        await client.aclose()
+    if digest.digest() != snapshot.digest:
+        raise ProtocolError("the copy was damaged on its way")
+    return snapshot
+
+
+@metad_app.command()
+def check(file: str, as_json: AsJson = False) -> None:
+    """Look through a database that no metad uses: a FILE, or a sqlite:// URL.  1: it is bad."""
+    status, found = _tool("check", file.removeprefix(PREFIX))
+    if as_json:
+        show_json(found)
+    else:
+        for finding in found["findings"]:
+            typer.echo(finding)
+        typer.echo(f"entry {found['entry']} of epoch {found['epoch']}")
+    raise typer.Exit(status)
+
+
+@metad_app.command()
+def restore(
+    sources: Annotated[
+        list[str], typer.Option("--from", metavar="HOST:PORT", help="A chunkd; all there are.")
+    ],
+    to: Annotated[str, typer.Option("--to", metavar="URL", help="metad's `url`: what is made.")],
+    at: Annotated[str, typer.Option("--at", help="As it was then, such as 2026-03-31T12:00.")] = "",
+    epoch: Annotated[int, typer.Option("--epoch", help="Of an earlier epoch.")] = 0,
+    accept_loss: Annotated[
+        bool, typer.Option("--accept-loss", help="Though something is known to be missing.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make metad's database again from the journals that chunkds keep."""
+    options = ["--at", at] if at else []
+    options += ["--epoch", str(epoch)] if epoch else []
+    options += ["--accept-loss"] if accept_loss else []
+    addresses = [address_of(each) for each in sources]
+    _status, done = _tool("restore", *addresses, "--to", to.removeprefix(PREFIX), *options)
+    if as_json:
+        show_json(done)
+        return
+    for warning in done["warnings"]:
+        say(f"warning: {warning}")
+    typer.echo(
+        f"restored up to entry {done['entry']} ({done['replayed']} replayed), epoch {done['epoch']}"
+    )
+    typer.echo("Start metad; nothing is deleted until 'dfs metad release'.")
+
+
+def _tool(*arguments: str) -> tuple[int, dict[str, Any]]:
+    """Run metad's part.  Raises UsageError with what it complains about."""
+    done = subprocess.run(
+        [sys.executable, "-m", "metad.tool", *arguments], capture_output=True, text=True
+    )
+    if done.returncode > 1 or not done.stdout:
+        lines = done.stderr.strip().splitlines() or ["it ended without a word"]
+        raise UsageError(lines[-1])
+    return done.returncode, msgspec.json.decode(done.stdout, type=dict)

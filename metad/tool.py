@@ -1,0 +1,115 @@
+"""What is done with metad's database while no metad runs: `python -m metad.tool`, for `dfs metad`.
+
+`restore` makes it again from chunkds, `check` looks at a file.  Each prints one JSON object; what
+cannot be done is one line on standard error and status 2.
+"""
+
+from __future__ import annotations
+
+import datetime
+import sqlite3
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import trio
+import typer
+
+from dfswire.client import Client
+from dfswire.errors import DFSError, UsageError
+from metad import fsck
+from metad.database import Database
+from metad.replay import position_of
+from metad.restore import Restored, Wish, restore
+
+FINDINGS_MAX = 100
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@app.command("restore")
+def restore_command(
+    sources: Annotated[list[str], typer.Argument(metavar="HOST:PORT...")],
+    to: Annotated[Path, typer.Option("--to")],
+    at: Annotated[str, typer.Option("--at")] = "",
+    epoch: Annotated[int, typer.Option("--epoch")] = 0,
+    accept_loss: Annotated[bool, typer.Option("--accept-loss")] = False,
+) -> None:
+    """Make the database `to` from the journals of chunkds."""
+
+    async def run() -> Restored:
+        client = Client()
+        try:
+            wish = Wish(at_ns=moment_ns(at), epoch=epoch or None, accept_loss=accept_loss)
+            return await restore(client, sources, to, wish)
+        finally:
+            await client.aclose()
+
+    done = trio.run(run)
+    typer.echo(
+        msgspec.json.encode(
+            {
+                "snapshot": done.snapshot.number,
+                "entry": done.position.number,
+                "time_ns": done.position.time_ns,
+                "replayed": done.replayed,
+                "epoch": done.epoch,
+                "asked": done.asked,
+                "warnings": done.warnings,
+            }
+        ).decode()
+    )
+
+
+@app.command("check")
+def check_command(file: Path) -> None:
+    """Is the database in `file` whole, and does it keep its invariants?  1 when not."""
+    if not file.is_file():
+        raise UsageError(f"there is no file {file}")
+    findings = []
+    entry = epoch = 0
+    try:
+        with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as connection:
+            verdict = connection.execute("PRAGMA integrity_check(1)").fetchall()
+            if verdict != [("ok",)]:
+                findings.append(f"SQLite: {verdict[0][0]}")
+            position = position_of(connection)
+            entry, epoch = position.number, position.epoch
+        if not findings:
+            database = Database(str(file), inline=True, lock=None)
+            report = fsck.run(database, FINDINGS_MAX)
+            database.close()
+            findings += [
+                f"{each.check}: {each.subject}: {each.message}" for each in report.findings
+            ]
+    except sqlite3.DatabaseError as problem:
+        findings.append(f"SQLite: {problem}")
+    typer.echo(msgspec.json.encode({"entry": entry, "epoch": epoch, "findings": findings}).decode())
+    if findings:
+        raise typer.Exit(1)
+
+
+def moment_ns(text: str) -> int | None:
+    """A moment as ISO 8601, in local time unless it says otherwise.  Raises UsageError."""
+    if not text:
+        return None
+    try:
+        return int(datetime.datetime.fromisoformat(text).timestamp() * 1e9)
+    except ValueError as problem:
+        raise UsageError(f"not a moment: {text!r}; write 2026-03-31T12:00:00") from problem
+
+
+def main() -> int:
+    """Errors as one line."""
+    try:
+        app()
+    except DFSError as problem:
+        typer.echo(str(problem), err=True)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
