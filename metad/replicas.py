@@ -350,7 +350,10 @@ def forget_chunk(db: Database, chunk: bytes) -> bool:
 def inventory_diff(
     db: Database, disk: str, first: bytes, last: bytes, ids: Set[bytes]
 ) -> InventoryDiff:
-    """Compare all ids in [first, last] that a disk holds with our rows.  Raises DiskFailed."""
+    """Compare all ids in [first, last] that a disk holds with our rows.  Raises DiskFailed.
+
+    A dead chunk is not missed: it may have been deleted, and metad not told of it yet.
+    """
     with db.snapshot():
         believed: dict[bytes, str] = dict(
             db.read(
@@ -358,7 +361,14 @@ def inventory_diff(
                 (disk_key(db, disk), first, last),
             )
         )
-        missing = [chunk for chunk, state in believed.items() if state == GOOD and chunk not in ids]
+        missing = [
+            chunk
+            for chunk, state in believed.items()
+            if state == GOOD
+            and chunk not in ids
+            and (info := chunk_info(db, chunk)) is not None
+            and info.state == LIVE
+        ]
         known = {
             chunk: info.state
             for chunk in ids

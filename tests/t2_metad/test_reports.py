@@ -193,6 +193,20 @@ async def test_an_inventory_reveals_what_is_missing_and_what_is_unknown(
     assert pair.states(chunk) == {"s1-d": "bad", "s2-d": "good"}
 
 
+async def test_a_dead_chunk_is_not_missed(pair: Cluster, mock_clock: MockClock) -> None:
+    """Its files go one after the other, and metad hears of each with the next heartbeat."""
+    chunk = await stored(pair)
+    mock_clock.jump(100.0)
+    await pair.metad.service.state.db.write(
+        lambda: pair.metad.db.change(
+            "UPDATE chunk SET state = 'dead', dead_since_ns = 1, refs = 0 WHERE id = ?", (chunk,)
+        )
+    )
+    await pair.inventory(pair.one)
+    assert pair.states(chunk) == {"s1-d": "good", "s2-d": "good"}
+    assert await pair.kinds(pair.one) == []
+
+
 async def test_inventories_of_strangers_are_not_compared(
     pair: Cluster, mock_clock: MockClock
 ) -> None:
