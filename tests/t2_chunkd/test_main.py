@@ -59,8 +59,9 @@ class Daemon:
         process = self.start()
         _, text = process.communicate(timeout=20)
         assert process.returncode == 2, text
-        (line,) = [line for line in text.splitlines() if " INFO " not in line]
-        return line
+        lines = [line for line in text.splitlines() if '"level": "INFO"' not in line]
+        assert len(lines) == 1, text
+        return lines[0]
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from dfswire.cluster import Inventory, InventoryReply, OrderResult, Registered
 from dfswire.errors import AlreadyRunning, SessionLost, WrongCluster
 from dfswire.messages import Extent, WrittenChunk
 from dfswire.metadata import BadReplica, GrantRequest
-from dfswire.operations import Commit
+from dfswire.operations import Commit, SetAttr
 from metad import machines, replicas
 from metad.database import Database
 from tests.t2_metad.machines_for_tests import heartbeat, register
@@ -195,13 +195,10 @@ async def test_an_inventory_reveals_what_is_missing_and_what_is_unknown(
 
 async def test_a_dead_chunk_is_not_missed(pair: Cluster, mock_clock: MockClock) -> None:
     """Its files go one after the other, and metad hears of each with the next heartbeat."""
-    chunk = await stored(pair)
+    inode = await pair.client.make(b"f")
+    chunk = (await pair.client.store(inode)).chunk
+    await pair.client.do(SetAttr(inode=inode, size=0))
     mock_clock.jump(100.0)
-    await pair.metad.service.state.db.write(
-        lambda: pair.metad.db.change(
-            "UPDATE chunk SET state = 'dead', dead_since_ns = 1, refs = 0 WHERE id = ?", (chunk,)
-        )
-    )
     await pair.inventory(pair.one)
     assert pair.states(chunk) == {"s1-d": "good", "s2-d": "good"}
     assert await pair.kinds(pair.one) == []

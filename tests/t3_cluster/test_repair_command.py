@@ -99,7 +99,7 @@ async def test_fsck_plans_and_repairs(
     async with running_cluster(rng) as cluster, cluster.client() as client:
         inode = await write_file(client.vfs, "f", b"data", sync=True)
         assert (await client.vfs.getattr(inode)).nlink == 1
-        database = cluster._database
+        database = cluster.database
         await database.write(lambda: database.change("UPDATE inode SET nlink = 7 WHERE nlink = 1"))
 
         async def fsck(request: FsckRequest) -> FsckReport:
