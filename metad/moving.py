@@ -9,6 +9,7 @@ is moved while anything is endangered.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 import trio
 
@@ -107,21 +108,21 @@ class Moving:
                 for kind, is_due in ((SPREAD, self._is_misplaced), (REBALANCE, self._is_uneven)):
                     if self._must_wait() or self._jobs.find(kind) is not None:
                         continue
-                    if await self._state.db.read_in_thread(is_due):
+                    # Now: in a thread there is no clock.
+                    fill = Fill.of(self._state.servers.candidates(self._state.clock()))
+                    if await self._state.db.read_in_thread(partial(is_due, fill)):
                         await self._jobs.begin(kind, {})
             except DFSError:
                 continue  # the database can't be written now
 
-    def _is_uneven(self, db: Database) -> bool:
+    def _is_uneven(self, fill: Fill, db: Database) -> bool:
         """Outside of the band, and something can be done about it."""
-        fill = Fill.of(self._state.servers.candidates(self._state.clock()))
         band = self._state.config.rebalance_band
         balancing = Balancing(fill, band, lambda disk: self._on_disk(db, disk))
         return next(balancing.moves(1), None) is not None
 
-    def _is_misplaced(self, db: Database) -> bool:
+    def _is_misplaced(self, fill: Fill, db: Database) -> bool:
         """Is there a better place for any of the next chunks?  Round and round through all."""
-        fill = Fill.of(self._state.servers.candidates(self._state.clock()))
         rows = db.read(_WITH_POLICY, (self._looked_at, LOOKED_AT_MAX))
         self._looked_at = rows[-1][0] if len(rows) == LOOKED_AT_MAX else b""
         return any(

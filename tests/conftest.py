@@ -15,9 +15,13 @@ import secrets
 import subprocess
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
+
+from metad.database import Database
+from tests.noloop import without_loop
 
 pytest_plugins = ["pytester"]  # for the test of this file
 
@@ -40,6 +44,21 @@ def pytest_report_header() -> str:
 def rng(request: pytest.FixtureRequest) -> random.Random:
     """Repeatable randomness of this test alone."""
     return random.Random(f"{SEED}:{request.node.nodeid}")
+
+
+@pytest.fixture(autouse=True)
+def reads_in_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What inline databases read at once must work in a thread as well; see noloop.py."""
+    read_in_thread = Database.read_in_thread
+
+    async def checked(database: Database, work: Callable[[Database], Any]) -> Any:
+        def apart(snapshot: Database) -> Any:
+            with without_loop():
+                return work(snapshot)
+
+        return await read_in_thread(database, apart if database.inline else work)
+
+    monkeypatch.setattr(Database, "read_in_thread", checked)
 
 
 @pytest.fixture
