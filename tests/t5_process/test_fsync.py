@@ -15,10 +15,11 @@ from tests.t5_process.programs import Worker
 
 SIZE_BYTES = 5 << 20  # two chunks
 ROUNDS = 3
-TRACE_LINE = re.compile(
-    r"(?:\[pid +\d+\] |\d+ +)?(?P<start>\d+\.\d+) f(?:data)?sync\(\d+<(?P<path>[^>]+)>\) += 0"
-    r" <(?P<took>[\d.]+)>"
+BEGUN = re.compile(
+    r"(?P<task>\d+) +(?P<at>[\d.]+) f(?:data)?sync\(\d+<(?P<path>[^>]*)>[^)<]*(?P<rest>.*)"
 )
+RESUMED = re.compile(r"(?P<task>\d+) +[\d.]+ <\.\.\. f(?:data)?sync resumed>(?P<rest>.*)")
+ENDED_WELL = re.compile(r"\) += 0 <(?P<took>[\d.]+)>")
 
 
 def test_all_daemons_die_after_fsync(
@@ -95,12 +96,18 @@ def tracer_of(task: Path) -> int:
 
 
 def syncs(output: Path, after: float, before: float) -> list[str]:
-    """The paths whose fsync began and ended well between two points in time."""
-    lines = map(TRACE_LINE.match, output.read_text().splitlines())
-    return [
-        line["path"]
-        for line in lines
-        if line
-        and after <= float(line["start"])
-        and float(line["start"]) + float(line["took"]) <= before
-    ]
+    """The paths whose fsync began and ended well between two points in time.
+
+    Of two threads at once each has its line in two parts.
+    """
+    found = []
+    under_way: dict[str, tuple[float, str]] = {}
+    for line in output.read_text().splitlines():
+        if begun := BEGUN.match(line):
+            under_way[begun["task"]] = float(begun["at"]), begun["path"]
+        part = begun or RESUMED.match(line)
+        if part and (ended := ENDED_WELL.match(part["rest"])):
+            start, path = under_way.pop(part["task"])
+            if after <= start and start + float(ended["took"]) <= before:
+                found.append(path)
+    return found

@@ -53,7 +53,10 @@ def test_second_chunkd_on_one_directory(cluster: Cluster, tmp_path: Path) -> Non
 
 
 def test_directory_of_another_cluster(cluster: Cluster, other: Cluster, tmp_path: Path) -> None:
-    wait_for(lambda: other.server("chunkd1").state == "up", "registered with the other cluster")
+    wait_for(
+        lambda: any(each.state == "up" for each in other.status().servers),
+        "registered with the other cluster",
+    )
     other.kill("chunkd1")
     line = refusal(other, "chunkd1", tmp_path, metad=cluster.address)
     assert "another cluster" in line
