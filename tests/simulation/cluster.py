@@ -106,6 +106,7 @@ class _Identity(ServerIdentity):
 
     def _save(self) -> None:
         self.machine.cluster_id = self.cluster_id
+        self.machine.incarnation = self.incarnation
 
 
 class Cluster:
@@ -201,6 +202,9 @@ class Cluster:
         machine.disk.power_cut()
 
     async def _run_chunkd(self, machine: Machine, task_status: trio.TaskStatus[None]) -> None:
+        if machine.process is not None:  # two faults that end at one moment have both started it
+            task_status.started()
+            return
         process = machine.process = Process()
         machine.incarnation += 1
         machine.disk.start()

@@ -232,32 +232,34 @@ class Nemesis:
     def _spoil(self, fault: Fault, machine: Machine, rng: random.Random) -> bytes | None:
         self._oracle.damaged.add(machine.number)
         chunks = machine.disk.chunks()
-        chunk = rng.choice(chunks) if chunks else None
-        if chunk is not None and fault.kind != "vanish":
-            self._oracle.spoilt.append((machine.number, chunk))
-        return chunk
+        return rng.choice(chunks) if chunks else None
+
+    def _rewrite(self, machine: Machine, chunk: bytes, content: bytes) -> None:
+        machine.disk.rewrite(chunk, content)
+        self._oracle.spoilt.append((machine.number, chunk))
 
     async def _flip(self, fault: Fault, machine: Machine, rng: random.Random) -> None:
         if (chunk := self._spoil(fault, machine, rng)) is not None:
             content = bytearray(machine.disk.content(chunk))
             if content:
                 content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
-                machine.disk.rewrite(chunk, bytes(content))
+                self._rewrite(machine, chunk, bytes(content))
 
     async def _truncate(self, fault: Fault, machine: Machine, rng: random.Random) -> None:
         if (chunk := self._spoil(fault, machine, rng)) is not None:
             content = machine.disk.content(chunk)
-            machine.disk.rewrite(chunk, content[: rng.randrange(len(content) + 1) // 2])
+            self._rewrite(machine, chunk, content[: rng.randrange(len(content) + 1) // 2])
 
     async def _misdirect(self, fault: Fault, machine: Machine, rng: random.Random) -> None:
         """What was meant for one file is in another."""
         if (chunk := self._spoil(fault, machine, rng)) is not None:
             other = rng.choice(machine.disk.chunks())
             if other != chunk:
-                machine.disk.rewrite(chunk, machine.disk.content(other))
+                self._rewrite(machine, chunk, machine.disk.content(other))
 
     async def _vanish(self, fault: Fault, machine: Machine, rng: random.Random) -> None:
         if (chunk := self._spoil(fault, machine, rng)) is not None:
+            self._oracle.vanishes(machine, chunk)
             machine.disk.vanish(chunk)
 
     async def _wipe(self, fault: Fault, machine: Machine, rng: random.Random) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from metad import fsck, replicas
-from tests.simulation.cluster import Cluster
+from tests.simulation.cluster import Cluster, Machine
 from tests.simulation.history import FileHistory, Violation
 from tests.simulation.schedule import CELL_BYTES
 
@@ -90,6 +90,14 @@ class Oracle:
             for chunk, disk in rows:
                 if disk == machine.disk.name and not machine.disk.holds(chunk, durable=False):
                     raise Violation("I6", f"metad believes that {disk} has {chunk.hex()[:8]}")
+
+    def vanishes(self, machine: Machine, chunk: bytes) -> None:
+        """The nemesis takes this file away: if it is a damaged one, the daemons can't keep it.
+
+        A whole one was put there after the damaged one was set aside, which must still be there.
+        """
+        if not machine.disk.holds(chunk, durable=False):
+            self.spoilt = [each for each in self.spoilt if each != (machine.number, chunk)]
 
     def check_evidence(self) -> None:
         """Raise Violation when a damaged copy of a chunk in use was destroyed, not set aside.

@@ -6,6 +6,8 @@ import os
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
@@ -13,9 +15,11 @@ from chunkd.store import ChunkStore
 from dfswire.chunks import block_checksums
 from dfswire.errors import DiskFailed, NoSpace
 from tests.simulation import linear
+from tests.simulation.cluster import Cluster, Machine, Shape
 from tests.simulation.disk import ROOT, Crash, SimulatedDisk
 from tests.simulation.history import Change, Counter, FileHistory, Log, Violation, pattern
 from tests.simulation.linear import NameOperation
+from tests.simulation.oracle import Oracle
 from tests.simulation.schedule import CELL_BYTES, Schedule, draw
 from tests.simulation.shrink import shrink
 
@@ -211,6 +215,47 @@ def test_after_a_failed_fsync_another_one_succeeds_without_the_data(disk: Simula
     disk.fsync_directory(ROOT)
     disk.power_cut()
     assert disk.read_text(ROOT / "file") == ""
+
+
+# -- evidence
+
+
+class _EvidenceOracle(Oracle):
+    """For one machine, with metad saying that each chunk is in use."""
+
+    def __init__(self, machine: Machine) -> None:
+        database = SimpleNamespace(read=lambda *_: [(1,)])
+        cluster = SimpleNamespace(machines=[machine], shape=Shape(), database=database)
+        super().__init__(cast(Cluster, cluster))
+
+
+def test_a_damaged_copy_that_is_deleted_is_noticed(
+    disk: SimulatedDisk, tolerate_log: Callable[[str], None]
+) -> None:
+    tolerate_log("is bad")
+    store, machine = opened(disk), Machine(0, disk)
+    oracle = _EvidenceOracle(machine)
+    put(store, CHUNK, durable=True)
+    disk.rewrite(CHUNK, b"damaged")
+    oracle.spoilt.append((0, CHUNK))
+    oracle.check_evidence()
+    store.delete(CHUNK)
+    with pytest.raises(Violation, match="I2"):
+        oracle.check_evidence()
+
+
+def test_only_a_damaged_copy_may_vanish_with_its_evidence(disk: SimulatedDisk) -> None:
+    store, machine = opened(disk), Machine(0, disk)
+    oracle = _EvidenceOracle(machine)
+    put(store, CHUNK, durable=True)
+    oracle.spoilt.append((0, CHUNK))  # and set aside since, and lost, and repaired
+    oracle.vanishes(machine, CHUNK)
+    assert oracle.spoilt
+    disk.rewrite(CHUNK, b"damaged")
+    oracle.vanishes(machine, CHUNK)
+    disk.vanish(CHUNK)
+    oracle.check_evidence()
+    assert not oracle.spoilt
 
 
 # -- shrinking
