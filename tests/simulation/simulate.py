@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 import trio
 
+from dfsmount.durability import WAIT_MAX_S
 from dfsmount.vfs import Vfs
 from dfswire.errors import DFSError, NoEntry
 from dfswire.messages import ROOT_INODE
@@ -173,16 +174,19 @@ class _Run:
         await self._nemesis.run()
         await self._nemesis.end()
         self._trace("the faults are over")
+        before = [user.given_up for user in self._users]
         await self._until(
             lambda: [user.party for user in self._users if not user.done],
-            WORK_WITHIN_S,
+            lambda: WORK_WITHIN_S + WAIT_MAX_S * self._given_up_since(before),
             "still at work",
         )
         self._trace("the work is done")
         async with self._cluster.client("checker") as checker:
             inodes = await self._inodes(checker.vfs)
             excused = self._oracle.excused(inodes)
-            await self._until(lambda: self._oracle.unhealthy(excused), HEAL_WITHIN_S, "not healed")
+            await self._until(
+                lambda: self._oracle.unhealthy(excused), lambda: HEAL_WITHIN_S, "not healed"
+            )
             self._trace("redundancy is full")
             if self._schedule.calm:
                 self._oracle.check_evidence()
@@ -190,7 +194,7 @@ class _Run:
             await self._remove_everything(checker.vfs)
             await self._until(
                 lambda: self._oracle.unhealthy(set()) + self._oracle.untidy(),
-                TIDY_WITHIN_S,
+                lambda: TIDY_WITHIN_S,
                 "not tidy",
             )
         self._trace("everything is tidy")
@@ -203,12 +207,18 @@ class _Run:
             await trio.sleep(LOOK_EVERY_S)
             self._oracle.check_honesty()
 
-    async def _until(self, left: Callable[[], list[str]], within_s: float, what: str) -> None:
-        deadline = trio.current_time() + within_s
+    def _given_up_since(self, before: list[int]) -> int:
+        """Each fsync of bytes that nobody has any more waits WAIT_MAX_S before it says so."""
+        return max(user.given_up - had for user, had in zip(self._users, before, strict=True))
+
+    async def _until(
+        self, left: Callable[[], list[str]], within_s: Callable[[], float], what: str
+    ) -> None:
+        began = trio.current_time()
         while found := left():
-            if trio.current_time() > deadline:
+            if trio.current_time() > began + within_s():
                 invariant = found[0].partition(":")[0] if found[0].startswith("I") else "I9"
-                raise Violation(invariant, f"{what} after {within_s:g} s: {found[:5]}")
+                raise Violation(invariant, f"{what} after {within_s():g} s: {found[:5]}")
             await trio.sleep(1.0)
 
     async def _inodes(self, vfs: Vfs) -> dict[int, FileHistory]:

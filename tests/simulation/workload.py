@@ -16,8 +16,9 @@ from contextlib import asynccontextmanager, suppress
 import trio
 
 from dfsmount.client import FileSystem
+from dfsmount.durability import WAIT_MAX_S
 from dfsmount.vfs import Vfs
-from dfswire.errors import DFSError, Exists, NoEntry
+from dfswire.errors import DFSError, Exists, InputOutput, NoEntry
 from dfswire.locks import LockType, Range
 from dfswire.messages import ROOT_INODE
 from dfswire.operations import SetAttr
@@ -105,6 +106,7 @@ class User:
         self._scope = trio.CancelScope()
         self._alive = False
         self._writes = number * 1000
+        self.given_up = 0  # fsyncs of what power cuts had taken before it was synced
 
     def kill(self) -> None:
         if self._alive:
@@ -141,10 +143,13 @@ class User:
             step = steps.popleft()  # also when it dies in the middle of it
             self.trace(f"{step} ...")
             act: Callable[[Vfs, Step], Awaitable[str]] = getattr(self, f"_{step.kind}")
+            began = trio.current_time()
             try:
                 result = await act(file_system.vfs, step)
             except DFSError as problem:
                 self._records.errors += 1
+                waited_s = trio.current_time() - began
+                self.given_up += isinstance(problem, InputOutput) and waited_s >= WAIT_MAX_S
                 result = f"{type(problem).__name__}: {problem}"
                 if self._calm:
                     raise Violation("I9", f"{self.party} {step} sees {result}") from problem
