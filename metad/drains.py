@@ -223,19 +223,36 @@ class Drains:
         )
         total = max(job.total, left)
         if not left:
-            return await self._drained(job, who, total)
+            done = await self._drained(job, who, total, relied_on, wanted)
+            if done is not None:
+                return done
         waits = f"{left} chunks ({size} bytes) are not on enough other servers yet"
         pause_s = max(LOOK_S, LOOK_SHARE * (state.clock() - began))
         return Progress(job.cursor, total - left, total, waits, pause_s=pause_s)
 
-    async def _drained(self, job: Job, who: _Leaver, total: int) -> Progress:
-        def settle() -> bool:
-            if machines.admin_of(self._state.db, who.server, who.disk) != "draining":
+    async def _drained(
+        self, job: Job, who: _Leaver, total: int, relied_on: set[str], wanted: dict[int, int]
+    ) -> Progress | None:
+        """None: something was written there under an old grant while this was found out.
+
+        Such grants end with this; so of what is drained nothing is needed, nor ever will be.
+        """
+        db, now_ns = self._state.db, self._state.now_ns()
+
+        def settle() -> bool | None:
+            if machines.admin_of(db, who.server, who.disk) != "draining":
                 return False  # enabled meanwhile
+            keys = self._keys(db, who)
+            leaving.withdraw_grants(db, keys, now_ns)
+            if leaving.needed(db, keys, relied_on, wanted)[0]:
+                return None
             self._set(who, "drained")
             return True
 
-        if not await self._state.db.write(settle):
+        settled = await db.write(settle)
+        if settled is None:
+            return None
+        if not settled:
             return Progress(job.cursor, job.done, job.total, "called off", finished=True)
         self._changed(who, "drained")
         return Progress(job.cursor, total, total, "everything is elsewhere", finished=True)
