@@ -193,7 +193,7 @@ class _Run:
 
     def _problem(self) -> str:
         """What is wrong on the disks; nothing is believed but the bytes and metad's digest."""
-        database = self._cluster._database
+        database = self._cluster.database
         chunks = {
             bytes(chunk): (length, bytes(digest))
             for chunk, length, digest in database.read(
