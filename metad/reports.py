@@ -219,7 +219,11 @@ class Reports:
         if stored is None:
             return False
         if report.state == "good":
-            self._book_good(chunk, disk)
+            if self._state_of(chunk, disk):
+                self._book_good(chunk, disk)
+            elif stored.state == replicas.LIVE:
+                # It may have been deleted, as one too many, after this was said.
+                self._state.servers.orders.add("verify", chunk, disk)
         elif stored.state == replicas.GRANTED:
             # Its writer may not know, and commit it as good: looked at again when that happens.
             if len(self._early) < EARLY_MAX:

@@ -107,6 +107,9 @@ async def test_reports_of_bad_missing_and_good_replicas(
     await pair.one.report(chunk, "bad")
     assert pair.states(chunk) == {"s2-d": "good"}, "of a replica that nobody relies on"
     await pair.one.report(chunk, "good")
+    assert pair.states(chunk) == {"s2-d": "good"}, "it may be gone since it was found"
+    assert await pair.kinds(pair.one) == ["verify"]
+    await pair.one.obey()
     assert pair.states(chunk) == {"s1-d": "good", "s2-d": "good"}
 
 
