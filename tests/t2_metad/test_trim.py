@@ -78,8 +78,9 @@ async def three(
     client = await FakeClient(metad, nursery).open()
     chunk = (await client.store(await client.make(b"f"))).chunk
     cluster = Cluster(metad, {each.disk: each for each in servers}, chunk)
-    for server in servers:
-        await server.report(chunk, "good")
+    await db.write(
+        lambda: [replicas.set_replica(db, chunk, disk, "good") for disk in cluster.servers]
+    )
     await pass_time(cluster, mock_clock, 120)
     assert set(cluster.states().values()) == {"good"}
     assert cluster.good() == 3
