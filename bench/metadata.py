@@ -24,8 +24,10 @@ import trio
 
 from dfswire.messages import Extent
 from dfswire.operations import AnyOperation, Batch, Commit, Create
-from metad import batches, namespace, sessions
-from metad.database import Database, open_database
+from metad.clients import batches
+from metad.names import namespace
+from metad.sessions import rows as sessions
+from metad.storage.database import Database, open_database
 
 FILES = 2000
 SESSION = "bench"

@@ -1,8 +1,8 @@
 """How servers are seen by those who call them, and how far repair is.
 
 Clients tell metad with the renewal of their sessions, and chunkds with their heartbeats, what they
-experienced with each chunkd since they told it last; metad/grayness.py weighs it.  A heartbeat can
-be in time while nobody else is served: only those who want something notice.
+experienced with each chunkd since they told it last; metad/hosts/grayness.py weighs it.  A
+heartbeat can be in time while nobody else is served: only those who want something notice.
 """
 
 from __future__ import annotations

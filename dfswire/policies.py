@@ -1,7 +1,8 @@
 """Policies: how many copies what is below a directory has, and where; messages of cluster.policy_*.
 
-`dfs policy` sends them and metad/policycalls.py answers.  A policy applies to a directory and to
-everything below it that has no policy of its own; what no directory says is the cluster's default.
+`dfs policy` sends them and metad/operators/policycalls.py answers.  A policy applies to a directory
+and to everything below it that has no policy of its own; what no directory says is the cluster's
+default.
 """
 
 from __future__ import annotations

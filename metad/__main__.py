@@ -21,8 +21,8 @@ from dfswire.errors import AlreadyRunning, DFSError, UsageError
 from dfswire.logs import setup_logging
 from dfswire.server import listen, serve
 from metad.config import MetadConfig
-from metad.database import Database, open_database
 from metad.service import Service, create_service
+from metad.storage.database import Database, open_database
 
 log = logging.getLogger(__name__)
 

@@ -9,10 +9,10 @@ from collections import Counter
 from collections.abc import Iterator
 
 from dfswire.metrics import Metric, counter, gauge
-from metad.locks import LockTable
-from metad.reads import room
+from metad.clients.reads import room
+from metad.locks.table import LockTable
+from metad.operators.totals import Counted, Totals
 from metad.state import State
-from metad.totals import Counted, Totals
 
 
 class MetadMetrics:

@@ -22,44 +22,47 @@ from dfswire.journal import SnapshotRequest
 from dfswire.messages import PROTOCOL_VERSION, Empty
 from dfswire.metrics import Metrics
 from dfswire.verify import FilesBelow, FilesReply, FindLost, LostReply, Urge
-from metad import machines, policies, rows, status
-from metad.clients import Clients
-from metad.compactor import Compactor
+from metad.clients.leasecalls import LeaseCalls
+from metad.clients.locking import Locking
+from metad.clients.mutations import Mutations
+from metad.clients.reads import Reads
+from metad.clients.recalls import Recalls
+from metad.clients.sessioncalls import Clients
 from metad.config import MetadConfig
-from metad.database import Database, setting
-from metad.deepcheck import DeepCheck
-from metad.drains import Drains
-from metad.eventlog import EventLog
-from metad.events import EventStreams
-from metad.followers import Followers
-from metad.fsckcalls import FsckCalls
-from metad.jobs import Jobs
-from metad.journalcalls import JournalCalls
-from metad.leasecalls import LeaseCalls
-from metad.leases import Leases
-from metad.locking import Locking
+from metad.copies import policies
+from metad.copies.policies import Policy
+from metad.copies.verified import Verified
+from metad.hosts import machines
+from metad.hosts.orders import OrderQueue
+from metad.hosts.servers import Servers
+from metad.hosts.traffic import TrafficMeter
+from metad.jobs.runner import Jobs
+from metad.journal.followers import Followers
+from metad.leases.table import Leases
 from metad.metrics import MetadMetrics
-from metad.moving import Moving
-from metad.mutations import Mutations
-from metad.orders import OrderQueue
-from metad.orphans import Orphans
-from metad.policies import Policy
-from metad.policycalls import PolicyCalls
-from metad.reads import Reads
-from metad.recalls import Recalls
-from metad.reclaim import Reclaimer, ReclaimLimits
-from metad.repair import Repairer
-from metad.repairplan import RepairLimits
-from metad.reports import Reports
-from metad.salvage import Salvager
-from metad.serverevents import ServerEvents
-from metad.servers import Servers
-from metad.snapshots import Snapshots
+from metad.names import rows
+from metad.names.orphans import Orphans
+from metad.observe.eventlog import EventLog
+from metad.operators import status
+from metad.operators.drains import Drains
+from metad.operators.fsckcalls import FsckCalls
+from metad.operators.journalcalls import JournalCalls
+from metad.operators.moving import Moving
+from metad.operators.policycalls import PolicyCalls
+from metad.operators.totals import Totals
+from metad.recovery.snapshots import Snapshots
+from metad.sessions.events import EventStreams
 from metad.state import FileClock, State
-from metad.totals import Totals
-from metad.traffic import TrafficMeter
-from metad.trim import Trimmer
-from metad.verified import Verified
+from metad.storage.database import Database, setting
+from metad.upkeep.compactor import Compactor
+from metad.upkeep.deepcheck import DeepCheck
+from metad.upkeep.reclaim import Reclaimer, ReclaimLimits
+from metad.upkeep.repair import Repairer
+from metad.upkeep.repairplan import RepairLimits
+from metad.upkeep.reports import Reports
+from metad.upkeep.salvage import Salvager
+from metad.upkeep.serverevents import ServerEvents
+from metad.upkeep.trim import Trimmer
 
 ORDER_ID_BITS = 48  # random start: a result meant for an order of an earlier metad fits no other
 

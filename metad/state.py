@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from dfswire.metrics import Metrics
 from dfswire.operations import BATCH_MAX_OPERATIONS
 from metad.config import MetadConfig
-from metad.database import Database
-from metad.eventlog import EventLog
-from metad.events import EventStreams
-from metad.followers import Followers
-from metad.leases import Leases
-from metad.orphans import Orphans
-from metad.policies import Policies, Policy
-from metad.servers import Servers
-from metad.traffic import TrafficMeter
+from metad.copies.policies import Policies, Policy
+from metad.hosts.servers import Servers
+from metad.hosts.traffic import TrafficMeter
+from metad.journal.followers import Followers
+from metad.leases.table import Leases
+from metad.names.orphans import Orphans
+from metad.observe.eventlog import EventLog
+from metad.sessions.events import EventStreams
+from metad.storage.database import Database
 
 
 class FileClock:

@@ -19,10 +19,10 @@ import typer
 
 from dfswire.client import Client
 from dfswire.errors import DFSError, UsageError
-from metad import fsck
-from metad.database import Database
-from metad.replay import position_of
-from metad.restore import Restored, Wish, restore
+from metad.checks import fsck
+from metad.journal.replay import position_of
+from metad.recovery.restore import Restored, Wish, restore
+from metad.storage.database import Database
 
 FINDINGS_MAX = 100
 

@@ -20,7 +20,7 @@ from typing import Any
 import hypothesis
 import pytest
 
-from metad.database import Database
+from metad.storage.database import Database
 from tests.noloop import without_loop
 
 pytest_plugins = ["pytester"]  # for the test of this file

@@ -9,11 +9,11 @@ from __future__ import annotations
 import sqlite3
 from typing import TYPE_CHECKING, Any
 
-from metad.replay import replay
+from metad.journal.replay import replay
 
 if TYPE_CHECKING:
     from dfswire.journal import Entry
-    from metad.database import Database
+    from metad.storage.database import Database
 
 
 class Shadow:

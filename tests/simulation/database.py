@@ -12,9 +12,9 @@ import sqlite3
 from collections.abc import Callable
 
 from dfswire.journal import Entry
-from metad.database import Database, _examine, open_database
-from metad.recording import Recording
-from metad.replay import replay
+from metad.journal.recording import Recording
+from metad.journal.replay import replay
+from metad.storage.database import Database, _examine, open_database
 
 SYNCHRONOUS_FULL = 2
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from metad import fsck, replicas
+from metad.checks import fsck
+from metad.copies import replicas
 from tests.simulation.cluster import Cluster, Machine
 from tests.simulation.history import FileHistory, Violation
 from tests.simulation.schedule import CELL_BYTES

@@ -19,7 +19,8 @@ def test_a_patch_that_does_not_apply_is_told(tmp_path: Path) -> None:
     patch = tmp_path / "stale.patch"
     patch.write_text(
         "What was changed since.\n"
-        "diff --git a/metad/fsck.py b/metad/fsck.py\n--- a/metad/fsck.py\n+++ b/metad/fsck.py\n"
+        "diff --git a/metad/checks/fsck.py b/metad/checks/fsck.py\n"
+        "--- a/metad/checks/fsck.py\n+++ b/metad/checks/fsck.py\n"
         "@@ -1 +1 @@\n-a line that is not there\n+another\n"
     )
     assert "does not apply" in check(patch)

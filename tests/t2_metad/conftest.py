@@ -29,20 +29,14 @@ from dfswire.operations import (
     SetXattr,
     Unlink,
 )
-from metad import (
-    attributes,
-    chunkmap,
-    fsck,
-    machines,
-    namespace,
-    ranges,
-    replicas,
-    sessions,
-    xattrs,
-)
-from metad.database import Database, open_database
-from metad.effects import Effects
-from metad.rename import rename
+from metad.checks import fsck
+from metad.copies import replicas
+from metad.hosts import machines
+from metad.names import attributes, chunkmap, namespace, ranges, xattrs
+from metad.names.effects import Effects
+from metad.names.rename import rename
+from metad.sessions import rows as sessions
+from metad.storage.database import Database, open_database
 
 OPERATIONS: dict[type[Operation], Any] = {
     Create: namespace.create,

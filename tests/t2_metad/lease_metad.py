@@ -1,13 +1,13 @@
 """metad in the small world of lease_model.py.
 
-It does with leases.py what recalls, reads, leasecalls and mutations do, without tasks: an operation
-that must wait is simply tried again.
+It does with metad/leases what recalls, reads, leasecalls and mutations do, without tasks: an
+operation that must wait is simply tried again.
 """
 
 from __future__ import annotations
 
 from dfswire.messages import Invalidation, Lease
-from metad.leases import Announcement, Blocked
+from metad.leases.table import Announcement, Blocked
 from tests.t2_metad.lease_world import (
     PARTS,
     Base,

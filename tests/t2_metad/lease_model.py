@@ -1,4 +1,4 @@
-"""A small world around metad/leases.py, in which one step at a time happens, in any order.
+"""A small world around metad/leases/table.py, in which one step at a time happens, in any order.
 
 `World.steps()` are all things that can happen next; `do` makes one happen.  lease_clients.py and
 lease_metad.py are its halves.  Instead of bytes there are versions: each write has a larger one

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dfswire.messages import Lease
-from metad.leases import Leases
-from metad.turns import Turn
+from metad.leases.table import Leases
+from metad.leases.turns import Turn
 
 FENCE_S = 30.0
 PARTS = (1, 2)  # ATTR, DATA

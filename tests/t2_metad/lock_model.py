@@ -1,6 +1,6 @@
 """Locks as plainly as they can be said: one entry for each byte, checked by looking at all of it.
 
-The table of metad/locks.py is driven beside this by random histories and by all short ones.
+The table of metad/locks/table.py is driven beside this by random histories and by all short ones.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from dfswire.locks import LockKind, LockOutcome, LockType, Range
-from metad.locks import LockTable
-from metad.lockspace import Owner, Request
+from metad.locks.space import Owner, Request
+from metad.locks.table import LockTable
 
 BYTES = 6  # the range that histories play on
 READ, WRITE, UNLOCK = LockType.READ, LockType.WRITE, LockType.UNLOCK

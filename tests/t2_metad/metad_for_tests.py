@@ -48,8 +48,8 @@ from dfswire.operations import (
     OpResult,
 )
 from metad.config import MetadConfig
-from metad.database import Database
 from metad.service import Service, create_service
+from metad.storage.database import Database
 from tests.fakes import DirectTransport
 from tests.t2_metad.machines_for_tests import disk, heartbeat, register
 

@@ -23,14 +23,15 @@ from dfswire.operations import (
     SetXattr,
     Unlink,
 )
-from metad import batches, sessions
-from metad.database import open_database
+from metad.clients import batches
+from metad.sessions import rows as sessions
+from metad.storage.database import open_database
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from metad.database import Database
+    from metad.storage.database import Database
     from tests.t2_metad.conftest import World
 
 ROOT = 1

@@ -10,7 +10,9 @@ import pytest
 from dfswire import errors
 from dfswire.messages import INLINE_MAX_BYTES, Extent, Invalidated
 from dfswire.operations import Unlink
-from metad import chunkmap, replicas, sessions
+from metad.copies import replicas
+from metad.names import chunkmap
+from metad.sessions import rows as sessions
 
 if TYPE_CHECKING:
     from tests.t2_metad.conftest import World

@@ -9,8 +9,8 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from dfswire.errors import NoSpace, SessionLost
-from metad import sessions
-from metad.database import Database
+from metad.sessions import rows as sessions
+from metad.storage.database import Database
 from tests.t2_metad.metad_for_tests import FakeClient, Metad
 
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dfswire.messages import Extent
-from metad.compaction import Limits, plan
+from metad.copies.compaction import Limits, plan
 
 LIMITS = Limits(chunk_size_bytes=1000, extents_least=4, extents_most=50)
 CHUNK, WASTEFUL = b"c" * 16, b"w" * 16

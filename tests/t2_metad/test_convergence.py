@@ -9,8 +9,9 @@ import pytest
 from dfswire.errors import Invalid
 from dfswire.messages import ROOT_INODE
 from dfswire.operations import RENAME_EXCHANGE, CopyRange, Link, Rename, RmDir, Unlink
-from metad import convergence, policies
-from metad.policies import DEFAULT_KEY, Policy
+from metad.copies import policies
+from metad.copies.policies import DEFAULT_KEY, Policy
+from metad.jobs import convergence
 from tests.t2_metad.conftest import World
 
 THREE, FOUR = Policy(3, 0), Policy(4, 0)

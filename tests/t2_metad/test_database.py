@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dfswire.errors import AlreadyRunning, NoEntry, UsageError
-from metad.database import Database, open_database
+from metad.storage.database import Database, open_database
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,9 +15,9 @@ from trio.testing import MockClock
 from dfswire.errors import NoSpace, UsageError
 from dfswire.messages import Empty
 from dfswire.observe import EventsReply, EventsRequest
-from metad import eventlog
-from metad.database import Database
-from metad.eventlog import KINDS, EventLog
+from metad.observe import eventlog
+from metad.observe.eventlog import KINDS, EventLog
+from metad.storage.database import Database
 from tests.t2_metad.metad_for_tests import FakeClient, FakeServer, Metad
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,7 +44,7 @@ async def kinds(metad: Metad, **fields: Any) -> list[str]:
 
 
 def test_every_kind_in_the_code_is_in_the_table() -> None:
-    texts = [path.read_text("utf-8") for path in (ROOT / "metad").glob("*.py")]
+    texts = [path.read_text("utf-8") for path in (ROOT / "metad").rglob("*.py")]
     pattern = r'(?:add|tell|_tell)\(\s*f?"([a-z]+\.[a-z_{}.]+)"'
     used = {kind for text in texts for kind in re.findall(pattern, text)}
     names = {kind for kind in used if "{" not in kind}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from metad.eventrate import (
+from metad.observe.eventrate import (
     OTHERS,
     OWN_PER_KIND,
     OWN_PER_SUBJECT,

@@ -8,8 +8,8 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from dfswire.errors import SessionLost
 from dfswire.messages import Event, Invalidated, Invalidation
-from metad import events
-from metad.events import EventStreams, Follower
+from metad.sessions import events
+from metad.sessions.events import EventStreams, Follower
 
 ATTR, DATA, GONE = int(Invalidated.ATTR), int(Invalidated.DATA), int(Invalidated.GONE)
 

@@ -23,7 +23,7 @@ from dfswire.metadata import (
     SessionRequest,
 )
 from dfswire.operations import Commit, Create, Release, SetAttr, Unlink
-from metad.database import Database
+from metad.storage.database import Database
 from tests.t2_metad.metad_for_tests import FILE, FakeClient, Metad
 
 
@@ -245,7 +245,7 @@ async def test_a_slow_holder_is_mentioned(
     a, b = clients.a, clients.b
     inode = await a.make(b"f")
     await a.take(inode)
-    caplog.set_level("INFO", "metad.recalls")
+    caplog.set_level("INFO", "metad.clients.recalls")
     reading = await clients.doing(b.getattr, inode)
     for _ in range(5):
         mock_clock.jump(5.0)

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from dfswire.messages import Extent
 from dfswire.operations import SetAttr, Unlink
-from metad import chunkmap
+from metad.names import chunkmap
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from metad.database import Database
+    from metad.storage.database import Database
     from tests.t2_metad.conftest import World
 
 FILE_BYTES = 64

@@ -9,8 +9,10 @@ import pytest
 
 from dfswire.messages import Extent
 from dfswire.operations import ACL_ACCESS, Link, SetXattr, Unlink
-from metad import acl, batches, fsck, invariants
-from metad.database import Database, open_database
+from metad.checks import fsck, invariants
+from metad.clients import batches
+from metad.names import acl
+from metad.storage.database import Database, open_database
 from tests.t2_metad.conftest import World
 
 Breakage = tuple[str, tuple[str, ...]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dfswire.health import Experience
-from metad.grayness import HEARD_S, HOLD_S, LONE_S, RELAPSE_S, Grayness
+from metad.hosts.grayness import HEARD_S, HOLD_S, LONE_S, RELAPSE_S, Grayness
 
 ALL = [f"s{number}" for number in range(6)]
 

@@ -10,9 +10,9 @@ import pytest
 from dfswire import errors
 from dfswire.messages import ROOT_INODE, Invalidated
 from dfswire.operations import ACL_ACCESS, ACL_DEFAULT, Create, Link, RemoveXattr, SetAttr, SetXattr
-from metad import acl, rows
-from metad.acl import Acl, Entry
-from metad.xattrs import value
+from metad.names import acl, rows
+from metad.names.acl import Acl, Entry
+from metad.names.xattrs import value
 
 if TYPE_CHECKING:
     from tests.t2_metad.conftest import World

@@ -11,10 +11,10 @@ from trio.testing import MockClock
 
 from dfswire.errors import NoEntry, Unavailable, UsageError
 from dfswire.jobs import JobRequest, JobsReply, JobsRequest, JobStatus, StartJob
-from metad import jobrows
-from metad.database import Database
-from metad.jobrows import Job, Progress
-from metad.jobs import Kind
+from metad.jobs import rows as jobrows
+from metad.jobs.rows import Job, Progress
+from metad.jobs.runner import Kind
+from metad.storage.database import Database
 from tests.t2_metad.metad_for_tests import Metad
 
 

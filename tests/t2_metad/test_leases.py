@@ -10,8 +10,8 @@ import pytest
 
 from dfswire.errors import SessionLost
 from dfswire.messages import Invalidated, Invalidation, Lease
-from metad.leases import NAMES, Blocked, Leases
-from metad.orphans import Orphans
+from metad.leases.table import NAMES, Blocked, Leases
+from metad.names.orphans import Orphans
 
 FENCE_S = 30.0
 ATTR, DATA, NAME, ALL_NAMES, GONE = (

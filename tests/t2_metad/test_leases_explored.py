@@ -25,8 +25,8 @@ from typing import Any
 import pytest
 
 from dfswire.messages import Invalidation, Lease
-from metad.leases import Announcement, Blocked, Leases
-from metad.turns import Turn
+from metad.leases.table import Announcement, Blocked, Leases
+from metad.leases.turns import Turn
 from tests.t2_metad.lease_key import key
 from tests.t2_metad.lease_model import World
 from tests.t2_metad.lease_world import Limits, Step, Wrong

@@ -25,7 +25,7 @@ from dfswire.locks import (
     SetLock,
 )
 from dfswire.metadata import SessionRequest
-from metad.database import Database
+from metad.storage.database import Database
 from tests.t2_metad.metad_for_tests import FakeClient, Metad
 
 READ, WRITE, UNLOCK = LockType.READ, LockType.WRITE, LockType.UNLOCK

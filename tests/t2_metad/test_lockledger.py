@@ -6,8 +6,8 @@ import pytest
 
 from dfswire.errors import Stale, Unavailable
 from dfswire.locks import HeldLocks, Lock, LockKind, LockOutcome, LockType, Range, SetLock
-from metad.lockledger import Ledger
-from metad.locks import LockTable
+from metad.locks.ledger import Ledger
+from metad.locks.table import LockTable
 
 READ, WRITE, UNLOCK = LockType.READ, LockType.WRITE, LockType.UNLOCK
 GRANTED, WAITING, CANCELLED = LockOutcome.GRANTED, LockOutcome.WAITING, LockOutcome.CANCELLED

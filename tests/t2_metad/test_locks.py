@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from dfswire.locks import LOCK_END_MAX, LockKind, LockOutcome, LockType, Range
-from metad.locks import LockTable
-from metad.lockspace import Owner, Request
+from metad.locks.space import Owner, Request
+from metad.locks.table import LockTable
 from tests.t2_metad.lock_model import BYTES, READ, UNLOCK, WRITE, Model, Place
 
 A, B, C = Owner("a", 1), Owner("b", 2), Owner("c", 3)

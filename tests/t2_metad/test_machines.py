@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dfswire.cluster import DiskFigures, HostFigures, NetworkAddress, Register
-from metad import machines
+from metad.hosts import machines
 
 if TYPE_CHECKING:
-    from metad.database import Database
+    from metad.storage.database import Database
 
 
 def disk(identity: str, free_bytes: int = 0, failed: bool = False) -> DiskFigures:

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from metad import acl, fsck, namespace
-from metad.database import open_database
-from metad.mend import STEPS, mend
-from metad.rescue import Rescue
+from metad.checks import fsck
+from metad.checks.mend import STEPS, mend
+from metad.checks.rescue import Rescue
+from metad.names import acl, namespace
+from metad.storage.database import open_database
 from tests.t2_metad.conftest import World
 from tests.t2_metad.test_fsck import ACL, BREAKAGES, CHUNK, GRANTED, populate
 

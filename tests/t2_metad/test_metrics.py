@@ -10,8 +10,8 @@ from trio.testing import MockClock
 
 from dfswire.dispatch import Dispatcher
 from dfswire.messages import Empty
-from metad import totals
-from metad.database import Database
+from metad.operators import totals
+from metad.storage.database import Database
 from tests.t1_wire.test_metrics import ask, samples
 from tests.t2_metad.metad_for_tests import FakeClient, FakeServer, Metad
 

@@ -12,8 +12,8 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from dfswire.errors import NoSpace, SessionLost
 from dfswire.messages import ROOT_INODE
 from dfswire.operations import Create, SetAttr, Unlink
-from metad import chunkmap
-from metad.database import Database
+from metad.names import chunkmap
+from metad.storage.database import Database
 from tests.t2_metad.metad_for_tests import FakeClient, Metad
 
 

@@ -10,7 +10,7 @@ import pytest
 from dfswire import errors
 from dfswire.messages import FILE_MAX_BYTES, Extent, Invalidated
 from dfswire.operations import Create, Link, RmDir, SetAttr, Unlink
-from metad import namespace
+from metad.names import namespace
 
 if TYPE_CHECKING:
     from tests.t2_metad.conftest import World

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from dfswire.errors import FileError
 from dfswire.operations import RENAME_EXCHANGE, Link, Operation, Rename, RmDir, Unlink
-from metad.namespace import lookup
+from metad.names.namespace import lookup
 
 if TYPE_CHECKING:
-    from metad.database import Database
+    from metad.storage.database import Database
     from tests.t2_metad.conftest import World
 
 ROOT = 1

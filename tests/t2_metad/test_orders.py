@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from dfswire.cluster import OrderResult
-from metad import orders
-from metad.orders import OrderQueue
+from metad.hosts import orders
+from metad.hosts.orders import OrderQueue
 
 ONE, TWO = b"1" * 16, b"2" * 16
 

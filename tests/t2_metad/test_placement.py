@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dfswire.errors import NoSpace
-from metad.placement import (
+from metad.copies.placement import (
     Candidate,
     capacity_bytes,
     choose,

@@ -7,9 +7,9 @@ import pytest
 from dfswire.errors import InputOutput
 from dfswire.messages import ROOT_INODE
 from dfswire.operations import Link, Unlink
-from metad import policies
-from metad.database import Database
-from metad.policies import DEFAULT_KEY, Policy, settle
+from metad.copies import policies
+from metad.copies.policies import DEFAULT_KEY, Policy, settle
+from metad.storage.database import Database
 from tests.t2_metad.conftest import World
 
 TWO = Policy(2, 4 << 20)

@@ -18,7 +18,8 @@ from dfswire.operations import (
     Fallocate,
     Unlink,
 )
-from metad import ranges, replicas
+from metad.copies import replicas
+from metad.names import ranges
 
 if TYPE_CHECKING:
     from tests.t2_metad.conftest import World

@@ -20,12 +20,12 @@ from dfswire.operations import (
     SetAttr,
     Unlink,
 )
-from metad import chunkmap, ranges
+from metad.names import chunkmap, ranges
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from metad.database import Database
+    from metad.storage.database import Database
     from tests.t2_metad.conftest import World
 
 FILE_BYTES = 24  # few, so that ranges meet

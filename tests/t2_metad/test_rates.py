@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from metad.losses import START_EVERY_S, Losses
-from metad.rates import BURST_S, METER_S, Meter, Throttle
+from metad.copies.losses import START_EVERY_S, Losses
+from metad.upkeep.rates import BURST_S, METER_S, Meter, Throttle
 
 
 def test_the_mean_rate_is_kept_whatever_the_sizes(rng: random.Random) -> None:

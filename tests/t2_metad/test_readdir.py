@@ -8,8 +8,8 @@ import pytest
 
 from dfswire import errors
 from dfswire.operations import Link, Rename, Unlink
-from metad import namespace
-from metad.schema import FIRST_COOKIE
+from metad.names import namespace
+from metad.storage.schema import FIRST_COOKIE
 
 if TYPE_CHECKING:
     from tests.t2_metad.conftest import World

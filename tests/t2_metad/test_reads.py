@@ -24,7 +24,7 @@ from dfswire.metadata import (
     StatfsRequest,
 )
 from dfswire.operations import Commit, Create, SetXattr
-from metad.database import Database
+from metad.storage.database import Database
 from tests.t2_metad.machines_for_tests import GIB
 from tests.t2_metad.metad_for_tests import FakeClient, FakeServer, Metad
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metad.placement import Candidate, domain_of
-from metad.policies import Policy
-from metad.rebalance import Balancing, Fill, Movable, Move, better_place
+from metad.copies.placement import Candidate, domain_of
+from metad.copies.policies import Policy
+from metad.jobs.rebalance import Balancing, Fill, Movable, Move, better_place
 
 TOTAL = 10 << 30
 BAND = 0.05

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from metad.recent import RecentChunks
+from metad.copies.recent import RecentChunks
 
 ONE, TWO, THREE = b"1" * 16, b"2" * 16, b"3" * 16
 

@@ -13,11 +13,12 @@ from dfswire.errors import NoSpace
 from dfswire.messages import ROOT_INODE
 from dfswire.metadata import GrantRequest, SessionRequest
 from dfswire.operations import Unlink
-from metad import chunkmap, replicas
-from metad.database import Database
-from metad.orders import OrderQueue
-from metad.reclaim import ReclaimLimits, plan_deletes
-from metad.servers import Servers
+from metad.copies import replicas
+from metad.hosts.orders import OrderQueue
+from metad.hosts.servers import Servers
+from metad.names import chunkmap
+from metad.storage.database import Database
+from metad.upkeep.reclaim import ReclaimLimits, plan_deletes
 from tests.t2_metad.machines_for_tests import disk, heartbeat, register
 from tests.t2_metad.metad_for_tests import FakeClient, FakeServer, Metad
 

@@ -18,9 +18,9 @@ from dfswire.errors import NoEntry, NoSpace, ProtocolError
 from dfswire.journal import Entry, decode_changes, encode_changes
 from dfswire.messages import Extent
 from dfswire.operations import CopyRange, Fallocate, Link, Rename, SetXattr, Unlink
-from metad.database import Database, open_database
-from metad.recording import changes_something
-from metad.replay import position_of, replay
+from metad.journal.recording import changes_something
+from metad.journal.replay import position_of, replay
+from metad.storage.database import Database, open_database
 from tests.replaying import Shadow
 from tests.t2_metad.conftest import World
 
@@ -231,8 +231,8 @@ def why_not_repeatable(sql: str) -> str:
 
 def changing_statements() -> Iterator[tuple[str, str]]:
     """Every text in metad that may be a statement which changes something: (module, text)."""
-    for found in pkgutil.iter_modules(metad.__path__):
-        module = importlib.import_module(f"metad.{found.name}")
+    for found in pkgutil.walk_packages(metad.__path__, "metad."):
+        module = importlib.import_module(found.name)
         assert module.__file__ is not None
         texts = [value for value in vars(module).values() if isinstance(value, str)]
         tree = ast.parse(Path(module.__file__).read_text("utf-8"))

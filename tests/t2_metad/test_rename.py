@@ -9,7 +9,7 @@ import pytest
 from dfswire import errors
 from dfswire.messages import Invalidated
 from dfswire.operations import RENAME_EXCHANGE, RENAME_NOREPLACE, Link, Rename, RmDir
-from metad import namespace
+from metad.names import namespace
 
 if TYPE_CHECKING:
     from dfswire.messages import Attr

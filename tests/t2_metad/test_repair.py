@@ -18,14 +18,14 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from dfswire.health import Experience
 from dfswire.messages import ROOT_INODE
 from dfswire.operations import Unlink
-from metad import replicas
-from metad.database import Database
-from metad.orders import OrderQueue
-from metad.policies import Policy
-from metad.rates import Throttle
-from metad.repairplan import Copy, Cuts, Planned, RepairLimits, Situation, plan_repair
-from metad.replicas import EndangeredChunk
-from metad.servers import Servers
+from metad.copies import replicas
+from metad.copies.policies import Policy
+from metad.copies.replicas import EndangeredChunk
+from metad.hosts.orders import OrderQueue
+from metad.hosts.servers import Servers
+from metad.storage.database import Database
+from metad.upkeep.rates import Throttle
+from metad.upkeep.repairplan import Copy, Cuts, Planned, RepairLimits, Situation, plan_repair
 from tests.t2_metad.machines_for_tests import GIB, disk, heartbeat, register
 from tests.t2_metad.metad_for_tests import FakeClient, FakeServer, Metad
 

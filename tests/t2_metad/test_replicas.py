@@ -8,7 +8,8 @@ import pytest
 
 from dfswire import errors
 from dfswire.cluster import ChunkTotals
-from metad import machines, replicas
+from metad.copies import replicas
+from metad.hosts import machines
 
 if TYPE_CHECKING:
     from tests.t2_metad.conftest import World

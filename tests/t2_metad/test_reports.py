@@ -14,8 +14,9 @@ from dfswire.errors import AlreadyRunning, SessionLost, WrongCluster
 from dfswire.messages import Extent, WrittenChunk
 from dfswire.metadata import BadReplica, GrantRequest
 from dfswire.operations import Commit, SetAttr
-from metad import machines, replicas
-from metad.database import Database
+from metad.copies import replicas
+from metad.hosts import machines
+from metad.storage.database import Database
 from tests.t2_metad.machines_for_tests import heartbeat, register
 from tests.t2_metad.metad_for_tests import FakeClient, FakeServer, Metad
 

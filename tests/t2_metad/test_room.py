@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from dfswire.cluster import DiskFigures
-from metad.reads import room
+from metad.clients.reads import room
 from metad.state import State
 
 TOTAL = 1000 << 20

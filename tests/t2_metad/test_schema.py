@@ -14,12 +14,15 @@ from peewee import SqliteDatabase
 from dfswire.errors import NoEntry, UsageError
 from dfswire.messages import ROOT_INODE
 from dfswire.operations import Link
-from metad import chunkmap, fsck, namespace, policies, replicas, schema
-from metad.database import open_database, setting
-from metad.effects import Effects
+from metad.checks import fsck
+from metad.copies import policies, replicas
+from metad.names import chunkmap, namespace
+from metad.names.effects import Effects
+from metad.storage import schema
+from metad.storage.database import open_database, setting
 
 if TYPE_CHECKING:
-    from metad.database import Database
+    from metad.storage.database import Database
 
 
 def test_a_new_database_has_a_root_and_an_identity(db: Database) -> None:

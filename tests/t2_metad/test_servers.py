@@ -7,8 +7,8 @@ import pytest
 from dfswire.errors import AlreadyRunning, WrongCluster
 from dfswire.health import Experience
 from dfswire.messages import Replica
-from metad.orders import OrderQueue
-from metad.servers import Servers
+from metad.hosts.orders import OrderQueue
+from metad.hosts.servers import Servers
 from tests.t2_metad.machines_for_tests import disk, heartbeat, register
 
 CLUSTER = "c" * 32

@@ -18,8 +18,9 @@ from dfswire.errors import SessionLost, Stale, Unavailable
 from dfswire.messages import PROTOCOL_VERSION, ROOT_INODE, Empty, Invalidated
 from dfswire.metadata import OpenSession, SessionRequest
 from dfswire.operations import Create, Release, SetAttr, Unlink
-from metad import chunkmap, sessions
-from metad.database import Database
+from metad.names import chunkmap
+from metad.sessions import rows as sessions
+from metad.storage.database import Database
 from tests.t2_metad.metad_for_tests import ADDRESS, FakeClient, Metad
 
 GONE = Invalidated.GONE

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dfswire import errors
-from metad import sessions
+from metad.sessions import rows as sessions
 
 if TYPE_CHECKING:
-    from metad.database import Database
+    from metad.storage.database import Database
 
 
 def stored(session: str) -> sessions.StoredSession:

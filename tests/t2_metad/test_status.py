@@ -15,7 +15,7 @@ from dfswire.errors import NoEntry, NotDirectory, UsageError
 from dfswire.messages import ROOT_INODE, Empty
 from dfswire.observe import Traffic
 from dfswire.operations import Link, Release, Unlink
-from metad.database import Database
+from metad.storage.database import Database
 from tests.t2_metad.machines_for_tests import GIB, disk, heartbeat
 from tests.t2_metad.metad_for_tests import FakeClient, FakeServer, Metad
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metad.placement import Candidate
-from metad.surplus import Held, best_spread, surplus
+from metad.copies.placement import Candidate
+from metad.copies.surplus import Held, best_spread, surplus
 
 
 def at(

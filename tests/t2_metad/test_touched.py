@@ -32,9 +32,9 @@ from dfswire.operations import (
     SetXattr,
     Unlink,
 )
-from metad import batches
-from metad.leases import ATTR, DATA, NAMES
-from metad.touched import touched
+from metad.clients import batches
+from metad.clients.touched import touched
+from metad.leases.table import ATTR, DATA, NAMES
 
 if TYPE_CHECKING:
     from tests.t2_metad.conftest import World

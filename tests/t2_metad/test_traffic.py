@@ -7,7 +7,7 @@ import pytest
 
 from dfswire.cluster import DiskFigures
 from dfswire.observe import Traffic
-from metad.traffic import FORGOTTEN_S, WINDOW_S, TrafficMeter, total
+from metad.hosts.traffic import FORGOTTEN_S, WINDOW_S, TrafficMeter, total
 from tests.t2_metad.machines_for_tests import disk
 
 

@@ -9,9 +9,9 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from metad import replicas
-from metad.database import Database
-from metad.verified import NOTES_MAX, VALID_S, Verified
+from metad.copies import replicas
+from metad.copies.verified import NOTES_MAX, VALID_S, Verified
+from metad.storage.database import Database
 from tests.t2_metad.metad_for_tests import FakeClient, FakeServer, Metad
 
 NAMES = ["s1", "s2", "s3", "s4"]

@@ -21,7 +21,7 @@ from dfswire.operations import (
     SetAttr,
     Unlink,
 )
-from metad.database import Database
+from metad.storage.database import Database
 from tests.t2_metad.conftest import World
 from tests.t2_metad.metad_for_tests import FakeClient, Metad
 

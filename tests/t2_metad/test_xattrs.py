@@ -9,7 +9,7 @@ import pytest
 from dfswire import errors
 from dfswire.messages import Invalidated, Xattr
 from dfswire.operations import XATTR_CREATE, XATTR_REPLACE, RemoveXattr, SetXattr, Unlink
-from metad.xattrs import xattrs
+from metad.names.xattrs import xattrs
 
 if TYPE_CHECKING:
     from tests.t2_metad.conftest import World

@@ -31,9 +31,9 @@ from dfswire.messages import Empty
 from dfswire.metadata import OpenSession
 from dfswire.verify import FindLost, LostReply
 from metad.config import MetadConfig
-from metad.database import Database, open_database
-from metad.restore import Restored, Wish, restore
+from metad.recovery.restore import Restored, Wish, restore
 from metad.service import create_service as create_metad
+from metad.storage.database import Database, open_database
 from tests.fakes import DirectTransport, Faults, FaultyTransport
 from tests.memorystore import MemoryChunkStore
 from tests.t3_cluster.links import LinkedTransport, Links

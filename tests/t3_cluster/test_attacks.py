@@ -23,7 +23,7 @@ from dfsmount.client import FileSystem as Client
 from dfswire.errors import Unavailable
 from dfswire.messages import ROOT_INODE
 from dfswire.operations import SetAttr
-from metad.chunkmap import orphans
+from metad.names.chunkmap import orphans
 from tests.suites.chunkstore import A, B, content, get, put
 from tests.t2_chunkd.lossyfiles import LossyFiles
 from tests.t3_cluster.cluster import CHUNK_SIZE_BYTES, Cluster, fully_replicated, running_cluster

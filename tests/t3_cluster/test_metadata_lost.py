@@ -16,7 +16,7 @@ from dfswire.client import Client
 from dfswire.errors import UsageError
 from dfswire.journal import JournalStatus
 from dfswire.messages import ROOT_INODE, Empty
-from metad.restore import Wish
+from metad.recovery.restore import Wish
 from tests.replaying import contents
 from tests.t3_cluster.cluster import METAD, Cluster, running_cluster
 from tests.t3_cluster.files import names, read_file, write_file

@@ -1,0 +1,1 @@
+"""The invariants of the database: checked, and mended where that needs no guess."""

@@ -1,0 +1,1 @@
+"""The calls of mounts: sessions, questions, mutations executed once, leases, locks."""

@@ -1,0 +1,1 @@
+"""Chunks and their replicas: what is believed, wanted, lost or too much, and where it may lie."""

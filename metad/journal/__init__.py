@@ -1,0 +1,1 @@
+"""The ordered journal of what metad has executed: recorded, replayed, and kept by followers."""

@@ -1,0 +1,1 @@
+"""Advisory locks (flock, POSIX ranges) as pure tables: granted, queued, refused, released."""

@@ -1,0 +1,1 @@
+"""The calls of operators: status, fsck, policies, the journal, drains and moves."""

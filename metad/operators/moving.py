@@ -1,0 +1,257 @@
+"""Moves of copies: rebalancing, and bringing chunks to where their policies want them.
+
+A move is a copy that is made and verified like one of repair; only when it is booked, trim.py is
+asked to give up the old one, which it does when it has verified that the others suffice.  So no
+move ever lowers redundancy, and one that is interrupted leaves a copy too many at worst.  Nothing
+is moved while anything is endangered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+
+import trio
+
+from dfswire.errors import DFSError
+from dfswire.moving import DiskPlan, PlannedMove, RebalancePlan, RebalanceRequest
+from metad.copies import replicas
+from metad.jobs.rebalance import Balancing, Fill, Movable, Move, better_place
+from metad.jobs.rows import Job, Progress
+from metad.jobs.runner import Jobs, Kind
+from metad.state import State
+from metad.storage.database import Database
+
+REBALANCE, SPREAD = "rebalance", "spread"  # kinds of jobs
+PAGE = 256  # chunks read at once
+LOOKED_AT_MAX = 20_000  # chunks each time; 0.5 s in a thread
+MOVES_MAX = 16  # under way at once: a low rate, for nobody waits for it
+PLANNED_MAX = 10_000  # moves of a dry run
+TOLD_MAX = 100
+STEP_S = 1.0
+IDLE_S = 60.0  # how often it is looked whether disks are unevenly full
+SETTLED_S = 15.0  # after a copy was given up the disk's figures are right again
+
+_PAGE = (
+    "SELECT c.id, c.length, c.policy FROM replica r JOIN chunk c ON c.id = r.chunk "
+    "WHERE r.disk = (SELECT key FROM disk WHERE identity = ?) AND r.state = 'good' "
+    "AND c.state = 'live' AND r.chunk > ? ORDER BY r.chunk LIMIT ?"
+)
+_WITH_POLICY = (
+    "SELECT id, length, policy FROM chunk WHERE state = 'live' AND id > ? "
+    "AND policy IN (SELECT key FROM policy WHERE label <> '' OR domain <> 'host') "
+    "ORDER BY id LIMIT ?"
+)
+
+
+class Moving:
+    """See the module's text.  `endangered`: how many chunks repair has to see to; `give_up` asks
+    trim.py to drop a copy."""
+
+    def __init__(
+        self,
+        state: State,
+        jobs: Jobs,
+        endangered: Callable[[], int],
+        give_up: Callable[[bytes, str], None],
+    ) -> None:
+        self._state = state
+        self._jobs = jobs
+        self._endangered = endangered
+        self._give_up = give_up
+        self._looked_at = b""
+        self._to_label: set[bytes] = set()
+        self._under_way: dict[bytes, tuple[Move, float]] = {}  # the time: when it was over
+        jobs.register(Kind(REBALANCE, "bytes", self._rebalance_step))
+        jobs.register(Kind(SPREAD, "chunks", self._spread_step))
+
+    # -- calls ----------------------------------------------------------------------------------
+
+    async def plan(self, request: RebalanceRequest) -> RebalancePlan:
+        """What a rebalancing would do now, as far as that can be told."""
+        state = self._state
+        fill = Fill.of(state.servers.candidates(state.clock()))
+        before = {disk: fill.fraction(disk) for disk in fill.places}
+        band = state.config.rebalance_band / 2
+
+        def find(db: Database) -> list[Move]:
+            supply = Balancing(fill, band, lambda disk: self._on_disk(db, disk))
+            return list(supply.moves(PLANNED_MAX))
+
+        moves = await state.db.read_in_thread(find)
+        return RebalancePlan(
+            moves=len(moves),
+            bytes=sum(each.length for each in moves),
+            described=[
+                PlannedMove(
+                    chunk=each.chunk,
+                    bytes=each.length,
+                    source=each.source,
+                    destination=each.destination,
+                )
+                for each in moves[:TOLD_MAX]
+            ],
+            disks=[
+                DiskPlan(disk=disk, before=before[disk], after=fill.fraction(disk))
+                for disk in sorted(fill.places)
+            ],
+            complete=len(moves) < PLANNED_MAX,
+        )
+
+    # -- automatically --------------------------------------------------------------------------
+
+    async def run_forever(self) -> None:
+        """Start a job when disks are too unevenly full, or policies want copies elsewhere."""
+        while True:
+            await trio.sleep(IDLE_S)
+            try:
+                for kind, is_due in ((SPREAD, self._is_misplaced), (REBALANCE, self._is_uneven)):
+                    if self._must_wait() or self._jobs.find(kind) is not None:
+                        continue
+                    # Now: in a thread there is no clock.
+                    fill = Fill.of(self._state.servers.candidates(self._state.clock()))
+                    if await self._state.db.read_in_thread(partial(is_due, fill)):
+                        await self._jobs.begin(kind, {})
+            except DFSError:
+                continue  # the database can't be written now
+
+    def _is_uneven(self, fill: Fill, db: Database) -> bool:
+        """Outside of the band, and something can be done about it."""
+        band = self._state.config.rebalance_band
+        balancing = Balancing(fill, band, lambda disk: self._on_disk(db, disk))
+        return next(balancing.moves(1), None) is not None
+
+    def _is_misplaced(self, fill: Fill, db: Database) -> bool:
+        """Is there a better place for any of the next chunks?  Round and round through all."""
+        rows = db.read(_WITH_POLICY, (self._looked_at, LOOKED_AT_MAX))
+        self._looked_at = rows[-1][0] if len(rows) == LOOKED_AT_MAX else b""
+        return any(
+            better_place(
+                self._movable(db, chunk, length, policy), self._state.policies.of(policy), fill
+            )
+            is not None
+            for chunk, length, policy in rows
+        )
+
+    def _must_wait(self) -> bool:
+        """For repair; or because a server is suspect, or not heard yet since metad's start, and
+        how full its disks are is not known."""
+        servers, now = self._state.servers, self._state.clock()
+        return self._endangered() > 0 or any(
+            servers.state(each, now) == "suspect" for each in servers
+        )
+
+    # -- jobs -----------------------------------------------------------------------------------
+
+    async def _rebalance_step(self, job: Job) -> Progress:
+        self._follow_up()
+        if self._must_wait():
+            return Progress(None, job.done, job.total, "waits for repair", pause_s=STEP_S)
+        state = self._state
+        fill = Fill.of(state.servers.candidates(state.clock()))
+        for move, _ in self._under_way.values():
+            fill.apply(move)
+        mean = fill.mean
+        left = sum(
+            max(int((fill.fraction(disk) - mean) * place.total_bytes), 0)
+            for disk, place in fill.places.items()
+        )
+        room = MOVES_MAX - len(self._under_way)
+
+        def find(db: Database) -> list[Move]:
+            band = state.config.rebalance_band / 2
+            balancing = Balancing(fill, band, lambda disk: self._on_disk(db, disk))
+            return list(balancing.moves(room))
+
+        moves = await state.db.read_in_thread(find) if room > 0 else []
+        moved = sum(self._order(each) for each in moves)
+        done = job.done + moved
+        if not moves and not self._under_way:
+            return Progress(None, done, done, "disks are as even as they can be", finished=True)
+        text = f"{len(self._under_way)} moves are under way"
+        return Progress(None, done, max(job.total, done + left), text, pause_s=STEP_S)
+
+    async def _spread_step(self, job: Job) -> Progress:
+        """Look at the next chunks whose policies want special places; `cursor` is the last one."""
+        self._follow_up()
+        if self._must_wait() or len(self._under_way) >= MOVES_MAX:
+            text = "waits for repair" if self._must_wait() else "waits for its moves"
+            return Progress(job.cursor, job.done, job.total, text, pause_s=STEP_S)
+        state = self._state
+        fill = Fill.of(state.servers.candidates(state.clock()))
+        room = MOVES_MAX - len(self._under_way)
+        cursor, looked_at = job.cursor, 0
+        rows = state.db.read(_WITH_POLICY, (bytes.fromhex(cursor or ""), PAGE))
+        for chunk, length, policy in rows:
+            move = better_place(
+                self._movable(state.db, chunk, length, policy), state.policies.of(policy), fill
+            )
+            if move is not None:
+                if not room:
+                    break
+                if self._order(move):
+                    room -= 1
+                    self._to_label.add(chunk)
+            cursor, looked_at = chunk.hex(), looked_at + 1
+        done = job.done + looked_at
+        if not rows and not self._under_way:
+            return Progress(None, done, done, "copies are where they should be", finished=True)
+        return Progress(cursor, done, 0, f"{len(self._under_way)} moves", pause_s=STEP_S / 5)
+
+    def _on_disk(self, db: Database, disk: str) -> Iterator[Movable]:
+        after = b""
+        while rows := db.read(_PAGE, (disk, after, PAGE)):
+            for chunk, length, policy in rows:
+                yield self._movable(db, chunk, length, policy)
+            after = rows[-1][0]
+
+    def _movable(self, db: Database, chunk: bytes, length: int, policy: int) -> Movable:
+        return Movable(chunk, length, _good(db, chunk), self._state.policies.of(policy).label)
+
+    def _order(self, move: Move) -> int:
+        """Order the copy; its bytes, or 0 when it can't be had now."""
+        state, now = self._state, self._state.clock()
+        stored = replicas.chunk_info(state.db, move.chunk)
+        if stored is None or stored.state != replicas.LIVE or move.chunk in self._under_way:
+            return 0
+        disks = _good(state.db, move.chunk)
+        alive = [disk for disk in disks if state.servers.disk_state(disk, now) == "up"]
+        if move.source not in disks or not alive:
+            return 0
+        ordered = state.servers.orders.add(
+            "copy",
+            move.chunk,
+            move.destination,
+            length=stored.length,
+            digest=stored.digest,
+            sources=state.servers.replicas(alive, now),
+        )
+        if not ordered:
+            return 0
+        self._under_way[move.chunk] = (move, 0.0)
+        return move.length
+
+    def _follow_up(self) -> None:
+        """Ask for the old copies of moves whose new one is booked; forget those that are over."""
+        now = self._state.clock()
+        ordered = {(each.chunk, each.disk) for each in self._state.servers.orders.copies()}
+        self._to_label.intersection_update(self._under_way)
+        for chunk, (move, over_s) in list(self._under_way.items()):
+            good = _good(self._state.db, chunk)
+            if over_s:
+                if now - over_s >= SETTLED_S:
+                    del self._under_way[chunk]
+            elif move.destination in good and move.source in good:
+                self._give_up(chunk, move.source)
+                if chunk in self._to_label:
+                    # No copy without the label goes before there are enough with it.
+                    del self._under_way[chunk]
+            elif move.destination in good:
+                self._under_way[chunk] = (move, now)
+            elif (chunk, move.destination) not in ordered:
+                del self._under_way[chunk]
+
+
+def _good(db: Database, chunk: bytes) -> list[str]:
+    rows: Iterable[tuple[str, str]] = replicas.replicas_of(db, chunk)
+    return [disk for disk, state in rows if state == replicas.GOOD]

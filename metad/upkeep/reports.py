@@ -1,0 +1,319 @@
+"""What chunkds (and clients) report: registrations, heartbeats, inventories, bad replicas.
+
+Reports change replica rows, results of orders are booked, and the reply of a heartbeat carries the
+next orders.  A heartbeat is booked in one transaction before it is answered; chunkd repeats what
+was not answered, and booking twice is harmless.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+
+import msgspec
+
+from dfswire.cluster import (
+    DiskFigures,
+    Heartbeat,
+    HeartbeatReply,
+    Inventory,
+    InventoryReply,
+    Order,
+    OrderResult,
+    Register,
+    Registered,
+    ReplicaReport,
+)
+from dfswire.errors import AlreadyRunning
+from dfswire.messages import CHUNK_ID_BYTES, Empty
+from dfswire.metadata import BadReplica
+from metad.clients.sessioncalls import Clients
+from metad.copies import damage, replicas
+from metad.copies.recent import RecentChunks
+from metad.copies.verified import Verified
+from metad.hosts import machines
+from metad.hosts.servers import Server
+from metad.recovery.fence import reclaim_held
+from metad.state import State
+from metad.upkeep.reclaim import Reclaimer
+from metad.upkeep.repair import Repairer
+
+log = logging.getLogger(__name__)
+
+RECENT_S = 60.0  # an inventory page is never older than this when it arrives
+EARLY_MAX = 10_000  # reports of chunks that no file has yet; a few at most in practice
+
+
+class Reports:
+    """Handlers of the server.* calls and of meta.bad_replica."""
+
+    def __init__(
+        self,
+        state: State,
+        clients: Clients,
+        repairer: Repairer,
+        reclaimer: Reclaimer,
+        verified: Verified,
+    ) -> None:
+        self._state = state
+        self._clients = clients
+        self._repairer = repairer
+        self._reclaimer = reclaimer
+        self._verified = verified
+        self._recent = RecentChunks(RECENT_S, state.clock())
+        self._refused: dict[str, str] = {}  # server -> the process that was told last
+        self._early: dict[bytes, set[str]] = {}
+        self.inventories_wanted: set[str] = set()
+        self.on_result: list[Callable[[Order, OrderResult], None]] = []
+
+    def stored(self, chunks: Iterable[bytes]) -> None:
+        """These chunks became part of a file."""
+        chunks = list(chunks)
+        self._recent.add(chunks, self._state.clock())
+        for chunk in chunks:
+            for disk in self._early.pop(chunk, ()):
+                self._state.servers.orders.add("verify", chunk, disk)
+
+    # calls
+
+    async def register(self, request: Register) -> Registered:
+        """Raises WrongCluster, AlreadyRunning; see Servers.check."""
+        state = self._state
+        known = state.servers.get(request.server_id)
+        try:
+            request = self._with_incarnation(request)
+            state.servers.check(request, state.clock())
+        except AlreadyRunning as problem:
+            if self._refused.get(request.server_id) != request.process:
+                self._refused[request.server_id] = request.process
+                log.warning("%s is refused: %s", request.address, problem)
+                state.event_log.add("server.refused", request.server_id, str(problem))
+            raise
+        self._refused.pop(request.server_id, None)
+        await state.db.write(lambda: machines.save_server(state.db, request))
+        state.servers.register(request, state.clock())
+        log.info("server %s registered at %s", request.server_id, request.address)
+        if known is None or known.incarnation != request.incarnation:
+            sentence = f"{request.address}: started for the {request.incarnation}. time"
+            state.event_log.add("server.registered", request.server_id, sentence)
+        return Registered(
+            cluster_id=state.cluster_id,
+            heartbeat_s=state.config.heartbeat_s,
+            incarnation=request.incarnation,
+        )
+
+    def _with_incarnation(self, request: Register) -> Register:
+        """As asked, unless its starts must be counted on from what metad knows."""
+        incarnation = self._state.servers.incarnation_for(request, self._state.clock())
+        if incarnation == request.incarnation:
+            return request
+        log.warning(
+            "server %s comes with incarnation %d, which was used before: its data directories were "
+            "set back or copied; it is %d now",
+            request.server_id,
+            request.incarnation,
+            incarnation,
+        )
+        return msgspec.structs.replace(request, incarnation=incarnation)
+
+    async def heartbeat(self, request: Heartbeat) -> HeartbeatReply:
+        state = self._state
+        known = state.servers.get(request.server_id)
+        before = dict(known.disks) if known is not None else {}
+        if known is None or not state.servers.heartbeat(request, state.clock()):
+            return HeartbeatReply(register=True)
+        state.traffic.note(request.disks, state.clock())
+        state.servers.grayness.report(f"server {known.server_id}", request.peers, state.clock())
+        changed = [each for each in request.disks if _failure_changed(before, each)]
+        finished = [
+            (order, result)
+            for result in request.results
+            if (order := state.servers.orders.find(result, known.disks)) is not None
+        ]
+        if changed or finished or request.reports:
+            lost = await state.db.write(
+                lambda: self._book(known, changed, finished, request.reports)
+            )
+            self._after_booking(finished)
+            if changed or request.reports:
+                self._repairer.wake()
+            self._tell(known, changed, request.reports, lost)
+        orders = state.servers.orders
+        return HeartbeatReply(
+            orders=orders.take(known.disks, state.clock()),
+            called_off=orders.called_off(known.disks),
+            inventory=self._takes_inventory(request.server_id),
+        )
+
+    def _takes_inventory(self, server_id: str) -> bool:
+        wanted = server_id in self.inventories_wanted
+        self.inventories_wanted.discard(server_id)
+        return wanted
+
+    async def inventory(self, request: Inventory) -> InventoryReply:
+        """Believe a disk about what it has, except about chunks that came while it counted."""
+        state, now = self._state, self._state.clock()
+        server = state.servers.get(request.server_id)
+        if (
+            server is None
+            or server.incarnation != request.incarnation
+            or request.disk not in server.disks
+        ):
+            return InventoryReply(hold=True)
+        ids = {
+            request.chunks[at : at + CHUNK_ID_BYTES]
+            for at in range(0, len(request.chunks), CHUNK_ID_BYTES)
+        }
+        diff = replicas.inventory_diff(state.db, request.disk, request.first, request.last, ids)
+        for chunk in [*diff.missing, *diff.returned]:
+            state.servers.orders.add("verify", chunk, request.disk)
+        missing = [chunk for chunk in diff.missing if not self._recent(chunk, now)]
+        if missing:
+            log.warning("disk %s lacks %d chunks that it should have", request.disk, len(missing))
+            await state.db.write(lambda: self._mark_bad(missing, request.disk))
+            for chunk in missing:
+                state.event_log.add("chunk.missing", chunk.hex(), f"disk {request.disk} lacks it")
+            self._repairer.wake()
+        return InventoryReply(unknown=diff.unknown, hold=bool(reclaim_held(state.db)))
+
+    async def bad_replica(self, request: BadReplica) -> Empty:
+        """A client got no good bytes: the server that should have them shall look."""
+        self._clients.check(request.session)
+        if self._state.servers.server_of(request.disk) is not None:
+            self._state.servers.orders.add("verify", request.chunk, request.disk)
+        return Empty()
+
+    # booking, in a mutation
+
+    def _book(
+        self,
+        server: Server,
+        changed: list[DiskFigures],
+        finished: list[tuple[Order, OrderResult]],
+        reports: list[ReplicaReport],
+    ) -> list[bytes]:
+        """The chunks that have no good replica now."""
+        for figures in changed:
+            machines.set_disk_failed(self._state.db, figures.disk, figures.failed)
+        for order, result in finished:
+            if result.ok:
+                self._book_order(order)
+            elif order.kind == "rebuild" and result.lost:
+                damage.record(self._state.db, order.chunk, result.lost, self._state.wall_ns())
+        mine = [report for report in reports if report.disk in server.disks]
+        for report in mine:
+            self._verified.forget(report.chunk, report.disk)
+        return [report.chunk for report in mine if self._book_report(report)]
+
+    def _book_order(self, order: Order) -> None:
+        if order.kind in ("copy", "rebuild"):
+            self._repairer.book(order)
+        elif order.kind == "delete":
+            self._reclaimer.book(order)
+        elif order.kind == "verify":
+            self._book_verified(order.chunk, order.disk)
+
+    def _book_report(self, report: ReplicaReport) -> bool:
+        """Is the chunk lost now?"""
+        db, chunk, disk = self._state.db, report.chunk, report.disk
+        stored = replicas.chunk_info(db, chunk)
+        if stored is None:
+            return False
+        if report.state == "good":
+            if self._state_of(chunk, disk):
+                self._book_good(chunk, disk)
+            elif stored.state == replicas.LIVE:
+                # It may have been deleted, as one too many, after this was said.
+                self._state.servers.orders.add("verify", chunk, disk)
+        elif stored.state == replicas.GRANTED:
+            # Its writer may not know, and commit it as good: looked at again when that happens.
+            if len(self._early) < EARLY_MAX:
+                self._early.setdefault(chunk, set()).add(disk)
+        elif report.state == "missing":
+            replicas.remove_replica(db, chunk, disk)
+            return self._is_lost(chunk)
+        elif self._state_of(chunk, disk) not in ("", replicas.EXCESS):
+            replicas.set_replica(db, chunk, disk, replicas.BAD)
+            return self._is_lost(chunk)
+        return False
+
+    def _book_verified(self, chunk: bytes, disk: str) -> None:
+        """The copy was read through.  One that was condemned is good again only if no order to
+        delete it can be under way: this verification came after any of an earlier metad."""
+        if self._state_of(chunk, disk) != replicas.EXCESS:
+            self._book_good(chunk, disk)
+        elif self._state.servers.orders.withdraw("delete", chunk, disk):
+            replicas.set_replica(self._state.db, chunk, disk, replicas.GOOD)
+
+    def _book_good(self, chunk: bytes, disk: str) -> None:
+        stored = replicas.chunk_info(self._state.db, chunk)
+        if (
+            stored is not None
+            and stored.state == replicas.LIVE
+            and self._state_of(chunk, disk) != replicas.EXCESS
+        ):
+            replicas.set_replica(self._state.db, chunk, disk, replicas.GOOD)
+
+    def _state_of(self, chunk: bytes, disk: str) -> str:
+        """The state of a replica; empty when there is none."""
+        return dict(replicas.replicas_of(self._state.db, chunk)).get(disk, "")
+
+    def _mark_bad(self, chunks: list[bytes], disk: str) -> None:
+        for chunk in chunks:
+            if replicas.chunk_info(self._state.db, chunk) is not None:
+                replicas.set_replica(self._state.db, chunk, disk, replicas.BAD)
+
+    def _is_lost(self, chunk: bytes) -> bool:
+        stored = replicas.chunk_info(self._state.db, chunk)
+        states = [state for _, state in replicas.replicas_of(self._state.db, chunk)]
+        return stored is not None and stored.state == replicas.LIVE and replicas.GOOD not in states
+
+    def _tell(
+        self,
+        server: Server,
+        changed: list[DiskFigures],
+        reports: list[ReplicaReport],
+        lost: list[bytes],
+    ) -> None:
+        add = self._state.event_log.add
+        for disk in changed:
+            kind = "disk.failed" if disk.failed else "disk.back"
+            add(kind, disk.disk, f"{disk.path} on {server.address}")
+        for report in reports:
+            if report.state != "good":
+                reason = f": {report.reason}" if report.reason else ""
+                add(f"chunk.{report.state}", report.chunk.hex(), f"on disk {report.disk}{reason}")
+        for chunk in lost:
+            log.warning("chunk %s has no good replica left", chunk.hex())
+            add("chunk.lost", chunk.hex(), "no good replica is left")
+
+    def _after_booking(self, finished: list[tuple[Order, OrderResult]]) -> None:
+        now = self._state.clock()
+        for order, result in finished:
+            called_off = self._state.servers.orders.finish(order)
+            if result.ok and order.kind in ("copy", "verify"):
+                self._verified.note(order.chunk, order.disk, now)
+            if order.kind == "copy":
+                if result.ok:
+                    self._recent.add([order.chunk], now)
+                    self._repairer.done(order)
+                elif not called_off:
+                    self._repairer.failed(order, result)
+            elif order.kind == "rebuild":
+                self._tell_of_rebuild(order, result)
+            for listener in self.on_result:
+                listener(order, result)
+
+    def _tell_of_rebuild(self, order: Order, result: OrderResult) -> None:
+        add = self._state.event_log.add
+        if result.ok:
+            self._recent.add([order.chunk], self._state.clock())
+            add("chunk.rebuilt", order.chunk.hex(), "made whole of damaged copies")
+        elif result.lost:
+            text = f"{len(result.lost)} of its blocks are lost: dfs fsck --lost shows the files"
+            add("chunk.damaged", order.chunk.hex(), text)
+
+
+def _failure_changed(before: dict[str, DiskFigures], figures: DiskFigures) -> bool:
+    known = before.get(figures.disk)
+    return known is not None and known.failed != figures.failed

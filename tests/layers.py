@@ -1,0 +1,239 @@
+"""The table of layers: who may import whom, what is pure, which libraries are for whom.
+
+It is the architecture's section on layers; tests/test_layers.py reads the real imports and
+compares.  A new module must be placed here, which is the moment to think about where it belongs.
+"""
+
+from __future__ import annotations
+
+
+def words(text: str) -> set[str]:
+    """The words of a text."""
+    return set(text.split())
+
+
+# Our packages, and which of the others each may use.
+PACKAGES = {
+    "dfswire": set(),
+    "metad": {"dfswire"},
+    "chunkd": {"dfswire"},
+    "dfsmount": {"dfswire"},
+}
+
+# Within a package: a module imports modules of its own line and of the lines below it.  A line that
+# names a package means all of it; its own table orders what is inside.  What no line of the outer
+# table names (dfsmount.cli) stands apart: neither imports the other.
+LAYERS = {
+    "dfswire": """
+        server client
+        dispatch transport
+        sockets
+        bodies
+        metrics logs
+        journalfile
+        calls codec daemon heads
+        clientcalls
+        call
+        lockranges
+        admin
+        chunks cluster jobs moving journal locks metadata observe operations policies
+        verify health
+        messages errors
+    """,
+    "metad": """
+        __main__ tool
+        service
+        metrics
+        operators
+        upkeep
+        clients
+        state
+        checks
+        names jobs
+        hosts sessions recovery observe
+        copies
+        storage
+        journal
+        config leases locks
+    """,
+    "metad.operators": """
+        drains policycalls moving
+        status fsckcalls journalcalls
+        totals
+    """,
+    "metad.upkeep": """
+        reports
+        repair trim salvage compactor deepcheck reclaim
+        serverevents
+        repairplan
+        rates
+    """,
+    "metad.clients": """
+        mutations reads leasecalls locking
+        sessioncalls batches
+        recalls touched
+    """,
+    "metad.checks": """
+        fsck mend
+        invariants
+        mendnames mendchunks
+        rescue
+    """,
+    "metad.names": """
+        attributes namespace chunkmap ranges rename
+        extents inheritance xattrs
+        rows
+        orphans
+        effects acl
+        protection
+    """,
+    "metad.jobs": """
+        runner
+        leaving convergence rebalance
+        rows
+    """,
+    "metad.hosts": """
+        machines
+        servers
+        orders
+        grayness
+        traffic
+    """,
+    "metad.sessions": """
+        rows
+        events
+    """,
+    "metad.recovery": """
+        snapshots restore
+        fence
+    """,
+    "metad.observe": """
+        eventlog
+        eventrate
+    """,
+    "metad.copies": """
+        policies replicas
+        damage
+        surplus
+        placement recent verified
+        losses compaction
+    """,
+    "metad.storage": """
+        database group_commit
+        schema
+        schema_admin schema_verify
+    """,
+    "metad.journal": """
+        recording replay followers
+        lineage
+    """,
+    "metad.leases": """
+        table
+        exclusive knowledge turns
+    """,
+    "metad.locks": """
+        ledger
+        table
+        waits
+        space
+    """,
+    "chunkd": """
+        __main__
+        assembly
+        heartbeat metrics follower
+        service orders journalcalls
+        store journal groupsync inventory emptying scrub assemble rebuild
+        replicate
+        quarantine
+        durability openchunk identity timedfiles
+        filesystem layout pagecache buffers storage chain tally figures config
+        diskhealth chunkfile remains peers
+    """,
+    "dfsmount": """
+        __main__
+        metrics
+        fuse client mountoptions
+        lowlevel.operations kernelcaches conversions
+        vfs
+        ranges
+        names
+        attributes
+        openfiles datapath
+        reader writer
+        writeback
+        uploader packs mutations durability coherence
+        leases
+        leasereturns
+        heldleases
+        idleleases lategrants
+        accesstimes grants layouts directories attrcache blockcache readahead
+        locks lockrequests holdings
+        metaclient chunkclient
+        batches
+        retries
+        session hedging serverhealth ports runtime config kernel nested
+        lowlevel.requests
+        extents lowlevel.library lowlevel operationwatch experience
+    """,
+    "dfsmount.cli": """
+        __main__
+        app
+        top
+        up status nodes events admin policy rebalance metadata info fsck repair mount helper
+        views jobs
+        health
+        cluster lifecycle lost
+        localcluster launch
+        mounts processes output
+    """,
+}
+
+# Modules that neither wait, nor look at a clock, nor touch a network, a disk or a database.
+PURE = words(
+    """
+    chunkd.chunkfile chunkd.diskhealth chunkd.peers chunkd.remains dfsmount.attrcache
+    dfsmount.experience dfsmount.extents dfsmount.holdings dfsmount.lategrants
+    dfsmount.readahead dfswire.admin dfswire.call dfswire.calls dfswire.chunks
+    dfswire.clientcalls dfswire.cluster dfswire.codec dfswire.errors dfswire.health dfswire.jobs
+    dfswire.journal dfswire.lockranges dfswire.locks dfswire.messages dfswire.metadata
+    dfswire.moving dfswire.observe dfswire.operations dfswire.policies dfswire.verify
+    metad.copies.compaction metad.copies.losses metad.copies.placement metad.copies.recent
+    metad.copies.surplus metad.copies.verified metad.hosts.grayness metad.hosts.orders
+    metad.hosts.servers metad.journal.lineage metad.leases.exclusive metad.leases.knowledge
+    metad.leases.table metad.leases.turns metad.locks.ledger metad.locks.space metad.locks.table
+    metad.locks.waits metad.names.acl metad.names.effects metad.names.orphans
+    metad.names.protection metad.observe.eventrate metad.upkeep.rates metad.upkeep.repairplan
+    """
+)
+IMPURE_LIBRARIES = words(
+    """
+    trio httpx h11 peewee pyfuse3 psutil socket select selectors asyncio subprocess threading
+    sqlite3 time datetime os pathlib tempfile
+    """
+)
+
+# Libraries (and one module of ours) that only the modules named here may import.
+RESERVED = {
+    "pyfuse3": {"dfsmount.fuse", "dfsmount.conversions", "dfsmount.__main__"},
+    "ctypes": {"dfsmount.lowlevel.library"},
+    "dfswire.server": {"metad.__main__", "chunkd.__main__", "dfsmount.__main__"},
+    "httpx": {"dfswire.client", "dfswire.transport", "dfswire.bodies"},
+    "h11": {"dfswire.heads"},
+    "peewee": {
+        "metad.storage.schema",
+        "metad.storage.schema_admin",
+        "metad.storage.schema_verify",
+        "metad.storage.database",
+    },
+    "socket": {
+        "dfswire.daemon",
+        "dfswire.sockets",
+        "dfswire.transport",
+        "chunkd.figures",  # the host's name
+        "dfsmount.__main__",  # the host's name
+        "dfsmount.cli.localcluster",
+        "dfsmount.cli.launch",
+    },
+    "rich": {"dfsmount.cli"},
+    "prometheus_client": {"dfswire.metrics"},
+}
