@@ -1,16 +1,14 @@
-"""An in-memory metad and chunkds, as the client's data path sees them.
+"""An in-memory metad beside chunkds (fakes_chunkd.py), as the client's data path sees them.
 
 `FakeCluster` is both: it answers `Metadata` and `Caller` calls directly, takes delays from trio's
-clock, and has a switch for each way in which a server or metad can misbehave.
+clock, and has a switch for each way in which metad can misbehave.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import trio
@@ -18,70 +16,38 @@ import trio
 from dfsmount.datapath import DataPath, DataSettings
 from dfsmount.extents import RangeMap
 from dfsmount.writeback import WriteSettings
+from dfsmount.writer import Writer
 from dfswire.chunks import (
-    ReadReply,
-    SyncReply,
-    VerifyReply,
-    WriteChunk,
-    WriteReply,
-    WriteResult,
     block_checksums,
     chunk_digest,
 )
 from dfswire.errors import (
-    CorruptChunk,
     DFSError,
     NoData,
     NoEntry,
     NoSpace,
-    Unavailable,
     UnknownChunk,
 )
 from dfswire.messages import (
-    BLOCK_SIZE_BYTES,
     FILE_MAX_BYTES,
     Attr,
     ChunkGrant,
     ChunkLocation,
     Extent,
-    Replica,
 )
 from dfswire.metadata import LayoutReply
 from dfswire.operations import Commit, Operation, OpResult, SetAttr
+from tests.t2_dfsmount.fakes_chunkd import FakeChunkds
 
 INODE = 7
 
 
-@dataclass
-class FakeServer:
-    """One chunkd with one disk.  The switches may be turned at any time."""
-
-    address: str
-    disk: str
-    chunks: dict[bytes, bytes] = field(default_factory=dict)
-    synced: set[bytes] = field(default_factory=set)
-    is_down: bool = False
-    delay_s: float = 0.001
-    refuses: DFSError | None = None  # its answer to every write
-    cannot_forward: bool = False
-    fails_sync: bool = False
-    corrupts: bool = False  # flips a bit of what it sends
-    lies_about_length: bool = False
-
-    @property
-    def replica(self) -> Replica:
-        return Replica(disk=self.disk, address=self.address)
-
-
-class FakeCluster:
+class FakeCluster(FakeChunkds):
     """metad and `count` chunkds."""
 
     def __init__(self, count: int = 3, replicas: int = 2) -> None:
+        super().__init__(count)
         self.replicas = replicas
-        self.servers = {f"h{n}:9500": FakeServer(f"h{n}:9500", f"disk{n}") for n in range(count)}
-        self.calls: Counter[str] = Counter()
-        self.calls_to: list[tuple[str, str]] = []
-        self.reads: list[tuple[str, int, int]] = []  # address, offset, length
         self.commits: list[Commit] = []
         self.changes: list[SetAttr] = []  # of attributes, with or without a commit
         self.layouts_asked: list[tuple[int, int]] = []
@@ -95,7 +61,6 @@ class FakeCluster:
         self.before_layout_reply: Callable[[], Any] | None = None
         self.report_problem: DFSError | None = None
         self.on_commit: Callable[[bytes], None] | None = None
-        self.upload_delay: Callable[[bytes], float] = lambda data: 0.0
         self.extents: RangeMap[ChunkLocation | bytes] = RangeMap()
         self.size = 0
         self.mtime_ns = 0
@@ -244,83 +209,6 @@ class FakeCluster:
             raise self.report_problem
         self.bad.append((chunk, disk, reason))
 
-    # Chunk calls
-
-    async def call(self, name: str, address: str, request: Any, **options: Any) -> Any:
-        self.calls[name] += 1
-        self.calls_to.append((name, address))
-        server = self.servers[address]
-        with trio.move_on_after(options.get("deadline_s", 5.0)):
-            if server.is_down:
-                raise Unavailable(f"{address} is down")
-            await trio.sleep(server.delay_s)
-            if name == "chunk.write":
-                await trio.sleep(self.upload_delay(bytes(options["body"])))
-            if server.is_down:
-                raise Unavailable(f"{address} went down")
-            return await getattr(self, "_" + name.partition(".")[2])(server, request, options)
-        raise Unavailable(f"{address} is slow")
-
-    async def _write(self, server: FakeServer, request: WriteChunk, options: Any) -> WriteReply:
-        data = bytes(options["body"])
-        if block_checksums(request.chunk, data) != request.checksums:
-            raise CorruptChunk("damaged on the way")
-        results = [WriteResult(disk=server.disk)]
-        if server.refuses is not None:
-            if not request.chain:
-                raise server.refuses
-            results = [WriteResult(disk=server.disk, error=str(server.refuses))]
-        else:
-            server.chunks[request.chunk] = data
-            if request.durable:
-                server.synced.add(request.chunk)
-        if request.chain:
-            results += await self._forward(server, request, options)
-        return WriteReply(results=results)
-
-    async def _forward(
-        self, server: FakeServer, request: WriteChunk, options: Any
-    ) -> list[WriteResult]:
-        following = self.servers[request.chain[0].address]
-        if server.cannot_forward or following.is_down:
-            return [WriteResult(disk=one.disk, error="not reached") for one in request.chain]
-        onward = WriteChunk(
-            chunk=request.chunk,
-            length=request.length,
-            checksums=request.checksums,
-            disk=following.disk,
-            chain=request.chain[1:],
-            durable=request.durable,
-        )
-        try:
-            reply = await self._write(following, onward, options)
-        except DFSError as problem:
-            return [WriteResult(disk=one.disk, error=str(problem)) for one in request.chain]
-        return reply.results
-
-    async def _read(self, server: FakeServer, request: Any, options: Any) -> Any:
-        self.reads.append((server.address, request.offset, request.length))
-        data = server.chunks.get(request.chunk)
-        if data is None:
-            raise UnknownChunk("never heard of it")
-        body = bytearray(data[request.offset : request.offset + request.length])
-        assert request.offset % BLOCK_SIZE_BYTES == 0
-        first = request.offset // BLOCK_SIZE_BYTES
-        sums = block_checksums(request.chunk, body, first)
-        if server.corrupts:
-            body[len(body) // 2] ^= 1
-        length = len(data) + server.lies_about_length
-        return ReadReply(chunk_length=length, checksums=sums), memoryview(body)
-
-    async def _sync(self, server: FakeServer, request: Any, options: Any) -> SyncReply:
-        if server.fails_sync:
-            return SyncReply(failed=request.chunks)
-        server.synced.update(set(request.chunks) & set(server.chunks))
-        return SyncReply(failed=[one for one in request.chunks if one not in server.chunks])
-
-    async def _verify(self, server: FakeServer, request: Any, options: Any) -> VerifyReply:
-        return VerifyReply(state="bad")
-
     # What tests look at
 
     def content(self) -> bytes:
@@ -408,3 +296,13 @@ async def data_path(
         nursery.start_soon(path.run)
         yield path
         nursery.cancel_scope.cancel()
+
+
+async def truncate(cluster: FakeCluster, writer: Writer, size: int) -> None:
+    """ftruncate(2) of the file that is being written."""
+    await writer.truncate(size, lambda: cluster.submit(SetAttr(inode=INODE, size=size)))
+
+
+def pattern(length: int, seed: int) -> bytes:
+    """Bytes that are not zero and not alike."""
+    return bytes(1 + (seed * 31 + index) % 255 for index in range(length))

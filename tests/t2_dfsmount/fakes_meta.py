@@ -9,12 +9,16 @@ from __future__ import annotations
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import trio
 
+from dfsmount.metaclient import MetaClient
+from dfsmount.session import Session
+from dfswire.client import Client
 from dfswire.errors import SessionLost, Unavailable
+from dfswire.locks import HeldLocks
 from dfswire.messages import Attr, Empty, Event, Invalidation, Lease
 from dfswire.metadata import (
     AckEvents,
@@ -28,6 +32,7 @@ from dfswire.metadata import (
 from dfswire.operations import Batch, BatchReply, OpResult
 
 LEASE_S, RENEW_S, SIGN_OF_LIFE_S = 20.0, 5.0, 5.0
+INTRODUCTION = OpenSession(host="h", mount_point="/m", pid=1, software="0")
 
 
 def attr(inode: int, ctime_ns: int = 1, size: int = 0) -> Attr:
@@ -205,3 +210,56 @@ class FakeKernel:
 
     def inodes(self) -> list[int]:
         return [1, 7]
+
+
+class Recorder:
+    """A listener that writes down what it is told; `blocked` holds it back."""
+
+    def __init__(self) -> None:
+        self.heard: list[Any] = []
+        self.blocked: trio.Event | None = None
+        self.news = trio.Event()
+        self.leases = [Lease(inode=7, parts=3, number=5)]
+        self.opened = 0
+
+    def _note(self, item: Any) -> None:
+        self.heard.append(item)
+        self.news.set()
+        self.news = trio.Event()
+
+    async def invalidate(self, invalidations: list[Invalidation]) -> None:
+        if self.blocked is not None:
+            await self.blocked.wait()
+        self._note(invalidations)
+
+    async def drop_all(self) -> None:
+        self._note("drop")
+
+    def open_inodes(self) -> list[int]:
+        return [7, 9]
+
+    def held_locks(self) -> HeldLocks:
+        return HeldLocks(number=3)
+
+    def recall(self, leases: list[Lease]) -> None:
+        self._note(leases)
+
+    def leases_in_use(self) -> list[Lease]:
+        return self.leases
+
+    def stream_opened(self) -> None:
+        self.opened += 1
+
+    async def session_lost(self) -> None:
+        self._note("lost")
+
+
+async def client(
+    soft_timeout_s: float | None = None, nursery: trio.Nursery | None = None
+) -> tuple[FakeMetad, Session, MetaClient]:
+    """An open session with such a metad, and what speaks in it."""
+    metad = FakeMetad()
+    session = Session(cast(Client, metad), "metad:1", INTRODUCTION)
+    await session.open()
+    meta = MetaClient(cast(Client, metad), session, soft_timeout_s=soft_timeout_s, nursery=nursery)
+    return metad, session, meta

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import trio
@@ -11,23 +11,10 @@ from trio.testing import MockClock
 
 from dfsmount.batches import BATCHES_IN_FLIGHT_MAX
 from dfsmount.metaclient import MetaClient
-from dfsmount.session import Session
-from dfswire.client import Client
 from dfswire.errors import NoEntry, SessionLost, Unavailable
 from dfswire.metadata import LookupReply
 from dfswire.operations import Batch, BatchReply, Fault, OpResult, Release
-from tests.t2_dfsmount.fakes_meta import FakeMetad
-from tests.t2_dfsmount.test_session import INTRODUCTION, Recorder
-
-
-async def client(
-    soft_timeout_s: float | None = None, nursery: trio.Nursery | None = None
-) -> tuple[FakeMetad, Session, MetaClient]:
-    metad = FakeMetad()
-    session = Session(cast(Client, metad), "metad:1", INTRODUCTION)
-    await session.open()
-    meta = MetaClient(cast(Client, metad), session, soft_timeout_s=soft_timeout_s, nursery=nursery)
-    return metad, session, meta
+from tests.t2_dfsmount.fakes_meta import Recorder, client
 
 
 async def test_one_operation_goes_at_once(autojump_clock: MockClock) -> None:

@@ -9,7 +9,7 @@ from dfsmount.attrcache import AttrCache
 from dfsmount.leases import Leases
 from dfsmount.mutations import Mutations
 from dfswire.operations import SetAttr
-from tests.t2_dfsmount.test_metaclient import client
+from tests.t2_dfsmount.fakes_meta import client
 
 
 async def test_after_a_cancelled_change_everything_is_dropped_when_it_is_over(

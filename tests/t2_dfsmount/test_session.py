@@ -12,56 +12,11 @@ from trio.testing import MockClock
 
 from dfsmount.session import Session
 from dfswire.client import Client
-from dfswire.locks import HeldLocks
-from dfswire.messages import Invalidated, Invalidation, Lease
-from dfswire.metadata import OpenSession
-from tests.t2_dfsmount.fakes_meta import LEASE_S, RENEW_S, FakeMetad
+from dfswire.messages import Invalidated, Invalidation
+from tests.t2_dfsmount.fakes_meta import INTRODUCTION, LEASE_S, RENEW_S, FakeMetad, Recorder
 
-INTRODUCTION = OpenSession(host="h", mount_point="/m", pid=1, software="0")
 CHANGE = Invalidation(inode=7, what=int(Invalidated.ATTR))
 OPENED = ["drop", "drop"]  # before a stream is asked for, and when it is open
-
-
-class Recorder:
-    """A listener that writes down what it is told; `blocked` holds it back."""
-
-    def __init__(self) -> None:
-        self.heard: list[Any] = []
-        self.blocked: trio.Event | None = None
-        self.news = trio.Event()
-        self.leases = [Lease(inode=7, parts=3, number=5)]
-        self.opened = 0
-
-    def _note(self, item: Any) -> None:
-        self.heard.append(item)
-        self.news.set()
-        self.news = trio.Event()
-
-    async def invalidate(self, invalidations: list[Invalidation]) -> None:
-        if self.blocked is not None:
-            await self.blocked.wait()
-        self._note(invalidations)
-
-    async def drop_all(self) -> None:
-        self._note("drop")
-
-    def open_inodes(self) -> list[int]:
-        return [7, 9]
-
-    def held_locks(self) -> HeldLocks:
-        return HeldLocks(number=3)
-
-    def recall(self, leases: list[Lease]) -> None:
-        self._note(leases)
-
-    def leases_in_use(self) -> list[Lease]:
-        return self.leases
-
-    def stream_opened(self) -> None:
-        self.opened += 1
-
-    async def session_lost(self) -> None:
-        self._note("lost")
 
 
 @asynccontextmanager
