@@ -14,6 +14,8 @@ from metad.locks.table import LockTable
 
 BYTES = 6  # the range that histories play on
 READ, WRITE, UNLOCK = LockType.READ, LockType.WRITE, LockType.UNLOCK
+POSIX, FLOCK = LockKind.POSIX, LockKind.FLOCK
+A, B, C = Owner("a", 1), Owner("b", 2), Owner("c", 3)
 WHOLE = Range(type=UNLOCK)
 Place = tuple[int, LockKind]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import msgspec
@@ -10,10 +10,9 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from dfswire.errors import DFSError, NoEntry
+from dfswire.errors import NoEntry
 from dfswire.messages import ROOT_INODE, Invalidated, Lease, Part
 from dfswire.metadata import (
-    AckEvents,
     InodeRequest,
     LayoutRequest,
     LeaseRequest,
@@ -24,52 +23,16 @@ from dfswire.metadata import (
 )
 from dfswire.operations import Commit, Create, Release, SetAttr, Unlink
 from metad.storage.database import Database
-from tests.t2_metad.metad_for_tests import FILE, FakeClient, Metad
-
-
-class Clients:
-    """A metad with three clients."""
-
-    def __init__(self, metad: Metad, nursery: trio.Nursery) -> None:
-        self.metad = metad
-        self._nursery = nursery
-        self.a, self.b, self.c = (FakeClient(metad, nursery, f"h{name}") for name in "abc")
-
-    async def doing(self, action: Callable[..., Awaitable[Any]], *arguments: Any) -> Doing:
-        """A call in the background, as far as it comes by itself."""
-        doing = Doing()
-        self._nursery.start_soon(doing.run, action, *arguments)
-        await wait_all_tasks_blocked()
-        return doing
-
-
-class Doing:
-    """A call that is under way, or its outcome."""
-
-    def __init__(self) -> None:
-        self.done = False
-        self.result: Any = None
-        self.problem: DFSError | None = None
-
-    async def run(self, action: Callable[..., Awaitable[Any]], *arguments: Any) -> None:
-        try:
-            self.result = await action(*arguments)
-        except DFSError as problem:
-            self.problem = problem
-        self.done = True
+from tests.t2_metad.lease_holders import Clients, three_clients
+from tests.t2_metad.metad_for_tests import FILE
 
 
 @pytest.fixture
 async def clients(
     db: Database, nursery: trio.Nursery, mock_clock: MockClock
 ) -> AsyncIterator[Clients]:
-    metad = Metad(db, nursery)
-    await metad.start()
-    clients = Clients(metad, nursery)
-    for each in (clients.a, clients.b, clients.c):
-        await each.open()
-    yield clients
-    metad.crash()
+    async with three_clients(db, nursery) as clients:
+        yield clients
 
 
 async def test_a_lease_comes_with_what_metad_knows(clients: Clients) -> None:
@@ -332,82 +295,6 @@ async def test_takers_are_served_in_the_order_in_which_they_came(clients: Client
         await wait_all_tasks_blocked()
         assert taking.done
         lease = taking.result.lease
-
-
-# restarts
-
-
-async def test_after_a_restart_leases_go_on(clients: Clients) -> None:
-    a, b, c = clients.a, clients.b, clients.c
-    inode = await a.make(b"f")
-    lease = (await a.take(inode)).lease
-    await clients.metad.restart()
-    reading = await clients.doing(b.getattr, inode)
-    changing = await clients.doing(b.do, SetAttr(inode=inode, mode=0o600))
-    for client in (b, c):
-        await client.follow()
-        assert not reading.done and not changing.done, "a may have it exclusively"
-    await a.follow(leases=[lease])
-    await wait_all_tasks_blocked()
-    assert not reading.done and not changing.done, "it has"
-    assert a.recalled == [Lease(inode=inode, parts=1, number=lease.number)]
-    await a.do(Commit(inode=inode, extents=[], size=7, mtime_ns=1, give_back=lease))
-    await wait_all_tasks_blocked()
-    assert reading.result.size == 7 and changing.done
-
-
-async def test_a_commit_that_is_repeated_after_a_restart_gives_back_too(clients: Clients) -> None:
-    a, b, c = clients.a, clients.b, clients.c
-    inode = await a.make(b"f")
-    lease = (await a.take(inode)).lease
-    batch = a.batch(Commit(inode=inode, extents=[], size=7, mtime_ns=1, give_back=lease))
-    await a.send(batch)
-    await clients.metad.restart()
-    for client in (b, c):
-        await client.follow()
-    await a.follow(leases=[lease])
-    reading = await clients.doing(b.getattr, inode)
-    assert not reading.done
-    await a.send(batch)
-    await wait_all_tasks_blocked()
-    assert reading.result.size == 7
-
-
-async def test_a_recall_is_repeated_on_a_new_stream(clients: Clients) -> None:
-    a, b = clients.a, clients.b
-    inode = await a.make(b"f")
-    lease = (await a.take(inode)).lease
-    a.disconnect()
-    await wait_all_tasks_blocked()
-    reading = await clients.doing(b.getattr, inode)
-    assert a.recalled == []
-    await a.follow(leases=[lease])
-    await wait_all_tasks_blocked()
-    assert [each.number for each in a.recalled] == [lease.number]
-    await a.give_back(lease)
-    await wait_all_tasks_blocked()
-    assert reading.done
-
-
-async def test_a_lease_that_ended_is_forgotten_before_others_go_on(clients: Clients) -> None:
-    """A reopened stream confirms what was told before, but not for what is still believed."""
-    a, b = clients.a, clients.b
-    inode = await a.make(b"f")
-    lease = (await a.take(inode)).lease
-    await a.give_back(lease)
-    a.silent = True
-    changing = await clients.doing(b.do, SetAttr(inode=inode, mode=0o600))
-    a.disconnect()
-    await wait_all_tasks_blocked()
-    await a.follow(leases=[lease])
-    await wait_all_tasks_blocked()
-    assert not changing.done
-    assert a.told_of(inode) == FILE
-    await clients.metad.call(
-        "session.ack", AckEvents(session=a.session, number=a.events[-1].number)
-    )
-    await wait_all_tasks_blocked()
-    assert changing.done
 
 
 async def test_a_lease_that_ends_before_one_has_begun_to_wait_for_it(

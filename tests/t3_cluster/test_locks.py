@@ -1,102 +1,24 @@
-"""Locks of several clients of one cluster: who has them, what is seen under them, and what a client
-is still able to do that has lost them."""
+"""Locks of several clients of one cluster: who has them, who gives up, what is seen under them."""
 
 from __future__ import annotations
 
-import os
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import pytest
 import trio
 from trio.testing import MockClock
 
 from dfsmount.client import FileSystem
-from dfswire.errors import Deadlock, DFSError, InputOutput, Unavailable, WouldBlock
-from dfswire.locks import LOCK_END_MAX, LockType, Range
-from dfswire.operations import SetAttr
+from dfswire.errors import Deadlock, WouldBlock
+from dfswire.locks import Range
 from tests.fakes import Faults
-from tests.t3_cluster.cluster import Cluster, running_cluster
-from tests.t3_cluster.files import find, read_file, write_file
+from tests.t3_cluster.cluster import running_cluster
+from tests.t3_cluster.files import read_file, write_file
 from tests.t3_cluster.gate import gated
+from tests.t3_cluster.lockers import READ, UNLOCK, WRITE, Opened, Waiter, open_file, two_openers
 
 ExpectLog = Callable[[str], None]
-READ, WRITE, UNLOCK = LockType.READ, LockType.WRITE, LockType.UNLOCK
-
-
-@dataclass
-class Opened:
-    """One open(2) of a file by one process."""
-
-    client: FileSystem
-    inode: int
-    handle: int
-    owner: int
-    pid: int = 1000
-
-    async def lock(
-        self, kind: LockType, start: int = 0, end: int = LOCK_END_MAX, *, wait: bool = True
-    ) -> None:
-        """fcntl(2)."""
-        wanted = Range(type=kind, start=start, end=end)
-        await self.client.vfs.set_lock(self.handle, self.owner, self.pid, wanted, wait)
-
-    async def flock(self, kind: LockType, *, wait: bool = True) -> None:
-        await self.client.vfs.flock(self.handle, self.owner, kind, wait, self.pid)
-
-    async def who(self, kind: LockType = WRITE) -> Range | None:
-        """F_GETLK."""
-        return await self.client.vfs.get_lock(self.inode, self.owner, Range(type=kind))
-
-    async def read(self, length: int = 1000) -> bytes:
-        return bytes(await self.client.vfs.read(self.handle, 0, length))
-
-    async def write(self, data: bytes, offset: int = 0) -> None:
-        await self.client.vfs.write(self.handle, offset, data)
-
-    async def close(self) -> None:
-        await self.client.vfs.flush(self.handle, self.owner)
-        await self.client.vfs.release(self.handle, self.owner)
-
-
-async def open_file(client: FileSystem, path: str = "f", owner: int = 1) -> Opened:
-    inode = (await find(client.vfs, path)).inode
-    return Opened(client, inode, await client.vfs.open(inode, os.O_RDWR), owner)
-
-
-@asynccontextmanager
-async def two_openers(
-    rng: random.Random,
-) -> AsyncIterator[tuple[Cluster, Opened, Opened]]:
-    async with (
-        running_cluster(rng) as cluster,
-        cluster.client("a") as one,
-        cluster.client("b") as other,
-    ):
-        await write_file(one.vfs, "f", b"0")
-        yield cluster, await open_file(one), await open_file(other)
-
-
-class Waiter:
-    """Something that may wait: `over` when it has ended, `done` when it was not cancelled."""
-
-    def __init__(self, nursery: trio.Nursery, call: Callable[[], Awaitable[None]]) -> None:
-        self.done, self.over = trio.Event(), trio.Event()
-        self.error: DFSError | None = None
-        self.scope = trio.CancelScope()
-        self._call = call
-        nursery.start_soon(self._run)
-
-    async def _run(self) -> None:
-        with self.scope:
-            try:
-                await self._call()
-            except DFSError as problem:
-                self.error = problem
-            self.done.set()
-        self.over.set()
 
 
 # Who has it
@@ -323,77 +245,6 @@ async def test_who_gives_up_while_metad_is_away_is_not_kept(
                 await other.lock(WRITE, 2, 2, wait=False)
 
 
-# metad restarts
-
-
-async def test_locks_outlive_metad(
-    autojump_clock: MockClock, rng: random.Random, expect_log: ExpectLog
-) -> None:
-    expect_log("metad at metad:1 does not answer")
-    async with two_openers(rng) as (cluster, one, other), trio.open_nursery() as nursery:
-        await one.lock(WRITE, 0, 9)
-        await other.lock(READ, 10, 19)
-        await one.flock(READ)
-        waiter = Waiter(nursery, lambda: other.lock(WRITE, 5, 5))
-        await trio.sleep(1)
-        await cluster.kill_metad()
-        await trio.sleep(2)
-        await cluster.start_metad()
-        with pytest.raises(WouldBlock):
-            await other.flock(WRITE, wait=False)
-        with pytest.raises(WouldBlock):
-            await one.lock(WRITE, 19, 19, wait=False)
-        assert not waiter.done.is_set()
-        await one.lock(UNLOCK)
-        with trio.fail_after(5):
-            await waiter.done.wait()
-        assert waiter.error is None
-        with pytest.raises(WouldBlock):
-            await one.lock(READ, 5, 5, wait=False)
-
-
-async def test_a_grant_of_a_metad_that_died_is_not_believed(
-    autojump_clock: MockClock, rng: random.Random
-) -> None:
-    """Its answer is late: the client has said to the next metad what it holds, without this."""
-    async with running_cluster(rng) as cluster, gated(cluster) as (client, gate):
-        await write_file(client.vfs, "f", b"0")
-        one = await open_file(client)
-        async with cluster.client("b") as other, trio.open_nursery() as nursery:
-            second = await open_file(other)
-            held = gate.reply("lock/set")
-            waiter = Waiter(nursery, lambda: one.lock(WRITE))
-            await held.arrived.wait()
-            await cluster.kill_metad()
-            await cluster.start_metad()
-            await client.session.followed()
-            await trio.sleep(1)
-            await other.session.followed()
-            await second.lock(WRITE, wait=False)
-            held.release()
-            await trio.sleep(4)
-            assert not waiter.done.is_set()
-            await second.lock(UNLOCK)
-            await waiter.done.wait()
-
-
-async def test_nothing_is_granted_while_a_client_may_hold_anything(
-    autojump_clock: MockClock, rng: random.Random, expect_log: ExpectLog
-) -> None:
-    expect_log("the lease ended")
-    expect_log("metad ended this client's session")
-    async with two_openers(rng) as (cluster, one, other):
-        await one.lock(WRITE)
-        await cluster.kill_metad()
-        began = trio.current_time()
-        with cluster.cut_off(one.client):
-            await cluster.start_metad()
-            await other.lock(WRITE)
-            assert 25 <= trio.current_time() - began <= 33
-        await one.client.session.followed()
-        await trio.sleep(10)
-
-
 # What is seen under a lock
 
 
@@ -447,117 +298,3 @@ async def test_a_counter_under_a_lock_loses_nothing(
                     nursery.start_soon(count, client, owner)
         cluster.set_faults(Faults())
         assert await read_file(one.vfs, "f") == b"%d" % (6 * rounds)
-
-
-# A client that has lost its session
-
-
-async def test_a_client_that_lost_its_locks_can_do_nothing_with_what_it_had_open(
-    autojump_clock: MockClock, rng: random.Random, expect_log: ExpectLog
-) -> None:
-    expect_log("the lease ended")
-    expect_log("metad ended this client's session")
-    async with two_openers(rng) as (cluster, one, other), trio.open_nursery() as nursery:
-        vfs = one.client.vfs
-        second = await open_file(one.client, owner=2)
-        await write_file(vfs, "g", b"free")
-        elsewhere = await open_file(one.client, "g")
-        await one.lock(WRITE)
-        with cluster.cut_off(one.client):
-            died = trio.current_time()
-            await other.lock(WRITE)
-            assert trio.current_time() - died <= 31
-            await other.write(b"theirs")
-            await other.client.vfs.fsync(other.handle)
-            waiter = Waiter(nursery, lambda: one.write(b"mine?!"))  # until metad is heard again
-            await trio.sleep(5)
-        await one.client.session.followed()
-        await waiter.done.wait()
-        assert isinstance(waiter.error, InputOutput)
-        for file in (one, second):
-            with pytest.raises(InputOutput):
-                await file.write(b"mine!!")
-            with pytest.raises(InputOutput):
-                await file.read()
-            with pytest.raises(InputOutput):
-                await vfs.fsync(file.handle)
-            with pytest.raises(InputOutput):
-                await file.lock(READ)
-            with pytest.raises(InputOutput):
-                await file.lock(UNLOCK)
-            with pytest.raises(InputOutput):
-                await file.flock(READ)
-            with pytest.raises(InputOutput):
-                await vfs.setattr(SetAttr(inode=file.inode, size=0), file.handle)
-        assert await elsewhere.read() == b"free"
-        fresh = await open_file(one.client)
-        assert await fresh.read() == b"theirs"
-        with pytest.raises(WouldBlock):
-            await fresh.lock(WRITE, wait=False)
-        for file in (one, second):
-            with pytest.raises(InputOutput):
-                await vfs.flush(file.handle, file.owner)
-            await vfs.release(file.handle)
-        await other.close()
-        await fresh.lock(WRITE, wait=False)
-        assert await read_file(other.client.vfs, "f") == b"theirs"
-
-
-async def test_what_was_written_under_a_lost_lock_never_arrives(
-    autojump_clock: MockClock, rng: random.Random, expect_log: ExpectLog
-) -> None:
-    """Writes before, while and after the session is lost; the file is small, so that no server has
-    a say in it."""
-    expect_log("the lease ended")
-    expect_log("metad ended this client's session")
-    expect_log("written bytes are lost")
-    async with two_openers(rng) as (cluster, one, other):
-        await one.lock(WRITE)
-        refused = 0
-        async with trio.open_nursery() as nursery:
-
-            async def write_on() -> None:
-                nonlocal refused
-                for _ in range(600):
-                    try:
-                        await one.write(b"old holder")
-                        if rng.random() < 0.3:
-                            await one.client.vfs.fsync(one.handle)
-                    except (InputOutput, Unavailable):
-                        refused += 1
-                    await trio.sleep(rng.uniform(0.01, 0.2))
-
-            await one.write(b"old holder")  # buffered under its lease; what follows is refused
-            with cluster.cut_off(one.client):
-                nursery.start_soon(write_on)
-                await other.lock(WRITE)
-                for _ in range(20):
-                    await other.write(b"new holder")
-                    await other.client.vfs.fsync(other.handle)
-                    await trio.sleep(rng.uniform(0, 0.2))
-            for _ in range(100):
-                assert await other.read() == b"new holder"
-                await trio.sleep(rng.uniform(0, 0.5))
-        assert refused
-        async with cluster.client("c") as third:
-            assert await read_file(third.vfs, "f") == b"new holder"
-
-
-async def test_who_waits_when_the_session_is_lost_goes_on_waiting(
-    autojump_clock: MockClock, rng: random.Random, expect_log: ExpectLog
-) -> None:
-    expect_log("the lease ended")
-    expect_log("metad ended this client's session")
-    async with two_openers(rng) as (cluster, one, other), trio.open_nursery() as nursery:
-        await other.lock(WRITE)
-        waiter = Waiter(nursery, lambda: one.lock(WRITE))
-        await trio.sleep(1)
-        with cluster.cut_off(one.client):
-            await trio.sleep(60)
-        await one.client.session.followed()
-        await other.lock(UNLOCK)
-        with trio.fail_after(10):
-            await waiter.done.wait()
-        assert waiter.error is None
-        with pytest.raises(WouldBlock):
-            await other.lock(READ, wait=False)

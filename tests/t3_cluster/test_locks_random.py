@@ -18,17 +18,16 @@ from trio.testing import MockClock
 from dfsmount.client import FileSystem
 from dfswire.errors import Deadlock, WouldBlock
 from dfswire.lockranges import changed, in_the_way, within
-from dfswire.locks import LockKind, LockType, Range
+from dfswire.locks import LockKind, Range
 from tests.fakes import Faults
 from tests.t3_cluster.cluster import Cluster, running_cluster
 from tests.t3_cluster.files import write_file
-from tests.t3_cluster.test_locks import Opened, open_file
+from tests.t3_cluster.lockers import READ, UNLOCK, WRITE, Opened, open_file
 
 ToleratedLog = Callable[[str], None]
 STEPS = int(os.environ.get("DFS_LOCK_STEPS", "40"))
 BYTES = 6
 FILES = ("f", "g")
-READ, WRITE, UNLOCK = LockType.READ, LockType.WRITE, LockType.UNLOCK
 Place = tuple[int, LockKind]
 
 
