@@ -1,6 +1,7 @@
 """A copy of a database that does again what the journal of the original says.
 
-`Shadow` collects the entries from a database and replays them on a copy taken at the start;
+`Shadow` collects the entries where a transaction seals them, which is where followers get them from
+too, and replays them on a copy taken at the start;
 `differences` compares the two row by row.
 """
 
@@ -8,6 +9,8 @@ from __future__ import annotations
 
 import sqlite3
 from typing import TYPE_CHECKING, Any
+
+import pytest
 
 from metad.journal.replay import replay
 
@@ -25,7 +28,8 @@ class Shadow:
         self._db = db
         db._writer.backup(self.copy)
         self._seal = db.seal
-        db.seal = self._keep  # type: ignore[method-assign]
+        self._patch = pytest.MonkeyPatch()
+        self._patch.setattr(db, "seal", self._keep)
 
     def _keep(self) -> Entry | None:
         entry = self._seal()
@@ -43,7 +47,7 @@ class Shadow:
         return differences(self.copy, self._db._writer)
 
     def close(self) -> None:
-        del self._db.seal
+        self._patch.undo()
         self.copy.close()
 
 

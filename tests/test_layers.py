@@ -67,7 +67,6 @@ def _imports(name: str, tree: ast.AST, known: frozenset[str]) -> Iterator[Import
         for inner in ast.walk(statement)
     }
     for node in ast.walk(tree):
-        names: list[str] = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -75,6 +74,8 @@ def _imports(name: str, tree: ast.AST, known: frozenset[str]) -> Iterator[Import
             parent = node.module or ""
             whole = [f"{parent}.{alias.name}" for alias in node.names]
             names = [full if full in known else parent for full in whole]
+        else:
+            continue
         for imported in names:
             yield Import(name, imported, node.lineno, id(node) not in for_checkers)
 

@@ -77,7 +77,7 @@ def killing_chunkds(cluster: Cluster) -> Iterator[None]:
                 name = next(names)
                 cluster.kill(name)
                 cluster.start(name)
-        except BaseException as problem:  # noqa: BLE001  # raised by the thread that waits
+        except BaseException as problem:  # noqa: BLE001 - raised by the thread that waits
             problems.append(problem)
 
     thread = threading.Thread(target=kill)

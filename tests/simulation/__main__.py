@@ -20,7 +20,7 @@ console = Console(highlight=False, soft_wrap=True)
 EXIT_VIOLATION = 1
 
 
-def replay_command(seed: int, out: Parts = []) -> str:  # noqa: B006 - never changed
+def replay_command(seed: int, out: Parts | None = None) -> str:
     """What a person types to see that run again."""
     words = ["python", "-m", "tests.simulation", "replay", str(seed)]
     if out:

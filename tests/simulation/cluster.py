@@ -137,7 +137,7 @@ class Cluster:
                 number,
                 SimulatedDisk(
                     f"disk{number}",
-                    lambda party=f"chunkd{number}": self.wall_s(party),  # type: ignore[misc]
+                    lambda party=f"chunkd{number}": self.wall_s(party),
                     random.Random(f"disk {number} {seed}"),
                 ),
             )

@@ -54,7 +54,7 @@ class SimulatedDatabase(Database):
         super().__init__(":memory:", inline=True, lock=None)
         self._disk = disk
         (level,) = self._writer.execute("PRAGMA synchronous").fetchone()  # the next call resets it
-        self._is_durable = level >= SYNCHRONOUS_FULL
+        self._is_durable: bool = level >= SYNCHRONOUS_FULL
         self._writer.deserialize(disk.image)
 
     def commit(self) -> None:

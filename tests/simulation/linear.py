@@ -8,7 +8,7 @@ same state twice (Lowe).  Operations without an answer may be taken at any time,
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from tests.simulation.history import FOR_EVER, Violation
@@ -82,7 +82,9 @@ def _matches(found: object, answer: object) -> bool:
 def _learned(state: State, found: object, answer: object) -> State:
     """The state, where an answer has told the inode of an unanswered creation."""
     known: dict[int, int] = {}
-    pairs = zip(found, answer, strict=True) if isinstance(found, tuple) else [(found, answer)]  # type: ignore[arg-type]
+    pairs: Iterable[tuple[object, object]] = [(found, answer)]
+    if isinstance(found, tuple) and isinstance(answer, tuple):
+        pairs = zip(found, answer, strict=True)
     for one, other in pairs:
         if (
             isinstance(one, int)

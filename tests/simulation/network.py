@@ -119,7 +119,7 @@ class Network(DirectTransport):
         else:
             response = await self._exchange_message(source, target, address, request, fate)
         if fate == "r":
-            await response.stream.aclose()  # type: ignore[union-attr]
+            await response.aclose()
             raise httpx.ReadError("reply lost (injected)")
         return response
 

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import trio
-from trio._core import _run  # type: ignore[attr-defined]
+from trio._core import _run
 from trio.testing import MockClock
 
 T = TypeVar("T")

@@ -12,6 +12,7 @@ import os
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import cast
 
 import hypothesis
 from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
@@ -37,7 +38,8 @@ def run_machine(
         phases=[*phases, hypothesis.Phase.shrink] if SHRINKS else phases,
     )
     seeded = hypothesis.seed(rng.getrandbits(32))(machine)
-    run_state_machine_as_test(seeded, settings=settings)
+    factory = cast(type[RuleBasedStateMachine], seeded)  # it is only ever called
+    run_state_machine_as_test(factory, settings=settings)
 
 
 def missing_abilities(roots: Sequence[Path]) -> frozenset[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 
+import psutil
 import pytest
 
 from chunkd import figures
@@ -26,5 +27,5 @@ def test_the_figures_of_this_host() -> None:
 def test_traffic_of_network_and_disks_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     found = figures.host_figures()
     assert found.network_received_bytes >= 0
-    monkeypatch.setattr(figures.psutil, "disk_io_counters", lambda: None)
+    monkeypatch.setattr(psutil, "disk_io_counters", lambda: None)
     assert figures.host_figures().disk_written_bytes == 0

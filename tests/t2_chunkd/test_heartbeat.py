@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Literal
 
 import pytest
 import trio
@@ -19,6 +20,9 @@ from tests.suites.chunkstore import A, B, ExpectLog, content, put
 from tests.t2_chunkd.servers import METAD, ChunkServer, FakeMetad
 
 DATA = content(1000)
+
+
+Kind = Literal["copy", "delete", "verify"]
 
 
 class Line:
@@ -38,7 +42,7 @@ class Line:
             yield
             nursery.cancel_scope.cancel()
 
-    def order(self, kind: str, number: int = 1) -> Order:
+    def order(self, kind: Kind, number: int = 1) -> Order:
         digest = chunk_digest(A, len(DATA), block_checksums(A, DATA))
         return Order(
             order_id=number,
@@ -127,7 +131,7 @@ async def test_it_serves_and_tries_on_while_metad_is_away(
 
 
 @pytest.mark.parametrize("kind", ["copy", "delete", "verify"])
-async def test_orders_are_carried_out(line: Line, autojump_clock: MockClock, kind: str) -> None:
+async def test_orders_are_carried_out(line: Line, autojump_clock: MockClock, kind: Kind) -> None:
     put(line.two.store, A, DATA)
     if kind != "copy":
         put(line.one.store, A, DATA)

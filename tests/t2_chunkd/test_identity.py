@@ -49,8 +49,8 @@ def test_the_cluster_is_remembered_on_all_disks(tmp_path: Path) -> None:
     directories.adopt("c1")
     directories.release()
     assert start(two)[3] == "c1"
-    with claim_released([one]) as directories, pytest.raises(WrongCluster, match="c1"):
-        directories.adopt("c2")
+    with claim_released([one]) as server, pytest.raises(WrongCluster, match="c1"):
+        server.adopt("c2")
 
 
 class claim_released:

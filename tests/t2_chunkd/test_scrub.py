@@ -152,7 +152,9 @@ async def test_a_pass_that_was_interrupted_for_long_hurries(
     assert trio.current_time() - started <= PERIOD_S * 0.15
 
 
-async def test_requests_go_first(store: MemoryChunkStore, autojump_clock: MockClock) -> None:
+async def test_requests_go_first(
+    store: MemoryChunkStore, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Reading waits while there are requests, but not for ever."""
     verified: list[float] = []
     verify = store.verify
@@ -161,7 +163,7 @@ async def test_requests_go_first(store: MemoryChunkStore, autojump_clock: MockCl
         verified.append(trio.current_time())
         return verify(chunk)
 
-    store.verify = note  # type: ignore[method-assign]
+    monkeypatch.setattr(store, "verify", note)
     started = trio.current_time()
     await Scrubber(
         store,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from dfswire.cluster import (
     ChunkInfo,
     ChunkTotals,
@@ -16,17 +18,18 @@ from dfswire.cluster import (
 )
 from dfswire.messages import Attr
 
+State = Literal["up", "suspect", "down"]
 
-def server(state: str = "up", *, failed: bool = False, port: int = 1) -> ServerStatus:
+
+def server(state: State = "up", *, failed: bool = False, port: int = 1) -> ServerStatus:
     """One chunkd with one disk."""
     disk = DiskFigures(
         disk="d1", path="/d1", total_bytes=10, free_bytes=4, chunks=2, used_bytes=6, failed=failed
     )
-    assert state in ("up", "suspect", "down")
     return ServerStatus(
         server_id=f"{port:032x}",
         address=f"127.0.0.1:{port}",
-        state=state,  # type: ignore[arg-type]  # asserted above
+        state=state,
         last_heartbeat_s=7.2,
         zone="z",
         rack="",

@@ -13,7 +13,7 @@ from dfsmount.cli.app import main
 from dfsmount.cli.views import ago, rate
 from dfswire.cluster import ServerStatus
 from dfswire.observe import Traffic
-from tests.t2_cli.answers import cluster, server
+from tests.t2_cli.answers import State, cluster, server
 
 BUSY = Traffic(read_bytes_per_s=5e6, written_bytes_per_s=0, reads_per_s=20, writes_per_s=1)
 
@@ -25,7 +25,7 @@ def run(monkeypatch: pytest.MonkeyPatch, servers: list[ServerStatus], *options: 
     return main(["nodes", "--url", "h:1", *options])
 
 
-def busy(state: str = "up", **more: Any) -> ServerStatus:
+def busy(state: State = "up", **more: Any) -> ServerStatus:
     return msgspec.structs.replace(
         server(state), traffic=BUSY, disk_traffic={"d1": BUSY}, incarnation=42, **more
     )
@@ -56,7 +56,7 @@ def test_disks(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[st
 
 @pytest.mark.parametrize("state", ["suspect", "down"])
 def test_one_that_is_away(
-    state: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    state: State, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(monkeypatch, [busy(state)]) == 1
     assert f"{state}, heard 7 s ago" in capsys.readouterr().out

@@ -137,15 +137,15 @@ class FakeMetad:
             await self.take_gate.wait()
             if name not in self.answers:
                 return LeaseReply(lease=lease, attr=attr(request.inode))
-        return self.answers.get(name, lambda _request: Empty())(request)
+        return self.answers[name](request) if name in self.answers else Empty()
 
     async def _execute(self, batch: Batch) -> BatchReply:
         self.batches.append(batch)
         key = (batch.session, batch.sequence)
         if key not in self.executed:
             results = [OpResult() for _ in batch.operations]
-            answer = self.answers.get("meta.batch", lambda _batch: BatchReply(results=results))
-            self.executed[key] = answer(batch)
+            answer = self.answers.get("meta.batch")
+            self.executed[key] = answer(batch) if answer else BatchReply(results=results)
         await self.gate.wait()
         if self.lose_replies:
             self.lose_replies -= 1

@@ -1,6 +1,7 @@
 """RangeMap against a plain list with one (value, value offset) per byte."""
 
 import itertools
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -63,7 +64,7 @@ def check_invariants(ranges: RangeMap[str]) -> None:
 
 
 @given(st.lists(st.one_of(lays, continuations, cuts, drops), max_size=30), st.data())
-def test_against_a_list_of_bytes(steps: list[tuple], data: st.DataObject) -> None:
+def test_against_a_list_of_bytes(steps: list[tuple[Any, ...]], data: st.DataObject) -> None:
     ranges: RangeMap[str] = RangeMap()
     model = Model()
     for kind, *arguments in steps:

@@ -6,6 +6,7 @@ import ctypes
 import os
 import subprocess
 import sys
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import pytest
@@ -39,7 +40,7 @@ def test_installing_builds_it_where_that_is_possible(
     compiler: str, built: bool, tmp_path: Path
 ) -> None:
     command = [sys.executable, "setup.py", "--quiet", "build_ext"]
-    places = ["--build-lib", tmp_path / "lib", "--build-temp", tmp_path / "temp"]
+    places = ["--build-lib", str(tmp_path / "lib"), "--build-temp", str(tmp_path / "temp")]
     environment = {**os.environ, "CC": compiler}
     subprocess.run([*command, *places], cwd=ROOT, env=environment, check=True, capture_output=True)
     assert len(list(tmp_path.glob("lib/dfsmount/lowlevel/extra*.so"))) == built
@@ -78,7 +79,7 @@ def test_where_it_was_not_built_the_reason_is_given(without_pyfuse3: None, tmp_p
 
 
 def test_a_library_that_cannot_be_loaded(without_pyfuse3: None, tmp_path: Path) -> None:
-    file = tmp_path / f"extra{library.EXTENSION_SUFFIXES[0]}"
+    file = tmp_path / f"extra{EXTENSION_SUFFIXES[0]}"
     file.write_bytes(b"not a library")
     found, reason = load(tmp_path)
     assert found is None
@@ -86,7 +87,7 @@ def test_a_library_that_cannot_be_loaded(without_pyfuse3: None, tmp_path: Path) 
 
 
 def test_a_library_of_another_kind(without_pyfuse3: None, tmp_path: Path) -> None:
-    file = tmp_path / f"extra{library.EXTENSION_SUFFIXES[0]}"
+    file = tmp_path / f"extra{EXTENSION_SUFFIXES[0]}"
     (tmp_path / "other.c").write_text("int other;\n")
     subprocess.run(["gcc", "-shared", "-o", file, tmp_path / "other.c"], check=True)
     found, reason = load(tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import trio
 from hypothesis import given, settings
@@ -72,7 +73,7 @@ def seen(cluster: FakeCluster, writer: Writer) -> bytes:
 @settings(max_examples=150, deadline=None)
 @given(steps, st.sampled_from([0, 40]), delays)
 def test_any_sequence_of_steps(
-    steps: list[tuple], inline_max_bytes: int, upload_delays: list[float]
+    steps: list[tuple[Any, ...]], inline_max_bytes: int, upload_delays: list[float]
 ) -> None:
     async def main() -> None:
         cluster = FakeCluster()
@@ -114,7 +115,7 @@ def test_any_sequence_of_steps(
 @settings(max_examples=60, deadline=None)
 @given(steps, st.lists(st.integers(0, 3), max_size=12))
 def test_any_sequence_with_one_server_failing_at_a_time(
-    steps: list[tuple], failing: list[int]
+    steps: list[tuple[Any, ...]], failing: list[int]
 ) -> None:
     async def main() -> None:
         cluster = FakeCluster(count=4, replicas=3)

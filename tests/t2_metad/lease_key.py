@@ -21,7 +21,7 @@ def key(world: Base) -> tuple[Any, ...]:
     told = _ranks(_announcements(world, ops))
 
     def short(each: Lease | None) -> tuple[int, ...] | None:
-        return each and (each.inode, each.parts, lease[each.number])
+        return (each.inode, each.parts, lease[each.number]) if each is not None else None
 
     def event(each: tuple[Any, ...]) -> tuple[Any, ...]:
         if each[0] == "recall":

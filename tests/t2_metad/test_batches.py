@@ -149,7 +149,7 @@ def test_a_repeated_batch_gets_the_same_reply_and_does_nothing(world: World) -> 
     again = execute(world, 1, create(b"a"), create(b"a"))
     assert (first.repeated, again.repeated) == (False, True)
     assert again.reply == first.reply
-    assert again.effects.invalidations == again.effects.orphaned == []
+    assert not again.effects.invalidations and not again.effects.orphaned
     assert world.names() == {}
 
 

@@ -170,16 +170,15 @@ def test_whatever_happens_during_the_walk(world: World, seed: int) -> None:
                     )
             case 7 if len(directories) > 2:
                 moved = rng.choice(directories[1:])
-                above = world.db.read_one("SELECT parent FROM inode WHERE inode = ?", (moved,))
-                was = world.db.read_one("SELECT name FROM dentry WHERE inode = ?", (moved,))
-                assert above is not None and was is not None
+                ((above,),) = world.db.read("SELECT parent FROM inode WHERE inode = ?", (moved,))
+                ((called,),) = world.db.read("SELECT name FROM dentry WHERE inode = ?", (moved,))
                 below = {moved}
                 for each in directories:
                     row = world.db.read_one("SELECT parent FROM inode WHERE inode = ?", (each,))
                     if row is not None and row[0] in below:
                         below.add(each)
                 if parent not in below:
-                    world.do(Rename(parent=above[0], name=was[0], new_parent=parent, new_name=name))
+                    world.do(Rename(parent=above, name=called, new_parent=parent, new_name=name))
 
     for number in range(150):
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -79,7 +79,7 @@ class Model:
 @settings(max_examples=60, deadline=None)
 @given(steps=steps)
 def test_a_file_reads_as_it_was_written(
-    steps: list[tuple[str, object]],
+    steps: list[tuple[str, Any]],
     new_world: Callable[[], World],
     findings: Callable[[Database], list[str]],
 ) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dfswire.messages import Extent
-from dfswire.operations import ACL_ACCESS, Link, SetXattr, Unlink
+from dfswire.operations import ACL_ACCESS, Batch, Link, SetXattr, Unlink
 from metad.checks import fsck, invariants
 from metad.clients import batches
 from metad.names import acl
@@ -124,9 +124,7 @@ def populate(world: World) -> None:
     with world.db.transaction():
         batches.execute(
             world.db,
-            batches.Batch(
-                session="s", sequence=1, operations=[SetXattr(inode=2, name=b"a", value=b"")]
-            ),
+            Batch(session="s", sequence=1, operations=[SetXattr(inode=2, name=b"a", value=b"")]),
             5,
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 import trio
@@ -79,9 +79,9 @@ async def test_counting_is_not_repeated_all_the_time(
     assert counting.counts == 3, "what costs nothing is counted each time"
     read_in_thread = metad.db.read_in_thread
 
-    async def slow(work: object) -> object:
+    async def slow(work: Callable[[Database], object]) -> object:
         mock_clock.jump(0.1)
-        return await read_in_thread(work)  # type: ignore[arg-type]
+        return await read_in_thread(work)
 
     monkeypatch.setattr(metad.db, "read_in_thread", slow)
     for _ in range(3):
@@ -100,10 +100,10 @@ async def test_many_askers_share_one_count(
 ) -> None:
     counting, read_in_thread, go_on = metad.service.totals, metad.db.read_in_thread, trio.Event()
 
-    async def slow(work: object) -> object:
+    async def slow(work: Callable[[Database], object]) -> object:
         await go_on.wait()
         mock_clock.jump(1)
-        return await read_in_thread(work)  # type: ignore[arg-type]
+        return await read_in_thread(work)
 
     monkeypatch.setattr(metad.db, "read_in_thread", slow)
     async with trio.open_nursery() as askers:

@@ -172,7 +172,8 @@ class Real:
         elif verb == "link":
             self.link(path, *more)
         else:
-            self.rename(path, *more, flags=RENAME_EXCHANGE if verb == "exchange" else 0)
+            (new,) = more
+            self.rename(path, new, RENAME_EXCHANGE if verb == "exchange" else 0)
 
 
 def outcome_of(action: Callable[..., object], *arguments: object) -> int:

@@ -67,7 +67,7 @@ class File:
             del each[size:]
             each.extend(bytes(size - len(each)))
 
-    def put(self, offset: int, content: bytes, is_data: bytes) -> None:
+    def put(self, offset: int, content: bytes | bytearray, is_data: bytes | bytearray) -> None:
         self.resize(max(len(self.content), offset + len(content)))
         self.content[offset : offset + len(content)] = content
         self.is_data[offset : offset + len(content)] = is_data

@@ -90,7 +90,7 @@ async def test_a_group_is_one_entry(tmp_path: Path) -> None:
         raise NoEntry
 
     for name in (b"a", b"b"):
-        await db.write(lambda name=name: db.change(ADD, (name,)))  # type: ignore[misc]
+        await db.write(lambda name=name: db.change(ADD, (name,)))
     with pytest.raises(NoEntry):
         await db.write(fail)
     assert [entry.number for entry in shadow.entries] == [1, 2]

@@ -49,7 +49,8 @@ async def stored(three: Cluster) -> tuple[bytes, FakeServer, FakeServer, FakeSer
     written = await three.client.store(await three.client.make(b"f"))
     by_disk = {server.disk: server for server in three.servers}
     first, second = (by_disk.pop(each) for each in written.disks)
-    return written.chunk, first, second, *by_disk.values()
+    (third,) = by_disk.values()
+    return written.chunk, first, second, third
 
 
 async def test_a_bad_replica_is_replaced_at_once(three: Cluster, mock_clock: MockClock) -> None:

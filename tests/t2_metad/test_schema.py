@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import lzma
+import secrets
 import sqlite3
 import stat
 from pathlib import Path
@@ -77,7 +78,7 @@ def test_creation_is_all_or_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(_length: int) -> str:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(schema.secrets, "token_hex", stop)
+    monkeypatch.setattr(secrets, "token_hex", stop)
     with pytest.raises(KeyboardInterrupt):
         schema.prepare(database, 1)
     assert database.get_tables() == []

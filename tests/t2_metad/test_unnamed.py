@@ -14,9 +14,9 @@ from dfswire.messages import ROOT_INODE
 from dfswire.operations import (
     Access,
     AccessTime,
+    AnyOperation,
     CreateUnnamed,
     Link,
-    Operation,
     Release,
     SetAttr,
     Unlink,
@@ -119,7 +119,7 @@ async def client(metad: Metad, nursery: trio.Nursery) -> FakeClient:
     return await FakeClient(metad, nursery).open()
 
 
-async def made(client: FakeClient, operation: Operation) -> int:
+async def made(client: FakeClient, operation: AnyOperation) -> int:
     (result,) = await client.do(operation)
     return result.attrs[0].inode
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import httpx
@@ -37,6 +37,7 @@ class Gate(httpx.AsyncBaseTransport):
         self._requests: list[tuple[str, Held]] = []
         self._replies: list[tuple[str, Held]] = []
         self._streams: list[_Stream] = []
+        self._lost: dict[str, list[httpx.Request]] = {}
         self.latency: Callable[[], float] = lambda: 0.0  # seconds, each way
 
     def request(self, path: str) -> Held:
@@ -49,6 +50,15 @@ class Gate(httpx.AsyncBaseTransport):
         self._replies.append((path, held := Held()))
         return held
 
+    @contextmanager
+    def losing(self, path: str) -> Iterator[list[httpx.Request]]:
+        """Such requests get nowhere meanwhile; they are in the list, to be sent again."""
+        lost = self._lost[path] = list[httpx.Request]()
+        try:
+            yield lost
+        finally:
+            del self._lost[path]
+
     def break_streams(self) -> None:
         for stream in self._streams:
             stream.cut()
@@ -60,6 +70,10 @@ class Gate(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         await trio.sleep(self.latency())
+        for path, lost in self._lost.items():
+            if request.url.path.endswith(path):
+                lost.append(request)
+                await trio.sleep_forever()
         await _pass(self._requests, request)
         reply_waits = _take(self._replies, request)
         response = await self._inner.handle_async_request(request)

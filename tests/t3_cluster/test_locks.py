@@ -196,20 +196,9 @@ async def test_a_request_that_was_interrupted_never_happens_later(
     async with running_cluster(rng) as cluster, gated(cluster) as (client, gate):
         await write_file(client.vfs, "f", b"0")
         one = await open_file(client)
-        copies = []
-        inner = gate.handle_async_request
-
-        async def keep(request: object) -> object:
-            if str(request.url).endswith("lock/set"):  # type: ignore[attr-defined]
-                copies.append(request)
-                await trio.sleep_forever()
-            return await inner(request)  # type: ignore[arg-type]
-
-        gate.handle_async_request = keep  # type: ignore[method-assign, assignment]
-        with trio.move_on_after(1):
+        with gate.losing("lock/set") as copies, trio.move_on_after(1):
             await one.lock(WRITE)
-        gate.handle_async_request = inner  # type: ignore[method-assign]
-        await inner(copies[0])  # type: ignore[arg-type]
+        await gate.handle_async_request(copies[0])
         async with cluster.client("b") as other:
             await (await open_file(other)).lock(WRITE, wait=False)
 

@@ -121,7 +121,10 @@ async def test_a_file_that_cannot_be_told_of_after_its_creation_is_not_left_open
 
 @pytest.mark.parametrize("change", ["mode", "name"])
 async def test_a_change_that_happens_after_it_was_given_up_is_seen(
-    autojump_clock: MockClock, rng: random.Random, change: str
+    autojump_clock: MockClock,
+    rng: random.Random,
+    monkeypatch: pytest.MonkeyPatch,
+    change: str,
 ) -> None:
     """A soft mount: the application was told ETIMEDOUT, and metad's disk got to it later."""
     async with running_cluster(rng) as cluster, gated(cluster, soft_s=1.0) as (client, _gate):
@@ -132,7 +135,7 @@ async def test_a_change_that_happens_after_it_was_given_up_is_seen(
             await slow.wait()
             return await write(work)
 
-        cluster.database.write = slow_write  # type: ignore[method-assign]
+        monkeypatch.setattr(cluster.database, "write", slow_write)
         with pytest.raises(Unavailable):
             if change == "mode":
                 await client.vfs.setattr(SetAttr(inode=inode, mode=0o600))

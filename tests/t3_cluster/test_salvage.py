@@ -12,7 +12,7 @@ from trio.testing import MockClock
 
 from chunkd import chunkfile
 from dfsmount.client import FileSystem
-from dfswire.errors import InputOutput
+from dfswire.errors import CorruptChunk, InputOutput
 from dfswire.messages import BLOCK_SIZE_BYTES as BLOCK
 from dfswire.verify import LostRange, LostReply
 from tests.memorystore import MemoryChunkStore
@@ -120,7 +120,7 @@ async def test_a_damaged_end_loses_nothing(
             else:
                 tail = chunkfile.tail_bytes(CHUNK)
                 store.corrupt(chunk, CHUNK + (8 if place == "index" else tail - 40))
-            with pytest.raises(chunkfile.CorruptChunk):
+            with pytest.raises(CorruptChunk):
                 store.verify(chunk)
         await cluster.until(lambda status: status.chunks.lost == 1, 10)
         await cluster.until(fully_replicated, 60)
@@ -139,7 +139,7 @@ async def test_what_an_absent_server_has_is_not_called_lost(
         away = cluster.stores.index(stores[0])
         await cluster.kill_chunkd(away)
         stores[1].corrupt(chunk, 3 * BLOCK)
-        with pytest.raises(chunkfile.CorruptChunk):
+        with pytest.raises(CorruptChunk):
             stores[1].verify(chunk)
         await cluster.until(lambda status: status.chunks.lost == 1, 60)
         async with cluster.client("reader") as client:

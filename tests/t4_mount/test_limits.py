@@ -144,7 +144,7 @@ def test_a_file_of_16_tib_with_a_byte_at_each_end(here: Path) -> None:
 
 def test_xattrs_of_every_name_space_and_kind(sides: Sides) -> None:
     def attempts(side: Path) -> Any:
-        results = []
+        results: list[Any] = []
         (side / "f").touch()
         (side / "d").mkdir()
         os.symlink("f", side / "l")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mmap
 import os
+from collections.abc import Callable
 
 import pytest
 
@@ -88,14 +89,15 @@ def test_a_moved_directory_takes_its_content_along(views: TwoViews) -> None:
 
 def test_attributes_change(views: TwoViews) -> None:
     (views.a / "f").write_bytes(b"data")
-    for change in (
+    changes: tuple[Callable[[], None], ...] = (
         lambda: (views.a / "f").chmod(0o640),
         lambda: os.chown(views.a / "f", 5, 6),
         lambda: os.utime(views.a / "f", ns=(1, 2_000_000_003)),
         lambda: os.truncate(views.a / "f", 2),
         lambda: os.truncate(views.a / "f", 20_000),
         lambda: os.link(views.a / "f", views.a / "g"),
-    ):
+    )
+    for change in changes:
         before = (views.b / "f").stat()
         change()
         after, truth = (views.b / "f").stat(), (views.a / "f").stat()

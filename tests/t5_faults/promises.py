@@ -207,9 +207,9 @@ class Names(Writer):
         expected: dict[str, bool | None] = {}
         found = lines(self.record_path)
         for word, what in found:
-            for name, is_there in ((what.get("make"), True), (what.get("gone"), False)):
+            for name, made in ((what.get("make"), True), (what.get("gone"), False)):
                 if name:
-                    expected[name] = is_there if word == "has" else None
+                    expected[name] = made if word == "has" else None
         for name, is_there in expected.items():
             if is_there is not None:
                 assert (self.path / name).exists() == is_there, (
