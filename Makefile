@@ -1,7 +1,7 @@
 # What a person does with this clone.  Each target sets up what it needs (scripts/setup.sh).
 
 .PHONY: help demo demo-stop test nightly lint format types simulate planted-bugs fsx fsx-public \
-	power-cuts corruptions pjdfstest bench lock clean
+	power-cuts drills corruptions pjdfstest bench lock clean
 .DEFAULT_GOAL := help
 
 BIN := .venv/bin
@@ -65,6 +65,10 @@ fsx-public:      ## The fsx of xfstests: SRC=clone of xfstests OPS=250000 SEED=1
 power-cuts:      ## Power cuts of a whole cluster while it is written to: COUNT=1000 SEED=0
 	@scripts/setup.sh test
 	$(BIN)/python -m tests.t5_faults.powercuts --count $(or $(COUNT),1000) --seed $(or $(SEED),0)
+
+drills:          ## metad's disk is lost under load, and restored from the chunkds: COUNT=10 SEED=0
+	@scripts/setup.sh test
+	$(BIN)/python -m tests.t5_faults.drill --rounds $(or $(COUNT),10) --seed $(or $(SEED),0)
 
 pjdfstest:       ## POSIX system calls in four modes; SRC=its built sources, MODE=one of them
 	@scripts/setup.sh test

@@ -3,9 +3,10 @@
     python -m tests.t5_faults.promises DIRECTORY RECORDS SEED
 
 starts all writers as threads, in DIRECTORY on a mount, and goes on until an error.  Each keeps a
-file in RECORDS: a line before an operation ("tries") and one after it has returned ("has").
-`check` reads these and looks: what an operation that has returned promised is there, and nothing is
-there that nobody has written.  All content follows from the seed, so not one byte must be kept.
+file in RECORDS: a line before an operation ("tries") and one after it has returned ("has"), with
+the time.  `check` reads these and looks: what an operation that has returned promised is there, and
+nothing is there that nobody has written; at the end, or as it was at an earlier moment.  All
+content follows from the seed, so not one byte must be kept.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import os
 import random
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ BLOCK = 4096
 BLOCKS = 24
 STREAM_BYTES = 1 << 20
 NAMES = 4
+BLUR_NS = 2_000_000  # of a moment: the clock is read before and after an operation, not in it
 
 
 class Record:
@@ -40,22 +43,41 @@ class Record:
         self._note("has", what)
 
     def _note(self, word: str, what: dict[str, Any]) -> None:
-        os.write(self._file, f"{json.dumps([word, what])}\n".encode())
+        os.write(self._file, f"{json.dumps([word, what, time.time_ns()])}\n".encode())
 
 
-def lines(path: Path) -> list[tuple[str, dict[str, Any]]]:
-    """A record, read back."""
+def lines(path: Path, at_ns: int | None = None) -> list[tuple[str, dict[str, Any]]]:
+    """A record, read back: what was tried and had until `at_ns`."""
     if not path.exists():
         return []
-    return [(word, what) for word, what in map(json.loads, path.read_text().splitlines())]
+    return [
+        (word, what)
+        for word, what, time_ns in map(json.loads, path.read_text().splitlines())
+        if at_ns is None or time_ns <= at_ns + (BLUR_NS if word == "tries" else -BLUR_NS)
+    ]
 
 
 class Writer:
-    """One file or directory of its own, named after it."""
+    """One file or directory of its own, named after it.
 
-    def __init__(self, place: Path, records: Path, name: str, seed: int) -> None:
+    `at_ns`: it is judged by what was so then.  `is_mounted`: the mount has lived on, so what was
+    written is there, synced or not.
+    """
+
+    def __init__(
+        self,
+        place: Path,
+        records: Path,
+        name: str,
+        seed: int,
+        *,
+        at_ns: int | None = None,
+        is_mounted: bool = False,
+    ) -> None:
         self.path = place / name
         self.record_path = records / name
+        self.at_ns = at_ns
+        self.is_mounted = is_mounted
         self.rng = random.Random(f"{seed}:{name}")
         self.salt = f"{seed}:{name}"
 
@@ -68,6 +90,19 @@ class Writer:
         record = Record(self.record_path)
         with contextlib.suppress(OSError):
             self.write(record)
+
+    def lines(self) -> list[tuple[str, dict[str, Any]]]:
+        """What it has tried, and what it had."""
+        return lines(self.record_path, self.at_ns)
+
+    def promises(self) -> int:
+        """How often something was promised to it."""
+        return sum(word == "has" for word, _what in lines(self.record_path))
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has nothing more to do."""
+        return False
 
     def write(self, record: Record) -> None:
         raise AssertionError("each kind has its own")
@@ -94,9 +129,19 @@ class Appends(Writer):
                         pass
             end = more
 
+    @property
+    def is_over(self) -> bool:
+        return any(
+            what.get("end", 0) >= STREAM_BYTES
+            for word, what in lines(self.record_path)
+            if word == "has"
+        )
+
     def check(self) -> int:
-        found = lines(self.record_path)
-        synced = [what["synced"] for word, what in found if word == "has" and "synced" in what]
+        found = self.lines()
+        had = [what for word, what in found if word == "has"]
+        promise = "end" if self.is_mounted else "synced"
+        synced = [what[promise] for what in had if promise in what]
         tried = max([what["end"] for _, what in found if "end" in what], default=0)
         data = self.path.read_bytes() if self.path.exists() else b""
         least = max(synced, default=0)
@@ -128,7 +173,7 @@ class Blocks(Writer):
         synced: dict[int, int] = {}
         allowed: dict[int, list[int]] = {}
         count = 0
-        for word, what in lines(self.record_path):
+        for word, what in self.lines():
             count += word == "has"
             for block in what["blocks"]:
                 if word == "has":
@@ -168,7 +213,7 @@ class Replacements(Writer):
                 os.fsync(directory)
 
     def check(self) -> int:
-        found = lines(self.record_path)
+        found = self.lines()
         for name in range(NAMES):
             mine = [(word, what["version"]) for word, what in found if what["name"] == name]
             had = max([version for word, version in mine if word == "has"], default=0)
@@ -205,7 +250,7 @@ class Names(Writer):
 
     def check(self) -> int:
         expected: dict[str, bool | None] = {}
-        found = lines(self.record_path)
+        found = self.lines()
         for word, what in found:
             for name, made in ((what.get("make"), True), (what.get("gone"), False)):
                 if name:
@@ -229,9 +274,19 @@ CAST: dict[str, type[Writer]] = {
 }
 
 
-def writers(place: Path, records: Path, seed: int) -> list[Writer]:
+def writers(
+    place: Path,
+    records: Path,
+    seed: int,
+    *,
+    at_ns: int | None = None,
+    is_mounted: bool = False,
+) -> list[Writer]:
     """All of them."""
-    return [kind(place, records, name, seed) for name, kind in CAST.items()]
+    return [
+        kind(place, records, name, seed, at_ns=at_ns, is_mounted=is_mounted)
+        for name, kind in CAST.items()
+    ]
 
 
 def main() -> None:
