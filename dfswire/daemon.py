@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextvars
 import difflib
+import functools
 import importlib.metadata
 import ipaddress
 import os
@@ -31,6 +32,7 @@ REQUEST_ID: contextvars.ContextVar[str] = contextvars.ContextVar("dfs_request_id
 """The request that this task is serving; calls made meanwhile carry the same id on."""
 
 
+@functools.cache  # looked for in the files of all installed packages
 def software_version() -> str:
     """The version of the installed package, for people and for `Hello`."""
     return importlib.metadata.version("dfsmount")

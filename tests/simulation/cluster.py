@@ -8,8 +8,9 @@ that end, servers that are given up, repair, reclaim, scrubs.
 
 from __future__ import annotations
 
+import functools
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TypeVar
@@ -39,6 +40,7 @@ T = TypeVar("T")
 METAD = "metad:1"
 BLOCK_BYTES = 65_536  # the least chunk size that there is
 START_AGAIN_S = 1.0
+RECLAIM_GRACE_S = 10.0
 START_NS = 1_700_000_000 * 10**9
 
 
@@ -68,7 +70,7 @@ def metad_config(replicas: int) -> MetadConfig:
         repair_after_s=3.0,
         order_timeout_s=8.0,
         grant_expiry_s=30.0,
-        reclaim_grace_s=10.0,
+        reclaim_grace_s=RECLAIM_GRACE_S,
         trim_after_s=4.0,
         gone_after_s=600.0,
     )
@@ -125,6 +127,7 @@ class Cluster:
             nursery, random.Random(f"network {seed}"), lambda text: trace("   " + text)
         )
         self.clock_error_s: dict[str, float] = {}  # of the wall clock of each party
+        self.skipped_s = 0.0  # by all clocks on walls
         self.metad_disk = MetadDisk()
         self.database: SimulatedDatabase | None = None
         self.metad: Metad | None = None
@@ -137,7 +140,7 @@ class Cluster:
                 number,
                 SimulatedDisk(
                     f"disk{number}",
-                    lambda party=f"chunkd{number}": self.wall_s(party),
+                    functools.partial(self.wall_s, f"chunkd{number}"),
                     random.Random(f"disk {number} {seed}"),
                 ),
             )
@@ -146,11 +149,13 @@ class Cluster:
 
     def wall_s(self, party: str) -> float:
         """What this party's clock on the wall shows."""
-        return START_NS / 1e9 + trio.current_time() + self.clock_error_s.get(party, 0.0)
+        return START_NS / 1e9 + self._since_start_s(party)
 
     def wall_ns(self, party: str) -> int:
-        error_s = self.clock_error_s.get(party, 0.0)
-        return START_NS + int((trio.current_time() + error_s) * 1e9)
+        return START_NS + int(self._since_start_s(party) * 1e9)
+
+    def _since_start_s(self, party: str) -> float:
+        return trio.current_time() + self.skipped_s + self.clock_error_s.get(party, 0.0)
 
     # -- metad
 
@@ -166,7 +171,7 @@ class Cluster:
 
     async def _run_metad(self, task_status: trio.TaskStatus[None]) -> None:
         process = self._metad_process = Process()
-        now_ns = lambda: self.wall_ns("metad")  # noqa: E731
+        now_ns = functools.partial(self.wall_ns, "metad")
         try:
             with process.scope:
                 self.database = open_simulated(self.metad_disk, now_ns)
@@ -231,7 +236,7 @@ class Cluster:
                     disk.name,
                     files=disk,
                     monotonic=trio.current_time,
-                    wall=lambda: self.wall_s(party),
+                    wall=functools.partial(self.wall_s, party),
                 )
                 try:
                     store.recover()
@@ -294,7 +299,10 @@ class Cluster:
             METAD, "/m", soft_s=soft_s, dirty_bytes=1 << 20, cache_bytes=1 << 20, atime="noatime"
         )
         async with open_file_system(
-            self.client_of(party), config, introduction, now_ns=lambda: self.wall_ns(party)
+            self.client_of(party),
+            config,
+            introduction,
+            now_ns=functools.partial(self.wall_ns, party),
         ) as file_system:
             yield file_system
 
@@ -314,6 +322,3 @@ class Cluster:
         with trio.fail_after(within_s):
             while not holds():  # noqa: ASYNC110 - time is virtual
                 await trio.sleep(0.5)
-
-
-Act = Callable[[], Awaitable[None]]
