@@ -22,14 +22,14 @@ import pyfuse3
 import trio
 import typer
 
+from dfsmount.adapter.fuse import Handlers
+from dfsmount.adapter.kernelcaches import KernelCaches
+from dfsmount.adapter.mountoptions import fuse_options, raise_read_ahead
 from dfsmount.client import FileSystem, open_file_system
 from dfsmount.config import MountConfig, metad_address, parse_options
-from dfsmount.fuse import Handlers
-from dfsmount.kernelcaches import KernelCaches
 from dfsmount.lowlevel.operations import KINDS, Operations
 from dfsmount.lowlevel.requests import NoLibrary, Requests
 from dfsmount.metrics import MountMetrics, check_loopback
-from dfsmount.mountoptions import fuse_options, raise_read_ahead
 from dfsmount.operationwatch import OperationWatch
 from dfsmount.runtime import SessionFile, dead_sessions, default_directory
 from dfswire.client import Client

@@ -15,23 +15,23 @@ from dataclasses import dataclass
 
 import trio
 
-from dfsmount.accesstimes import AccessTimes
-from dfsmount.attrcache import AttrCache
-from dfsmount.attributes import Parts
-from dfsmount.coherence import Coherence
 from dfsmount.config import NOATIME, MountConfig
-from dfsmount.datapath import DataPath, DataSettings
-from dfsmount.kernel import Notices
-from dfsmount.layouts import LAYOUTS_MAX
-from dfsmount.leases import Leases
-from dfsmount.locks import Locks
-from dfsmount.metaclient import MetaClient
-from dfsmount.mutations import Mutations
-from dfsmount.openfiles import OpenFiles
-from dfsmount.session import Session
+from dfsmount.files.datapath import DataPath, DataSettings
+from dfsmount.files.layouts import LAYOUTS_MAX
+from dfsmount.files.openfiles import OpenFiles
+from dfsmount.files.writeback import WriteSettings
+from dfsmount.files.writer import Writer
+from dfsmount.leases.attrcache import AttrCache
+from dfsmount.leases.coherence import Coherence
+from dfsmount.leases.exclusive import Leases
+from dfsmount.leases.kernel import Notices
+from dfsmount.locks.hostlocks import Locks
+from dfsmount.names.accesstimes import AccessTimes
+from dfsmount.names.attributes import Parts
+from dfsmount.names.mutations import Mutations
+from dfsmount.remote.metaclient import MetaClient
+from dfsmount.remote.session import Session
 from dfsmount.vfs import Vfs
-from dfsmount.writeback import WriteSettings
-from dfsmount.writer import Writer
 from dfswire.client import Client
 from dfswire.errors import DFSError, SessionLost
 from dfswire.metadata import OpenSession, SessionGrant

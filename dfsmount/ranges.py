@@ -8,8 +8,8 @@ on `Names`; `Vfs` adds open files.
 
 from __future__ import annotations
 
-from dfsmount.names import Names
-from dfsmount.openfiles import OpenInode
+from dfsmount.files.openfiles import OpenInode
+from dfsmount.names.namespace import Names
 from dfswire.errors import DFSError, Invalid
 from dfswire.messages import BLOCK_SIZE_BYTES, FILE_MAX_BYTES
 from dfswire.operations import CopyRange, Fallocate, OpResult

@@ -1,7 +1,7 @@
 """The file system as this client sees it.
 
-Described in four layers, this one and those below (ranges.py, names.py, attributes.py) and nowhere
-else; the kernel adapter (fuse.py), the simulation and later the gateway are thin users.  Names and
+Described in four layers, this one and those below (ranges.py and names/) and nowhere else; the
+kernel adapter (adapter/fuse.py), the simulation and later the gateway are thin users.  Names and
 attributes come from what is held under the lease, else from metad; data goes through open files.
 Everything raises errors of the tree in dfswire/errors.py.
 
@@ -17,10 +17,10 @@ import stat
 
 import msgspec
 
-from dfsmount.attributes import check_size
-from dfsmount.leases import WRITE_PARTS
-from dfsmount.names import check_name
-from dfsmount.openfiles import Octets, wants_write
+from dfsmount.files.openfiles import Octets, wants_write
+from dfsmount.leases.exclusive import WRITE_PARTS
+from dfsmount.names.attributes import check_size
+from dfsmount.names.namespace import check_name
 from dfsmount.ranges import SHARED_LEAST_BYTES, Ranges
 from dfswire.errors import NotPermitted, SessionLost
 from dfswire.locks import Lock, LockKind, LockType, Range

@@ -152,28 +152,54 @@ LAYERS = {
     "dfsmount": """
         __main__
         metrics
-        fuse client mountoptions
-        lowlevel.operations kernelcaches conversions
+        adapter client lowlevel.operations
         vfs
         ranges
         names
+        leases locks
+        files
+        remote
+        lowlevel.requests
+        ports runtime config lowlevel.library lowlevel operationwatch
+    """,
+    "dfsmount.adapter": """
+        fuse mountoptions
+        kernelcaches conversions
+        nested
+    """,
+    "dfsmount.names": """
+        namespace
         attributes
+        mutations
+        accesstimes directories
+    """,
+    "dfsmount.leases": """
+        coherence
+        exclusive
+        returns
+        held
+        idle lategrants
+        attrcache
+        kernel
+    """,
+    "dfsmount.locks": """
+        hostlocks requests holdings
+    """,
+    "dfsmount.files": """
         openfiles datapath
         reader writer
         writeback
-        uploader packs mutations durability coherence
-        leases
-        leasereturns
-        heldleases
-        idleleases lategrants
-        accesstimes grants layouts directories attrcache blockcache readahead
-        locks lockrequests holdings
+        uploader packs durability
+        layouts blockcache readahead
+        extents
+    """,
+    "dfsmount.remote": """
+        grants
         metaclient chunkclient
         batches
         retries
-        session hedging serverhealth ports runtime config kernel nested
-        lowlevel.requests
-        extents lowlevel.library lowlevel operationwatch experience
+        session hedging serverhealth
+        experience
     """,
     "dfsmount.cli": """
         __main__
@@ -191,18 +217,19 @@ LAYERS = {
 # Modules that neither wait, nor look at a clock, nor touch a network, a disk or a database.
 PURE = words(
     """
-    chunkd.chunkfile chunkd.diskhealth chunkd.peers chunkd.remains dfsmount.attrcache
-    dfsmount.experience dfsmount.extents dfsmount.holdings dfsmount.lategrants
-    dfsmount.readahead dfswire.admin dfswire.call dfswire.calls dfswire.chunks
-    dfswire.clientcalls dfswire.cluster dfswire.codec dfswire.errors dfswire.health dfswire.jobs
-    dfswire.journal dfswire.lockranges dfswire.locks dfswire.messages dfswire.metadata
-    dfswire.moving dfswire.observe dfswire.operations dfswire.policies dfswire.verify
-    metad.copies.compaction metad.copies.losses metad.copies.placement metad.copies.recent
-    metad.copies.surplus metad.copies.verified metad.hosts.grayness metad.hosts.orders
-    metad.hosts.servers metad.journal.lineage metad.leases.exclusive metad.leases.knowledge
-    metad.leases.table metad.leases.turns metad.locks.ledger metad.locks.space metad.locks.table
-    metad.locks.waits metad.names.acl metad.names.effects metad.names.orphans
-    metad.names.protection metad.observe.eventrate metad.upkeep.rates metad.upkeep.repairplan
+    chunkd.chunkfile chunkd.diskhealth chunkd.peers chunkd.remains dfsmount.files.extents
+    dfsmount.files.readahead dfsmount.leases.attrcache dfsmount.leases.lategrants
+    dfsmount.locks.holdings dfsmount.remote.experience dfswire.admin dfswire.call dfswire.calls
+    dfswire.chunks dfswire.clientcalls dfswire.cluster dfswire.codec dfswire.errors
+    dfswire.health dfswire.jobs dfswire.journal dfswire.lockranges dfswire.locks
+    dfswire.messages dfswire.metadata dfswire.moving dfswire.observe dfswire.operations
+    dfswire.policies dfswire.verify metad.copies.compaction metad.copies.losses
+    metad.copies.placement metad.copies.recent metad.copies.surplus metad.copies.verified
+    metad.hosts.grayness metad.hosts.orders metad.hosts.servers metad.journal.lineage
+    metad.leases.exclusive metad.leases.knowledge metad.leases.table metad.leases.turns
+    metad.locks.ledger metad.locks.space metad.locks.table metad.locks.waits metad.names.acl
+    metad.names.effects metad.names.orphans metad.names.protection metad.observe.eventrate
+    metad.upkeep.rates metad.upkeep.repairplan
     """
 )
 IMPURE_LIBRARIES = words(
@@ -214,7 +241,7 @@ IMPURE_LIBRARIES = words(
 
 # Libraries (and one module of ours) that only the modules named here may import.
 RESERVED = {
-    "pyfuse3": {"dfsmount.fuse", "dfsmount.conversions", "dfsmount.__main__"},
+    "pyfuse3": {"dfsmount.adapter.fuse", "dfsmount.adapter.conversions", "dfsmount.__main__"},
     "ctypes": {"dfsmount.lowlevel.library"},
     "dfswire.server": {"metad.__main__", "chunkd.__main__", "dfsmount.__main__"},
     "httpx": {"dfswire.client", "dfswire.transport", "dfswire.bodies"},

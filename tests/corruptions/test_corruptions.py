@@ -36,6 +36,6 @@ async def test_a_store_that_checks_nothing_is_noticed(
     autojump_clock: MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(OpenChunk, "verify", lambda self: None)
-    monkeypatch.setattr("dfsmount.chunkclient._check", lambda *_: None)
+    monkeypatch.setattr("dfsmount.remote.chunkclient._check", lambda *_: None)
     with pytest.RaisesGroup(Violation, flatten_subgroups=True, allow_unwrapped=True):
         await run(tmp_path, 40, seed=1)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import trio
 
-from dfsmount.durability import WAIT_MAX_S
+from dfsmount.files.durability import WAIT_MAX_S
 from dfsmount.vfs import Vfs
 from dfswire.errors import DFSError, NoEntry
 from dfswire.messages import ROOT_INODE

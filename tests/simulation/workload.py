@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager, suppress
 import trio
 
 from dfsmount.client import FileSystem
-from dfsmount.durability import WAIT_MAX_S
+from dfsmount.files.durability import WAIT_MAX_S
 from dfsmount.vfs import Vfs
 from dfswire.errors import DFSError, Exists, InputOutput, NoEntry
 from dfswire.locks import LockType, Range

@@ -13,10 +13,10 @@ from typing import Any
 
 import trio
 
-from dfsmount.datapath import DataPath, DataSettings
-from dfsmount.extents import RangeMap
-from dfsmount.writeback import WriteSettings
-from dfsmount.writer import Writer
+from dfsmount.files.datapath import DataPath, DataSettings
+from dfsmount.files.extents import RangeMap
+from dfsmount.files.writeback import WriteSettings
+from dfsmount.files.writer import Writer
 from dfswire.chunks import (
     block_checksums,
     chunk_digest,

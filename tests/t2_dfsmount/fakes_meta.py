@@ -14,8 +14,8 @@ from typing import Any, cast
 import msgspec
 import trio
 
-from dfsmount.metaclient import MetaClient
-from dfsmount.session import Session
+from dfsmount.remote.metaclient import MetaClient
+from dfsmount.remote.session import Session
 from dfswire.client import Client
 from dfswire.errors import SessionLost, Unavailable
 from dfswire.locks import HeldLocks

@@ -10,11 +10,11 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from dfsmount.attrcache import AttrCache
-from dfsmount.leases import WRITE_PARTS, Leases
-from dfsmount.metaclient import MetaClient
-from dfsmount.mutations import Mutations
-from dfsmount.session import Session
+from dfsmount.leases.attrcache import AttrCache
+from dfsmount.leases.exclusive import WRITE_PARTS, Leases
+from dfsmount.names.mutations import Mutations
+from dfsmount.remote.metaclient import MetaClient
+from dfsmount.remote.session import Session
 from dfswire.client import Client
 from dfswire.errors import NoEntry
 from dfswire.locks import HeldLocks

@@ -8,10 +8,10 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from dfsmount import accesstimes
-from dfsmount.accesstimes import DAY_NS, SEND_EVERY_S, AccessTimes, is_due
-from dfsmount.attrcache import AttrCache
 from dfsmount.config import NOATIME, RELATIME, STRICTATIME
+from dfsmount.leases.attrcache import AttrCache
+from dfsmount.names import accesstimes
+from dfsmount.names.accesstimes import DAY_NS, SEND_EVERY_S, AccessTimes, is_due
 from dfswire.errors import Unavailable
 from dfswire.messages import Attr
 from dfswire.operations import FS_NOATIME, Access, OpResult

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dfsmount.attrcache import AttrCache
+from dfsmount.leases.attrcache import AttrCache
 from dfswire.messages import Xattr
 from tests.t2_dfsmount.fakes_meta import attr
 

@@ -6,7 +6,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from dfsmount.blockcache import BlockCache
+from dfsmount.files.blockcache import BlockCache
 from dfswire.errors import CorruptChunk, Unavailable
 from dfswire.messages import BLOCK_SIZE_BYTES, ChunkLocation
 

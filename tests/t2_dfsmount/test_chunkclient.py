@@ -8,8 +8,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from dfsmount.chunkclient import PROBES, ChunkClient
-from dfsmount.serverhealth import ServerHealth
+from dfsmount.remote.chunkclient import PROBES, ChunkClient
+from dfsmount.remote.serverhealth import ServerHealth
 from dfswire.errors import (
     CorruptChunk,
     DiskFailed,

@@ -7,13 +7,13 @@ from typing import cast
 
 import trio
 
-from dfsmount.attrcache import AttrCache
-from dfsmount.coherence import Coherence
-from dfsmount.kernel import Notices
-from dfsmount.layouts import Layouts
-from dfsmount.leases import Leases
-from dfsmount.metaclient import MetaClient
-from dfsmount.session import Session
+from dfsmount.files.layouts import Layouts
+from dfsmount.leases.attrcache import AttrCache
+from dfsmount.leases.coherence import Coherence
+from dfsmount.leases.exclusive import Leases
+from dfsmount.leases.kernel import Notices
+from dfsmount.remote.metaclient import MetaClient
+from dfsmount.remote.session import Session
 from dfswire.messages import Invalidated, Invalidation
 from tests.t2_dfsmount.fakes_meta import FakeKernel, attr
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dfsmount.directories import Directories
+from dfsmount.names.directories import Directories
 from dfswire.errors import BadHandle
 from dfswire.messages import Attr, DirEntry
 from tests.t2_dfsmount.fakes_meta import attr

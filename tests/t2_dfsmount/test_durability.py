@@ -6,7 +6,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from dfsmount.datapath import DataPath
+from dfsmount.files.datapath import DataPath
 from dfswire.errors import InputOutput, Unavailable
 from tests.t2_dfsmount.fakes_data import INODE, FakeCluster, data_path
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import trio
 from trio.testing import MockClock
 
-from dfsmount.experience import AVOIDED_S, Meetings
-from dfsmount.serverhealth import FAILED_FOR_S, ServerHealth
+from dfsmount.remote.experience import AVOIDED_S, Meetings
+from dfsmount.remote.serverhealth import FAILED_FOR_S, ServerHealth
 from dfswire.health import EXPERIENCES_MAX, Experience
 from dfswire.messages import Replica
 

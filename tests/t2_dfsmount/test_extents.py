@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dfsmount.extents import Range, RangeMap
+from dfsmount.files.extents import Range, RangeMap
 
 FILE = 64
 VALUES = ["a", "b", "c"]

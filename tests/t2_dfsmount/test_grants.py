@@ -6,8 +6,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from dfsmount.grants import BATCH, GrantPool
-from dfsmount.serverhealth import ServerHealth
+from dfsmount.remote.grants import BATCH, GrantPool
+from dfsmount.remote.serverhealth import ServerHealth
 from dfswire.errors import NoSpace, Unavailable
 from dfswire.messages import ChunkGrant
 from tests.t2_dfsmount.fakes_data import FakeCluster

@@ -9,7 +9,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dfsmount.holdings import Holdings, Key, steps_back
+from dfsmount.locks.holdings import Holdings, Key, steps_back
 from dfswire.lockranges import changed, within
 from dfswire.locks import LockKind, LockType, Range
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import trio
 
-from dfsmount.kernel import CONTESTED_S, LOCK_PATIENCE_S, MANY_NAMES, Notices
+from dfsmount.leases.kernel import CONTESTED_S, LOCK_PATIENCE_S, MANY_NAMES, Notices
 from tests.t2_dfsmount.fakes_meta import FakeKernel
 
 LONG_S = 30.0
@@ -89,7 +89,7 @@ async def test_a_directory_that_is_locked_for_long(
     notices: Notices, kernel: FakeKernel, expires: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By a lookup of ours, say, that waits at metad."""
-    monkeypatch.setattr("dfsmount.kernel.PATIENCE_S", 3 * LOCK_PATIENCE_S)
+    monkeypatch.setattr("dfsmount.leases.kernel.PATIENCE_S", 3 * LOCK_PATIENCE_S)
     kernel.expires = expires
     kernel.gate.clear()
     with trio.fail_after(LONG_S):
@@ -146,7 +146,7 @@ async def test_attributes_are_forgotten_whatever_is_under_way(
 async def test_patience_with_the_kernel_ends(
     notices: Notices, kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dfsmount.kernel.PATIENCE_S", 0.01)
+    monkeypatch.setattr("dfsmount.leases.kernel.PATIENCE_S", 0.01)
     kernel.gate.clear()
     with trio.fail_after(LONG_S):
         await notices.tell({7: True}, [])

@@ -6,7 +6,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from dfsmount.layouts import WINDOW_BYTES, Layouts
+from dfsmount.files.layouts import WINDOW_BYTES, Layouts
 from dfswire.errors import NoEntry
 from dfswire.messages import ChunkLocation, Extent
 from tests.t2_dfsmount.fakes_data import INODE, FakeCluster

@@ -6,9 +6,9 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from dfsmount.idleleases import IDLE_S
-from dfsmount.leasereturns import SHARED_S
-from dfsmount.leases import ALL_PARTS, WRITE_PARTS
+from dfsmount.leases.exclusive import ALL_PARTS, WRITE_PARTS
+from dfsmount.leases.idle import IDLE_S
+from dfsmount.leases.returns import SHARED_S
 from dfswire.errors import NoEntry
 from dfswire.messages import Lease, Part
 from tests.t2_dfsmount.lease_client import CREATE, granting, running

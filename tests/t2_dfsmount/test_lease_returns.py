@@ -6,8 +6,8 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from dfsmount.idleleases import IDLE_MAX, IDLE_S
-from dfsmount.leases import ALL_PARTS
+from dfsmount.leases.exclusive import ALL_PARTS
+from dfsmount.leases.idle import IDLE_MAX, IDLE_S
 from dfswire.errors import InputOutput, UnknownChunk
 from dfswire.messages import Lease
 from dfswire.operations import Batch, BatchReply, Fault, OpResult

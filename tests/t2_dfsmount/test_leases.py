@@ -8,7 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from dfsmount.leases import WRITE_PARTS
+from dfsmount.leases.exclusive import WRITE_PARTS
 from dfswire.errors import NoEntry, Unavailable
 from dfswire.messages import Lease
 from dfswire.operations import SetAttr

@@ -9,8 +9,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from dfsmount.batches import BATCHES_IN_FLIGHT_MAX
-from dfsmount.metaclient import MetaClient
+from dfsmount.remote.batches import BATCHES_IN_FLIGHT_MAX
+from dfsmount.remote.metaclient import MetaClient
 from dfswire.errors import NoEntry, SessionLost, Unavailable
 from dfswire.metadata import LookupReply
 from dfswire.operations import Batch, BatchReply, Fault, OpResult, Release

@@ -5,9 +5,9 @@ from __future__ import annotations
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from dfsmount.attrcache import AttrCache
-from dfsmount.leases import Leases
-from dfsmount.mutations import Mutations
+from dfsmount.leases.attrcache import AttrCache
+from dfsmount.leases.exclusive import Leases
+from dfsmount.names.mutations import Mutations
 from dfswire.operations import SetAttr
 from tests.t2_dfsmount.fakes_meta import client
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from dfsmount.nested import is_mounted_upon
+from dfsmount.adapter.nested import is_mounted_upon
 
 DFS = os.makedev(0, 44)
 ROOT = "24 1 259:1 / / rw,relatime shared:1 - ext4 /dev/root rw"

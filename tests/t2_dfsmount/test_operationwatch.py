@@ -9,8 +9,8 @@ import pytest
 import trio
 from pyfuse3 import FUSEError
 
+from dfsmount.adapter.conversions import speaks_errno
 from dfsmount.config import MountConfig, parse_options
-from dfsmount.conversions import speaks_errno
 from dfsmount.lowlevel.requests import Answered
 from dfsmount.metrics import MountMetrics, check_loopback
 from dfsmount.operationwatch import OperationWatch

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from trio.testing import MockClock
 
-from dfsmount.packs import IDLE_BUFFERS_MAX, SMALL_BYTES, BufferPool, Pack, extents_of, layered
+from dfsmount.files.packs import (
+    IDLE_BUFFERS_MAX,
+    SMALL_BYTES,
+    BufferPool,
+    Pack,
+    extents_of,
+    layered,
+)
 
 CHUNK = 20 * SMALL_BYTES
 

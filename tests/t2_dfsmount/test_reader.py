@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from dfsmount.datapath import DataPath
-from dfsmount.readahead import FIRST_BYTES, MOST_BYTES, ReadAhead
+from dfsmount.files.datapath import DataPath
+from dfsmount.files.readahead import FIRST_BYTES, MOST_BYTES, ReadAhead
 from dfswire.errors import InputOutput, NoEntry, Unavailable
 from tests.t2_dfsmount.fakes_data import INODE, FakeCluster, data_path
 

@@ -10,7 +10,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from dfsmount.session import Session
+from dfsmount.remote.session import Session
 from dfswire.client import Client
 from dfswire.messages import Invalidated, Invalidation
 from tests.t2_dfsmount.fakes_meta import INTRODUCTION, LEASE_S, RENEW_S, FakeMetad, Recorder

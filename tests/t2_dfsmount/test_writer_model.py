@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from dfsmount.writer import WHOLE_SHARE, Writer
+from dfsmount.files.writer import WHOLE_SHARE, Writer
 from tests.t2_dfsmount.fakes_data import INODE, FakeCluster, data_path, pattern, truncate
 
 FILE = 150

@@ -1,4 +1,4 @@
-"""leases.py under every order of events that a small world allows; see lease_model.py.
+"""metad/leases under every order of events that a small world allows; see lease_model.py.
 
 Each scenario is a world with few clients, few operations and one kind of fault.  All histories are
 tried, the short ones first; two that lead to equal worlds go on as one.  By default up to

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 
 from dfsmount.client import FileSystem
-from dfsmount.kernel import Notices
+from dfsmount.leases.kernel import Notices
 
 
 class Kernel:

@@ -10,7 +10,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from dfsmount.accesstimes import SEND_EVERY_S
+from dfsmount.names.accesstimes import SEND_EVERY_S
 from dfsmount.vfs import Vfs
 from dfswire.operations import FS_NOATIME, SetAttr
 from tests.t3_cluster.cluster import Cluster, running_cluster

@@ -10,7 +10,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from dfsmount.kernel import Notices
+from dfsmount.leases.kernel import Notices
 from dfswire.errors import NotDirectory
 from dfswire.messages import ROOT_INODE
 from dfswire.operations import RENAME_EXCHANGE

@@ -12,8 +12,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from dfsmount.fuse import Handlers
-from dfsmount.kernelcaches import KernelCaches
+from dfsmount.adapter.fuse import Handlers
+from dfsmount.adapter.kernelcaches import KernelCaches
 from dfsmount.lowlevel.requests import NoLibrary, Requests
 from dfswire.errors import DFSError, NoSpace, Unavailable
 from dfswire.messages import ROOT_INODE

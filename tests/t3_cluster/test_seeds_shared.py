@@ -17,7 +17,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from dfsmount.writer import WHOLE_SHARE
+from dfsmount.files.writer import WHOLE_SHARE
 from dfswire.errors import InputOutput
 from tests.fakes import Faults
 from tests.t3_cluster.cluster import CHUNK_SIZE_BYTES, Cluster, fully_replicated, running_cluster

@@ -8,7 +8,7 @@ from __future__ import annotations
 from unittest.mock import patch
 
 import dfsmount.__main__
-from dfsmount.coherence import Coherence
+from dfsmount.leases.coherence import Coherence
 from dfswire.messages import Invalidation
 
 

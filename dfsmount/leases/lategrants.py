@@ -1,0 +1,60 @@
+"""Which grants of leases come too late to be worth anything.  Pure.
+
+A grant may arrive after the event stream was opened anew without it, or after the lease ended in
+another way.  So every question that may bring a lease runs inside `asking()`, whose token is
+compared with what has happened since (as in attrcache.py).  Used by exclusive.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from dfswire.messages import Lease
+
+
+class LateGrants:
+    """What has happened to leases while questions were under way."""
+
+    def __init__(self) -> None:
+        self._clock = 0
+        self._asking = 0
+        self._ended: dict[int, int] = {}  # inode -> clock of its lease's last end
+        self._all_ended = 0
+        self._returned: dict[int, int] = {}  # inode -> number; before the grant was there
+
+    @contextmanager
+    def asking(self) -> Iterator[int]:
+        """Around a question or mutation that may bring a lease: its token."""
+        self._asking += 1
+        try:
+            yield self._clock
+        finally:
+            self._asking -= 1
+            if not self._asking:
+                self._ended.clear()
+                self._returned.clear()
+
+    def is_void(self, lease: Lease, token: int) -> bool:
+        """Did it end before it was there?"""
+        return token < self._all_ended or token < self._ended.get(lease.inode, 0)
+
+    def was_returned(self, lease: Lease) -> bool:
+        """Was it (or a newer one) given back before it was there?"""
+        return lease.number <= self._returned.get(lease.inode, 0)
+
+    def returned(self, lease: Lease) -> None:
+        """It was recalled, and is given back, before it was there."""
+        if self._asking:
+            self._returned[lease.inode] = lease.number
+
+    def ended(self, inode: int) -> None:
+        """The lease of an inode has ended."""
+        self._clock += 1
+        if self._asking:
+            self._ended[inode] = self._clock
+
+    def all_ended(self) -> None:
+        """metad knows no lease of this client any more, or only those that it was told of."""
+        self._clock += 1
+        self._all_ended = self._clock

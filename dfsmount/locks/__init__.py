@@ -1,0 +1,1 @@
+"""Locks of this host's processes: asked of metad, held while the session lasts."""

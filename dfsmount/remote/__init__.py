@@ -1,0 +1,1 @@
+"""This client's conversations with metad and chunkds: sessions, retries, batches, hedged reads."""
