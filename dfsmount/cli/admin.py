@@ -8,7 +8,7 @@ nothing unless `--accept-loss` is given.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 import typer
@@ -20,86 +20,55 @@ from dfswire.admin import AdminReply, Losses, RemoveTarget, Target
 
 DEADLINE_S = 600.0  # what a removal costs is counted first
 
-Node = Annotated[str, typer.Argument(metavar="ID", help="Id (or its beginning) or address.")]
-Disk = Annotated[str, typer.Argument(metavar="ID", help="Id of the disk, or its beginning.")]
+Named = Annotated[
+    str, typer.Argument(metavar="ID", help="Id (or its beginning); of a server also its address.")
+]
 AcceptLoss = Annotated[
     bool, typer.Option("--accept-loss", help="Also when the last copies of something are there.")
 ]
 
-node_app = typer.Typer(
-    help="Drain, enable or remove a server.", no_args_is_help=True, rich_markup_mode=None
-)
-disk_app = typer.Typer(
-    help="Drain, enable or remove a disk.", no_args_is_help=True, rich_markup_mode=None
-)
 
+def _verbs(kind: Literal["server", "disk"]) -> typer.Typer:
+    """The same three verbs for both."""
+    app = typer.Typer(
+        help=f"Drain, enable or remove a {kind}.", no_args_is_help=True, rich_markup_mode=None
+    )
 
-@node_app.command("drain")
-def drain_node(
-    node: Node,
-    url: Url = "",
-    directory: Directory = None,
-    wait: Wait = False,
-    as_json: AsJson = False,
-) -> None:
-    """Copy everything on a server elsewhere; nothing new is placed there."""
-    _ask("admin.drain", Target(server=node), url, directory, wait=wait, as_json=as_json)
+    @app.command(help=f"Copy everything on a {kind} elsewhere; nothing new is placed there.")
+    def drain(
+        named: Named,
+        url: Url = "",
+        directory: Directory = None,
+        wait: Wait = False,
+        as_json: AsJson = False,
+    ) -> None:
+        target = Target(**{kind: named})
+        _ask("admin.drain", target, url, directory, wait=wait, as_json=as_json)
 
+    @app.command(
+        help=f"Let a {kind} take part (again): calls off a drain, takes back what was removed."
+    )
+    def enable(
+        named: Named, url: Url = "", directory: Directory = None, as_json: AsJson = False
+    ) -> None:
+        target = Target(**{kind: named})
+        _ask("admin.enable", target, url, directory, wait=False, as_json=as_json)
 
-@node_app.command("enable")
-def enable_node(
-    node: Node, url: Url = "", directory: Directory = None, as_json: AsJson = False
-) -> None:
-    """Let a server take part (again): calls off a drain, takes back what was removed."""
-    _ask("admin.enable", Target(server=node), url, directory, wait=False, as_json=as_json)
+    @app.command(
+        help=f"Forget a {kind} that is drained or dead.  Ends with 1 when that would lose data."
+    )
+    def remove(
+        named: Named,
+        url: Url = "",
+        directory: Directory = None,
+        accept_loss: AcceptLoss = False,
+        wait: Wait = False,
+        as_json: AsJson = False,
+    ) -> None:
+        request = RemoveTarget(accept_loss=accept_loss, **{kind: named})
+        _ask("admin.remove", request, url, directory, wait=wait, as_json=as_json)
 
-
-@node_app.command("remove")
-def remove_node(
-    node: Node,
-    url: Url = "",
-    directory: Directory = None,
-    accept_loss: AcceptLoss = False,
-    wait: Wait = False,
-    as_json: AsJson = False,
-) -> None:
-    """Forget a server that is drained or dead.  Ends with 1 when that would lose something."""
-    request = RemoveTarget(server=node, accept_loss=accept_loss)
-    _ask("admin.remove", request, url, directory, wait=wait, as_json=as_json)
-
-
-@disk_app.command("drain")
-def drain_disk(
-    disk: Disk,
-    url: Url = "",
-    directory: Directory = None,
-    wait: Wait = False,
-    as_json: AsJson = False,
-) -> None:
-    """Copy everything on a disk elsewhere; nothing new is placed there."""
-    _ask("admin.drain", Target(disk=disk), url, directory, wait=wait, as_json=as_json)
-
-
-@disk_app.command("enable")
-def enable_disk(
-    disk: Disk, url: Url = "", directory: Directory = None, as_json: AsJson = False
-) -> None:
-    """Let a disk take part (again): calls off a drain, takes back what was removed."""
-    _ask("admin.enable", Target(disk=disk), url, directory, wait=False, as_json=as_json)
-
-
-@disk_app.command("remove")
-def remove_disk(
-    disk: Disk,
-    url: Url = "",
-    directory: Directory = None,
-    accept_loss: AcceptLoss = False,
-    wait: Wait = False,
-    as_json: AsJson = False,
-) -> None:
-    """Forget a disk that is drained or dead.  Ends with 1 when that would lose something."""
-    request = RemoveTarget(disk=disk, accept_loss=accept_loss)
-    _ask("admin.remove", request, url, directory, wait=wait, as_json=as_json)
+    return app
 
 
 def _ask(
@@ -156,3 +125,7 @@ def show_losses(what: str, losses: Losses, *, refused: bool) -> None:
         typer.echo(f"  {name}: {file.chunks} chunks")
     if losses.files > len(losses.described):
         typer.echo(f"  ... and {losses.files - len(losses.described)} more files")
+
+
+node_app = _verbs("server")
+disk_app = _verbs("disk")

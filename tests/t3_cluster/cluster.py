@@ -307,32 +307,23 @@ def fully_replicated(status: ClusterStatus) -> bool:
 
 @asynccontextmanager
 async def running_cluster(
-    rng: random.Random,
-    *,
-    servers: int = 3,
-    replicas: int = 2,
-    chunk_size_bytes: int = CHUNK_SIZE_BYTES,
-    chunkd_settings: Mapping[str, Any] | None = None,
-    make_store: Callable[[int, Cluster], Any] | None = None,
-    racks: Sequence[str] = (),
-    metad_settings: Mapping[str, Any] | None = None,
-    directory: Path | None = None,
+    rng: random.Random, *, servers: int = 3, **options: Any
 ) -> AsyncIterator[Cluster]:
-    """A cluster whose servers are all up, for the length of the context."""
+    """A cluster (see Cluster) whose servers are all up, for the length of the context."""
     async with trio.open_nursery() as nursery:
-        cluster = Cluster(
-            nursery,
-            rng,
-            servers=servers,
-            replicas=replicas,
-            chunk_size_bytes=chunk_size_bytes,
-            chunkd_settings=chunkd_settings,
-            make_store=make_store,
-            racks=racks,
-            metad_settings=metad_settings,
-            directory=directory,
-        )
+        cluster = Cluster(nursery, rng, servers=servers, **options)
         await cluster.start_all()
         await cluster.until(lambda s: len(s.servers) == servers, 30)
         yield cluster
         nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def pair(rng: random.Random) -> AsyncIterator[tuple[Cluster, FileSystem, FileSystem]]:
+    """A cluster with two clients."""
+    async with (
+        running_cluster(rng) as cluster,
+        cluster.client("a") as one,
+        cluster.client("b") as other,
+    ):
+        yield cluster, one, other

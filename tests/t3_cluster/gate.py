@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
@@ -11,7 +12,7 @@ import trio
 
 from dfsmount.client import FileSystem
 from dfswire.bodies import BodyStream, Octets
-from tests.t3_cluster.cluster import Cluster
+from tests.t3_cluster.cluster import Cluster, running_cluster
 
 
 class Held:
@@ -146,6 +147,19 @@ async def gated(
         yield client, gate
     finally:
         await context.__aexit__(None, None, None)
+
+
+@asynccontextmanager
+async def gated_pair(
+    rng: random.Random,
+) -> AsyncIterator[tuple[Cluster, FileSystem, Gate, FileSystem]]:
+    """A cluster with a client behind a gate, and another one."""
+    async with (
+        running_cluster(rng) as cluster,
+        gated(cluster) as (one, gate),
+        cluster.client("b") as other,
+    ):
+        yield cluster, one, gate, other
 
 
 async def reconnect(gate: Gate) -> Held:

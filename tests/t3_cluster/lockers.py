@@ -13,7 +13,7 @@ import trio
 from dfsmount.client import FileSystem
 from dfswire.errors import DFSError
 from dfswire.locks import LOCK_END_MAX, LockType, Range
-from tests.t3_cluster.cluster import Cluster, running_cluster
+from tests.t3_cluster.cluster import Cluster, pair
 from tests.t3_cluster.files import find, write_file
 
 READ, WRITE, UNLOCK = LockType.READ, LockType.WRITE, LockType.UNLOCK
@@ -63,11 +63,7 @@ async def open_file(client: FileSystem, path: str = "f", owner: int = 1) -> Open
 async def two_openers(
     rng: random.Random,
 ) -> AsyncIterator[tuple[Cluster, Opened, Opened]]:
-    async with (
-        running_cluster(rng) as cluster,
-        cluster.client("a") as one,
-        cluster.client("b") as other,
-    ):
+    async with pair(rng) as (cluster, one, other):
         await write_file(one.vfs, "f", b"0")
         yield cluster, await open_file(one), await open_file(other)
 

@@ -26,7 +26,13 @@ from dfswire.operations import SetAttr
 from metad.names.chunkmap import orphans
 from tests.suites.chunkstore import A, B, content, get, put
 from tests.t2_chunkd.lossyfiles import LossyFiles
-from tests.t3_cluster.cluster import CHUNK_SIZE_BYTES, Cluster, fully_replicated, running_cluster
+from tests.t3_cluster.cluster import (
+    CHUNK_SIZE_BYTES,
+    Cluster,
+    fully_replicated,
+    pair,
+    running_cluster,
+)
 from tests.t3_cluster.files import read_file, write_file
 
 ExpectLog = Callable[[str], None]
@@ -353,11 +359,7 @@ async def test_a_file_that_is_open_here_survives_an_unlink_that_meant_another(
 ) -> None:
     """Another client renames the open file over the one whose removal is on its way."""
     data = rng.randbytes(CHUNK_SIZE_BYTES)
-    async with (
-        running_cluster(rng) as cluster,
-        cluster.client("a") as one,
-        cluster.client("b") as other,
-    ):
+    async with pair(rng) as (cluster, one, other):
         inode = await write_file(one.vfs, "open", data)
         await write_file(one.vfs, "victim", b"")
         handle = await one.vfs.open(inode, os.O_RDONLY)

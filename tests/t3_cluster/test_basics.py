@@ -13,7 +13,7 @@ from trio.testing import MockClock
 from dfswire.errors import Exists, IsDirectory, NoAttribute, NoEntry, NotEmpty
 from dfswire.messages import ROOT_INODE
 from dfswire.operations import SetAttr
-from tests.t3_cluster.cluster import CHUNK_SIZE_BYTES, fully_replicated, running_cluster
+from tests.t3_cluster.cluster import CHUNK_SIZE_BYTES, fully_replicated, pair, running_cluster
 from tests.t3_cluster.files import find, names, read_file, write_file
 
 SIZES = [0, 1, 8192, 8193, CHUNK_SIZE_BYTES, CHUNK_SIZE_BYTES + 1, 5 * CHUNK_SIZE_BYTES + 12345]
@@ -77,11 +77,7 @@ async def test_a_rename_between_two_names_of_one_file_does_nothing(
 async def test_attributes_and_xattrs_on_both_clients(
     autojump_clock: MockClock, rng: random.Random
 ) -> None:
-    async with (
-        running_cluster(rng) as cluster,
-        cluster.client("a") as one,
-        cluster.client("b") as other,
-    ):
+    async with pair(rng) as (_, one, other):
         inode = await write_file(one.vfs, "f", b"f")
         assert stat.S_IMODE((await find(other.vfs, "f")).mode) == 0o644
         await one.vfs.setattr(SetAttr(inode=inode, mode=0o600, uid=7, mtime_ns=5))
@@ -175,11 +171,7 @@ async def test_a_new_file_has_no_xattrs_and_an_opened_one_has_its_own(
     autojump_clock: MockClock, rng: random.Random
 ) -> None:
     """The kernel asks for an xattr before the first write to a file; metad need not be asked."""
-    async with (
-        running_cluster(rng) as cluster,
-        cluster.client("a") as one,
-        cluster.client("b") as other,
-    ):
+    async with pair(rng) as (cluster, one, other):
         inode = await write_file(one.vfs, "f", b"f")
         with cluster.cut_off(one), pytest.raises(NoAttribute):
             await one.vfs.getxattr(inode, b"security.capability")
@@ -219,11 +211,7 @@ async def test_a_file_that_was_just_made_is_not_truncated(
     autojump_clock: MockClock, rng: random.Random
 ) -> None:
     """To open a new file is one change, to close it another; an old one is emptied."""
-    async with (
-        running_cluster(rng) as cluster,
-        cluster.client("a") as one,
-        cluster.client("b") as other,
-    ):
+    async with pair(rng) as (_, one, other):
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
         before = one.session.acknowledged
         handle, attr = await one.vfs.create(ROOT_INODE, b"f", 0o644, flags, 0, 0)

@@ -16,7 +16,7 @@ from dfswire.messages import ROOT_INODE
 from dfswire.operations import RENAME_EXCHANGE
 from tests.t3_cluster.cluster import running_cluster
 from tests.t3_cluster.files import names, read_file, write_file
-from tests.t3_cluster.gate import gated
+from tests.t3_cluster.gate import gated, gated_pair
 from tests.t3_cluster.kernel import Kernel, kernel_of
 
 
@@ -36,11 +36,7 @@ async def test_the_kernel_forgets_names_that_do_not_exist_when_the_stream_breaks
 async def test_the_kernel_forgets_names_whose_second_answer_came_late(
     autojump_clock: MockClock, rng: random.Random, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with (
-        running_cluster(rng) as cluster,
-        gated(cluster) as (one, gate),
-        cluster.client("b") as other,
-    ):
+    async with gated_pair(rng) as (_, one, gate, other):
         with kernel_of(one, monkeypatch) as kernel:
             directory = (await other.vfs.mkdir(ROOT_INODE, b"d", 0o755, 0, 0)).inode
             await write_file(other.vfs, "d/x", b"")
@@ -81,11 +77,7 @@ async def test_the_kernel_forgets_names_after_an_exchange_and_a_failure(
 async def test_the_kernel_forgets_the_new_name_of_a_rename_that_was_overtaken(
     autojump_clock: MockClock, rng: random.Random, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with (
-        running_cluster(rng) as cluster,
-        gated(cluster) as (one, gate),
-        cluster.client("b") as other,
-    ):
+    async with gated_pair(rng) as (_, one, gate, other):
         with kernel_of(one, monkeypatch) as kernel:
             await write_file(one.vfs, "f", b"f")
             late = gate.reply("meta/batch")

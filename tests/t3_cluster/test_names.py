@@ -13,20 +13,16 @@ from trio.testing import MockClock
 from dfswire.errors import NoEntry, Unavailable
 from dfswire.messages import ROOT_INODE
 from dfswire.operations import SetAttr
-from tests.t3_cluster.cluster import running_cluster
+from tests.t3_cluster.cluster import pair, running_cluster
 from tests.t3_cluster.files import find, read_file, write_file
-from tests.t3_cluster.gate import gated, reconnect
+from tests.t3_cluster.gate import gated, gated_pair, reconnect
 
 
 async def test_a_name_that_was_given_away_meanwhile_is_asked_for_again(
     autojump_clock: MockClock, rng: random.Random
 ) -> None:
     """rename(2) promises that the replaced name is always there."""
-    async with (
-        running_cluster(rng) as cluster,
-        gated(cluster) as (one, gate),
-        cluster.client("b") as other,
-    ):
+    async with gated_pair(rng) as (cluster, one, gate, other):
         old = await write_file(other.vfs, "f", b"old")
         new = await write_file(other.vfs, "tmp", b"new")
         assert (await find(one.vfs, "f")).inode == old
@@ -69,11 +65,7 @@ async def test_a_directory_that_is_new_here_shows_what_others_make_in_it(
     autojump_clock: MockClock, rng: random.Random
 ) -> None:
     """Who made it knows that it is empty, without a question."""
-    async with (
-        running_cluster(rng) as cluster,
-        cluster.client("a") as one,
-        cluster.client("b") as other,
-    ):
+    async with pair(rng) as (_, one, other):
         await trio.sleep(1)  # until its stream of events is open nothing is kept
         made = await one.vfs.mkdir(ROOT_INODE, b"d", 0o755, 0, 0)
         assert one.vfs.name_timeout_s(made.inode, b"x", None) > 0
@@ -104,11 +96,7 @@ async def test_a_file_is_not_opened_after_it_was_given_up(
     autojump_clock: MockClock, rng: random.Random
 ) -> None:
     """An open that succeeds is an open that lasts."""
-    async with (
-        running_cluster(rng) as cluster,
-        gated(cluster) as (one, gate),
-        cluster.client("b") as other,
-    ):
+    async with gated_pair(rng) as (_, one, gate, other):
         inode = await write_file(other.vfs, "f", b"data")
         assert (await find(one.vfs, "f")).inode == inode
         release = gate.request("meta/batch")
@@ -129,11 +117,7 @@ async def test_a_file_opened_while_the_stream_is_being_opened_again(
     autojump_clock: MockClock, rng: random.Random, first: str
 ) -> None:
     """Too late to be named in the request for the stream, too early to be told of the unlink."""
-    async with (
-        running_cluster(rng) as cluster,
-        gated(cluster) as (one, gate),
-        cluster.client("b") as other,
-    ):
+    async with gated_pair(rng) as (cluster, one, gate, other):
         inode = await write_file(other.vfs, "f", b"data")
         assert (await find(one.vfs, "f")).inode == inode
         handles = []
@@ -175,11 +159,7 @@ async def test_an_open_on_a_soft_mount_does_not_wait_for_ever(
 async def test_removing_a_name_that_was_given_to_an_open_file_meanwhile(
     autojump_clock: MockClock, rng: random.Random
 ) -> None:
-    async with (
-        running_cluster(rng) as cluster,
-        gated(cluster) as (one, gate),
-        cluster.client("b") as other,
-    ):
+    async with gated_pair(rng) as (cluster, one, gate, other):
         await write_file(other.vfs, "f", b"old")
         inode = await write_file(other.vfs, "tmp", b"data")
         assert await read_file(one.vfs, "f") == b"old"
@@ -199,11 +179,7 @@ async def test_removing_a_name_that_was_given_to_an_open_file_meanwhile(
 async def test_a_rename_over_a_name_that_was_given_to_an_open_file_meanwhile(
     autojump_clock: MockClock, rng: random.Random
 ) -> None:
-    async with (
-        running_cluster(rng) as cluster,
-        gated(cluster) as (one, gate),
-        cluster.client("b") as other,
-    ):
+    async with gated_pair(rng) as (cluster, one, gate, other):
         await write_file(one.vfs, "mine", b"mine")
         inode = await write_file(other.vfs, "tmp", b"data")
         handle = await one.vfs.open(inode, os.O_RDONLY)

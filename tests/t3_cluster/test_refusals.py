@@ -18,7 +18,7 @@ from dfsmount.lowlevel.requests import NoLibrary, Requests
 from dfswire.errors import DFSError, NoSpace, Unavailable
 from dfswire.messages import ROOT_INODE
 from dfswire.operations import SetAttr
-from tests.t3_cluster.cluster import Cluster, running_cluster
+from tests.t3_cluster.cluster import Cluster, pair, running_cluster
 from tests.t3_cluster.files import find, read_file, write_file
 from tests.t3_cluster.gate import gated
 
@@ -41,11 +41,7 @@ async def test_a_mount_survives_a_metad_that_cannot_write(
     autojump_clock: MockClock, rng: random.Random, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its disk is full: nothing can be changed, but the mount lives on, and so it ends later."""
-    async with (
-        running_cluster(rng) as cluster,
-        cluster.client("a") as one,
-        cluster.client("b") as other,
-    ):
+    async with pair(rng) as (cluster, one, other):
         inode = await write_file(other.vfs, "f", b"f")
         assert (await find(one.vfs, "f")).inode == inode
         handle = await one.vfs.open(inode, os.O_RDONLY)

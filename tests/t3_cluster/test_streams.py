@@ -10,19 +10,14 @@ import trio
 from trio.testing import MockClock
 
 from dfswire.operations import SetAttr
-from tests.t3_cluster.cluster import running_cluster
 from tests.t3_cluster.files import read_file, write_file
-from tests.t3_cluster.gate import gated, reconnect
+from tests.t3_cluster.gate import gated_pair, reconnect
 
 
 async def test_a_layout_learnt_before_the_stream_is_open_is_not_kept(
     autojump_clock: MockClock, rng: random.Random
 ) -> None:
-    async with (
-        running_cluster(rng) as cluster,
-        gated(cluster) as (one, gate),
-        cluster.client("b") as other,
-    ):
+    async with gated_pair(rng) as (_, one, gate, other):
         await write_file(other.vfs, "f", b"old")
         held = await reconnect(gate)
         assert await read_file(one.vfs, "f") == b"old"
@@ -35,11 +30,7 @@ async def test_a_layout_learnt_before_the_stream_is_open_is_not_kept(
 async def test_an_answer_from_before_the_stream_was_open_is_not_kept(
     autojump_clock: MockClock, rng: random.Random
 ) -> None:
-    async with (
-        running_cluster(rng) as cluster,
-        gated(cluster) as (one, gate),
-        cluster.client("b") as other,
-    ):
+    async with gated_pair(rng) as (_, one, gate, other):
         inode = await write_file(other.vfs, "f", b"f")
         held = await reconnect(gate)
         late = gate.reply("meta/getattr")
@@ -57,11 +48,7 @@ async def test_a_stream_that_falls_silent_is_opened_again(
     autojump_clock: MockClock, rng: random.Random
 ) -> None:
     """metad's host lost its power, say: the connection is dead, and nobody says so."""
-    async with (
-        running_cluster(rng) as cluster,
-        gated(cluster) as (one, gate),
-        cluster.client("b") as other,
-    ):
+    async with gated_pair(rng) as (_, one, gate, other):
         await write_file(other.vfs, "f", b"old")
         assert await read_file(one.vfs, "f") == b"old"
         gate.mute_streams()
@@ -76,11 +63,7 @@ async def test_a_read_during_which_the_session_is_lost_mixes_nothing(
     """What was dirty when it began is lost, and others may have written since."""
     expect_log("metad ended this client's session")
     expect_log("written bytes are lost")
-    async with (
-        running_cluster(rng) as cluster,
-        gated(cluster) as (one, gate),
-        cluster.client("b") as other,
-    ):
+    async with gated_pair(rng) as (_, one, gate, other):
         inode = await write_file(other.vfs, "f", b"old" * 3000)
         handle = await one.vfs.open(inode, os.O_RDWR)
         await one.vfs.write(handle, 3000, b"lost")
