@@ -58,9 +58,10 @@ corruptions:     ## Damaged chunk files, each found and repaired: COUNT=10000 SE
 	@scripts/setup.sh test
 	$(BIN)/python -m tests.corruptions --count $(or $(COUNT),10000) --seed $(or $(SEED),1)
 
-fsx-public:      ## The fsx of xfstests: SRC=clone of xfstests OPS=250000 SEED=1
+fsx-public:      ## The fsx of xfstests: SRC=clone of xfstests OPS=250000 SEED=1 MORE='--only O_DIRECT'
 	@scripts/setup.sh test
-	$(BIN)/python -m tests.fsx.public $(SRC) --ops $(or $(OPS),250000) --seed $(or $(SEED),1)
+	$(BIN)/python -m tests.fsx.public $(SRC) --ops $(or $(OPS),250000) --seed $(or $(SEED),1) \
+		$(MORE)
 
 power-cuts:      ## Power cuts of a whole cluster while it is written to: COUNT=1000 SEED=0
 	@scripts/setup.sh test

@@ -30,6 +30,7 @@ def main() -> int:
     parser.add_argument("source", type=Path, help="a clone of xfstests")
     parser.add_argument("--ops", type=int, default=250_000, help="operations of each run")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--only", choices=RUNS, action="append", help="this run, not all of them")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="fsx-") as name:
         directory = Path(name)
@@ -38,6 +39,8 @@ def main() -> int:
         try:
             point = cluster.mount("mnt").point
             for number, (what, options) in enumerate(RUNS.items()):
+                if arguments.only and what not in arguments.only:
+                    continue
                 count = ["-N", str(arguments.ops), "-S", str(arguments.seed + number)]
                 command = [str(program), "-q", *count, *LENGTHS, *options, str(point / "file")]
                 print(f"{what}: {' '.join(command[1:-1])}", flush=True)
