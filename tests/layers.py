@@ -121,7 +121,8 @@ LAYERS = {
     "metad.storage": """
         database group_commit
         schema
-        schema_admin schema_verify
+        schema_admin schema_chunks schema_files schema_hosts upgrades
+        columns
     """,
     "metad.journal": """
         recording replay followers
@@ -249,7 +250,10 @@ RESERVED = {
     "peewee": {
         "metad.storage.schema",
         "metad.storage.schema_admin",
-        "metad.storage.schema_verify",
+        "metad.storage.schema_chunks",
+        "metad.storage.schema_files",
+        "metad.storage.schema_hosts",
+        "metad.storage.columns",
         "metad.storage.database",
     },
     "socket": {

@@ -1,15 +1,19 @@
-"""The tables of what operators decide: policies of directories, and jobs.
+"""The tables of operators: policies of directories, jobs, and what happened.
 
-Part of metad/storage/schema.py, which includes them in its list of tables; the same rules hold
-here: the comment above each table is the authoritative reference, and nothing is NULL unless it
-says so.
+Part of metad/storage/schema.py, whose rules hold here.
 """
 
 from __future__ import annotations
 
-from peewee import SQL, AutoField, BigIntegerField, IntegerField, Model, Node, TextField
+from peewee import (
+    AutoField,
+    BigIntegerField,
+    IntegerField,
+    Model,
+    TextField,
+)
 
-_never_reused: list[Node] = [SQL("AUTOINCREMENT")]
+from metad.storage.columns import NEVER_REUSED
 
 
 # policy: a way of keeping chunks.  No two rows are the same, and no row but 0 ever changes.
@@ -19,7 +23,7 @@ _never_reused: list[Node] = [SQL("AUTOINCREMENT")]
 #   domain            host, rack or zone: copies are on different ones as far as there are any.
 #   label             a label that servers must have to take copies; empty: any server.
 class PolicyRow(Model):
-    key = AutoField(constraints=_never_reused)
+    key = AutoField(constraints=NEVER_REUSED)
     replicas = IntegerField()
     chunk_size_bytes = BigIntegerField()
     domain = TextField()
@@ -58,7 +62,7 @@ class ConvergingRow(Model):
 #   errors    steps that failed and were tried again;  message  the last problem, or the outcome.
 #   started_ns;  ended_ns  0 until it is done, failed or stopped.
 class JobRow(Model):
-    id = AutoField(constraints=_never_reused)
+    id = AutoField(constraints=NEVER_REUSED)
     name = TextField(unique=True)
     kind = TextField()
     argument = TextField()
@@ -76,4 +80,22 @@ class JobRow(Model):
         table_name = "job"
 
 
-TABLES: list[type[Model]] = [PolicyRow, DirectoryPolicyRow, ConvergingRow, JobRow]
+# event: what happened to the cluster, for operators; the newest 10,000 (eventlog.py).
+#   number    grows, never reused.
+#   kind      one of eventlog.KINDS;  severity  what that table said then.
+#   subject   what it happened to: a server, disk, chunk, session, job ...;  message  a sentence.
+#   times     how many such events the row stands for; time and message are those of the last.
+class EventRow(Model):
+    number = IntegerField(primary_key=True)
+    time_ns = BigIntegerField()
+    kind = TextField()
+    severity = TextField()
+    subject = TextField()
+    message = TextField()
+    times = BigIntegerField()
+
+    class Meta:
+        table_name = "event"
+
+
+TABLES: list[type[Model]] = [PolicyRow, DirectoryPolicyRow, ConvergingRow, JobRow, EventRow]

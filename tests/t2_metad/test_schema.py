@@ -19,7 +19,7 @@ from metad.checks import fsck
 from metad.copies import policies, replicas
 from metad.names import chunkmap, namespace
 from metad.names.effects import Effects
-from metad.storage import schema
+from metad.storage import schema, upgrades
 from metad.storage.database import open_database, setting
 
 if TYPE_CHECKING:
@@ -141,9 +141,9 @@ def test_a_database_of_version_2_is_upgraded(tmp_path: Path, db: Database) -> No
 
 
 def test_an_upgrade_is_all_or_nothing(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    broken = (*schema._UPGRADES[1], "ALTER TABLE nothing ADD COLUMN x")
+    broken = (*upgrades.UPGRADES[1], "ALTER TABLE nothing ADD COLUMN x")
     with monkeypatch.context() as patch:
-        patch.setitem(schema._UPGRADES, 1, broken)
+        patch.setitem(upgrades.UPGRADES, 1, broken)
         with pytest.raises(UsageError):
             open_database(f"sqlite://{old}", inline=True)
     with sqlite3.connect(old) as connection:
