@@ -29,6 +29,7 @@ from dfsmount.locks.hostlocks import Locks
 from dfsmount.names.accesstimes import AccessTimes
 from dfsmount.names.attributes import Parts
 from dfsmount.names.mutations import Mutations
+from dfsmount.remote.followed import FollowedPolicies
 from dfsmount.remote.metaclient import MetaClient
 from dfsmount.remote.session import Session
 from dfsmount.vfs import Vfs
@@ -100,8 +101,11 @@ def _assemble(
     meta = MetaClient(client, session, soft_timeout_s=config.soft_s or None, nursery=nursery)
     attrs = AttrCache(lambda: not config.nocache and session.lease_left_s() > 0)
     leases = Leases(meta, session, attrs, nursery, hard=not config.soft_s)
-    mutations = Mutations(meta, attrs, leases)
-    data = DataPath(client, mutations, nursery, _data_settings(config, grant, local_hosts))
+    policies = FollowedPolicies()
+    mutations = Mutations(meta, attrs, leases, policies)
+    settings = _data_settings(config, grant, local_hosts)
+    data = DataPath(client, mutations, nursery, settings, policies)
+    mutations.created = data.grants.prepare
 
     def make_writer(inode: int) -> Writer:
         known = attrs.attr(inode)
@@ -129,7 +133,7 @@ def _assemble(
         closed=leases.returns.closed,
     )
     notices = Notices(nursery)
-    coherence = Coherence(attrs, data.layouts, files, leases, notices)
+    coherence = Coherence(attrs, data.layouts, files, leases, notices, policies)
     leases.returns.contents = coherence
     coherence.locks = locks = Locks(meta, session, nursery)
     nursery.start_soon(leases.returns.run)

@@ -10,8 +10,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from dfswire.messages import ChunkGrant
-from dfswire.metadata import LayoutReply
+from dfswire.metadata import GrantReply, LayoutReply
 from dfswire.operations import AnyOperation, OpResult
 
 
@@ -34,8 +33,8 @@ class Metadata(Protocol):
         """Where data or a hole begins from `offset` on.  Raises NoData, and as `layout` does."""
         ...
 
-    async def grant(self, count: int, avoid: list[str]) -> list[ChunkGrant]:
-        """New chunks to write, not on the servers `avoid`.  Raises NoSpace, Unavailable."""
+    async def grant(self, count: int, avoid: list[str], inode: int) -> GrantReply:
+        """New chunks of a file, not on the servers `avoid`.  Raises NoSpace, Unavailable."""
         ...
 
     async def report_bad(self, chunk: bytes, disk: str, reason: str) -> None:

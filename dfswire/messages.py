@@ -105,12 +105,14 @@ class ChunkLocation(Message, frozen=True, kw_only=True):
     """A chunk and its replicas, the best one to ask first.
 
     `damaged` are told when none of them may be good: they serve the ranges that are still right.
+    `needed`: on how many servers its bytes must be on disk for an fsync; 0: as the session says.
     """
 
     chunk: ChunkId
     length: Natural
     replicas: list[Replica]
     damaged: list[Replica] = []
+    needed: Natural = 0
 
 
 class Extent(Message, frozen=True, kw_only=True):
@@ -136,11 +138,15 @@ class Extent(Message, frozen=True, kw_only=True):
 
 
 class ChunkGrant(Message, frozen=True, kw_only=True):
-    """Leave to write one new chunk: its id and where its replicas go, first server first."""
+    """Leave to write one new chunk: its id and where its replicas go, first server first.
+
+    `needed`: on how many servers it must be before it may be acknowledged; 0: as the session says.
+    """
 
     chunk: ChunkId
     targets: list[Replica]
     expires_s: float  # seconds from now, by the receiver's monotonic clock
+    needed: Natural = 0
 
 
 class WrittenChunk(Message, frozen=True, kw_only=True):
@@ -160,6 +166,7 @@ class Invalidated(enum.IntFlag):
     NAME = 4  # one name of this directory
     ALL_NAMES = 8  # every name of this directory
     GONE = 16  # its last name went; say Release when it is not (or no longer) open
+    POLICY = 32  # which policies apply to what, everywhere: `inode` is where something changed
 
 
 class Invalidation(Message, frozen=True, kw_only=True):

@@ -224,17 +224,26 @@ class StatfsReply(Message, frozen=True, kw_only=True):
 
 class GrantRequest(Message, frozen=True, kw_only=True):
     """`count` new chunks.  `avoid` are server addresses that this client cannot use at the
-    moment."""
+    moment; `inode` is the file that they are for (0: any that follows the default policy)."""
 
     session: str
     count: Annotated[int, msgspec.Meta(ge=1, le=GRANTS_MAX)]
     avoid: list[str] = []
+    inode: Natural = 0
 
 
 class GrantReply(Message, frozen=True, kw_only=True):
-    """Raises NoSpace instead when no set of disks can take a chunk."""
+    """Raises NoSpace instead when no set of disks can take a chunk.
+
+    `policy`: the key of what they follow; they serve any file that follows the same.  `uniform`: no
+    directory has a policy of its own, so every file follows 0.  `chunk_size_bytes`: of files that
+    follow it; 0: as the session says.
+    """
 
     grants: list[ChunkGrant]
+    policy: Natural = 0
+    uniform: bool = False
+    chunk_size_bytes: Natural = 0
 
 
 class BadReplica(Message, frozen=True, kw_only=True):

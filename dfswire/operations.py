@@ -360,6 +360,7 @@ class OpResult(Message, frozen=True, kw_only=True):
     `lease`: the exclusive lease that was asked for with the operation, if it could be had at once.
     `length`: of CopyRange.
     `bare`: (Create, CreateUnnamed) the inode was made just now, and has no extended attributes.
+    `policy`: (Create) the key of what applies to the new inode, where directories have policies.
     """
 
     attrs: list[Attr] = []
@@ -367,6 +368,7 @@ class OpResult(Message, frozen=True, kw_only=True):
     fault: Fault | None = None
     lease: Lease | None = None
     bare: bool = False
+    policy: Natural | None = None
 
 
 class Batch(Message, frozen=True, kw_only=True):

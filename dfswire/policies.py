@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from dfswire.messages import Message
+from dfswire.messages import BLOCK_SIZE_BYTES, CHUNK_MAX_BYTES, Message, Natural
 
 REPLICAS_MAX = 8
 
@@ -23,11 +23,21 @@ DOMAINS: tuple[Domain, ...] = ("host", "rack", "zone")  # from the smallest on
 
 
 class PolicyTerms(Message, frozen=True, kw_only=True):
-    """`label`: servers must have it to take copies; empty: any server."""
+    """`label`: servers must have it to take copies; empty: any server.
+
+    `chunk_size_bytes`: of new chunks, whole blocks; 0: as the cluster's default says.
+    """
 
     replicas: Annotated[int, msgspec.Meta(ge=1, le=REPLICAS_MAX)]
     domain: Domain = "host"
     label: str = ""
+    chunk_size_bytes: Natural = 0
+
+    def __post_init__(self) -> None:
+        if self.chunk_size_bytes % BLOCK_SIZE_BYTES or self.chunk_size_bytes > CHUNK_MAX_BYTES:
+            raise ValueError(
+                f"a chunk size is a multiple of {BLOCK_SIZE_BYTES}, at most {CHUNK_MAX_BYTES}"
+            )
 
 
 class PolicyRequest(Message, frozen=True, kw_only=True):

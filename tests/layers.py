@@ -200,7 +200,7 @@ LAYERS = {
         batches
         retries
         session hedging serverhealth
-        experience
+        experience followed
     """,
     "dfsmount.cli": """
         __main__
@@ -220,7 +220,8 @@ PURE = words(
     """
     chunkd.chunkfile chunkd.diskhealth chunkd.peers chunkd.remains dfsmount.files.extents
     dfsmount.files.readahead dfsmount.leases.attrcache dfsmount.leases.lategrants
-    dfsmount.locks.holdings dfsmount.remote.experience dfswire.admin dfswire.call dfswire.calls
+    dfsmount.locks.holdings dfsmount.remote.experience dfsmount.remote.followed
+    dfswire.admin dfswire.call dfswire.calls
     dfswire.chunks dfswire.clientcalls dfswire.cluster dfswire.codec dfswire.errors
     dfswire.health dfswire.jobs dfswire.journal dfswire.lockranges dfswire.locks
     dfswire.messages dfswire.metadata dfswire.moving dfswire.observe dfswire.operations

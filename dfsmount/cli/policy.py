@@ -14,7 +14,7 @@ import typer
 
 from dfsmount.cli.cluster import AsJson, Directory, Url, ask, find_metad
 from dfsmount.cli.mounts import mount_of
-from dfsmount.cli.output import path_text, plain, say, show_json
+from dfsmount.cli.output import path_text, plain, say, show_json, size
 from dfswire.errors import UsageError
 from dfswire.policies import DOMAINS, PolicyReply, PolicyRequest, PolicyTerms, SetPolicy
 
@@ -35,6 +35,10 @@ def set_policy(
         str, typer.Option(help=f"Copies are on different ones of these: {', '.join(DOMAINS)}.")
     ] = "host",
     label: Annotated[str, typer.Option(help="Servers must have this label.")] = "",
+    chunk_size: Annotated[
+        int,
+        typer.Option(min=0, help="Bytes of new chunks, a multiple of 65536; 0: as everywhere."),
+    ] = 0,
     force: Annotated[
         bool, typer.Option("--force", help="Also when the cluster cannot do that now.")
     ] = False,
@@ -45,7 +49,12 @@ def set_policy(
     """Give a directory, and everything below it, a policy.  Ends with 1 when it is refused."""
     if domain not in DOMAINS:
         raise UsageError(f"no domain {domain!r}; there are {', '.join(DOMAINS)}")
-    terms = PolicyTerms(replicas=replicas, domain=domain, label=label)
+    try:
+        terms = PolicyTerms(
+            replicas=replicas, domain=domain, label=label, chunk_size_bytes=chunk_size
+        )
+    except ValueError as problem:
+        raise UsageError(str(problem)) from problem
     address, place = find(path, url, directory)
     reply: PolicyReply = ask(address, "policy.set", SetPolicy(**place, terms=terms, force=force))
     show(reply, as_json=as_json)
@@ -90,7 +99,10 @@ def show(reply: PolicyReply, *, as_json: bool) -> None:
     terms = reply.terms
     label = f" with label {terms.label}" if terms.label else ""
     source = path_text(reply.source_path) if reply.source else "the cluster's default"
-    typer.echo(f"{terms.replicas} copies, on different {terms.domain}s{label} (from {source})")
+    chunks = f", in chunks of {size(terms.chunk_size_bytes)}" if terms.chunk_size_bytes else ""
+    typer.echo(
+        f"{terms.replicas} copies, on different {terms.domain}s{label}{chunks} (from {source})"
+    )
     for reason in reply.unsatisfied:
         typer.echo(f"unsatisfied: {reason}")
     if reply.converging:

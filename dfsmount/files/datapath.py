@@ -20,6 +20,7 @@ from dfsmount.files.writeback import WriteBack, WriteSettings
 from dfsmount.files.writer import Writer
 from dfsmount.ports import Caller, Metadata
 from dfsmount.remote.chunkclient import ChunkClient
+from dfsmount.remote.followed import FollowedPolicies
 from dfsmount.remote.grants import GrantPool
 from dfsmount.remote.serverhealth import ServerHealth
 from dfswire.messages import Attr
@@ -40,16 +41,21 @@ class DataPath:
     """Readers and writers of one mount.  All background work runs in `nursery`."""
 
     def __init__(
-        self, client: Caller, metadata: Metadata, nursery: trio.Nursery, settings: DataSettings
+        self,
+        client: Caller,
+        metadata: Metadata,
+        nursery: trio.Nursery,
+        settings: DataSettings,
+        policies: FollowedPolicies,
     ) -> None:
         self.health = health = ServerHealth(settings.local_hosts)
-        self._grants = GrantPool(metadata, health, nursery)
+        self.grants = GrantPool(metadata, health, nursery, policies)
         self.layouts = Layouts(metadata, inodes_max=settings.layouts_max)
         self.chunks = ChunkClient(client, metadata, health, nursery)
-        uploader = Uploader(self._grants, self.chunks, replicas=settings.replicas)
+        uploader = Uploader(self.grants, self.chunks, replicas=settings.replicas)
         self.durability = Durability(metadata, self.chunks, needed=uploader.needed)
         self.writeback = WriteBack(
-            metadata, self.layouts, uploader, self.durability, nursery, settings.write
+            metadata, self.layouts, uploader, self.durability, nursery, settings.write, policies
         )
         self.cache = BlockCache(self.chunks.read, settings.cache_bytes)
         self._reading = ReadContext(
@@ -80,4 +86,4 @@ class DataPath:
     def session_lost(self) -> None:
         """Nothing that metad told the old session is to be believed."""
         self.layouts.clear()
-        self._grants.clear()
+        self.grants.clear()

@@ -42,6 +42,7 @@ class _Unsynced:
     offset: int
     end: int
     replicas: list[Replica]
+    needed: int  # servers
     since_s: float
     durable: set[str] = field(default_factory=set)  # disks that have it for certain
     refused: set[str] = field(default_factory=set)  # disks that lost it: not asked again
@@ -56,7 +57,7 @@ class _Copied(NamedTuple):
 
 
 class Durability:
-    """All unsynced chunks of this client.  `needed` is min(R, 2)."""
+    """All unsynced chunks of this client.  `needed` is min(R, 2), where metad says nothing else."""
 
     def __init__(self, metadata: Metadata, chunks: ChunkClient, *, needed: int) -> None:
         self._metadata = metadata
@@ -180,6 +181,7 @@ class Durability:
             offset=offset,
             end=end,
             replicas=list(location.replicas),
+            needed=location.needed or self._needed,
             since_s=trio.current_time(),
         )
 
@@ -224,13 +226,14 @@ class Durability:
                 self._close(inode, entry)  # overwritten or truncated since
                 continue
             entry.replicas = list(location.replicas)
+            entry.needed = location.needed or self._needed  # its policy may have changed
             # Where metad has stopped to believe in a replica, one that it names later is another.
             named = {replica.disk for replica in entry.replicas}
             entry.durable &= named
             entry.refused &= named
 
     def _close_if_durable(self, inode: int, entry: _Unsynced) -> None:
-        if len(entry.durable) >= self._needed:
+        if len(entry.durable) >= entry.needed:
             self._close(inode, entry)
 
 

@@ -27,29 +27,34 @@ Octets = bytes | bytearray | memoryview
 
 
 class BufferPool:
-    """Buffers of `chunk_size_bytes` for reuse."""
+    """Buffers, of which those of `chunk_size_bytes` are reused."""
 
     def __init__(self, chunk_size_bytes: int) -> None:
         self.chunk_size_bytes = chunk_size_bytes
         self._idle: list[memoryview] = []
 
-    def take(self) -> memoryview:
-        """A full-size buffer; what is in it is left over from before."""
-        return self._idle.pop() if self._idle else memoryview(bytearray(self.chunk_size_bytes))
+    def take(self, size_bytes: int) -> memoryview:
+        """A buffer; what is in it may be left over from before."""
+        if size_bytes == self.chunk_size_bytes and self._idle:
+            return self._idle.pop()
+        return memoryview(bytearray(size_bytes))
 
     def give(self, buffer: memoryview) -> None:
-        """Nobody uses the buffer any more.  Small ones are not kept."""
+        """Nobody uses the buffer any more.  Those of other sizes are not kept."""
         if len(buffer) == self.chunk_size_bytes and len(self._idle) < IDLE_BUFFERS_MAX:
             self._idle.append(buffer)
 
 
 class Pack:
-    """Bytes on their way to one chunk (or, few ones, into metadata)."""
+    """Bytes on their way to one chunk (or, few ones, into metadata).
 
-    def __init__(self, buffers: BufferPool, *, small: bool) -> None:
+    `limit_bytes` is the size of chunks of its file, which may become known while it is filled.
+    """
+
+    def __init__(self, buffers: BufferPool, limit_bytes: int, *, small: bool) -> None:
         self._buffers = buffers
-        least = min(SMALL_BYTES, buffers.chunk_size_bytes)
-        self._buffer = memoryview(bytearray(least)) if small else buffers.take()
+        self.limit_bytes = limit_bytes
+        self._buffer = buffers.take(min(SMALL_BYTES, limit_bytes) if small else limit_bytes)
         self.used = 0
         self.ranges: RangeMap[Pack] = RangeMap()
         self.born_s = trio.current_time()
@@ -64,7 +69,7 @@ class Pack:
     def room(self) -> int:
         """How many bytes can still be appended."""
         full = len(self.ranges) >= RANGES_MAX
-        return 0 if full else self._buffers.chunk_size_bytes - self.used
+        return 0 if full else max(self.limit_bytes - self.used, 0)
 
     def append(self, offset: int, data: Octets) -> int:
         """Add bytes of the file from `offset`; they must fit.  Where they are in the pack."""
@@ -93,8 +98,7 @@ class Pack:
         size = len(self._buffer)
         while size < self.used:
             size *= 2
-        full = size >= self._buffers.chunk_size_bytes
-        larger = self._buffers.take() if full else memoryview(bytearray(size))
+        larger = self._buffers.take(min(size, self.limit_bytes))
         larger[: len(self._buffer)] = self._buffer
         self._buffer = larger
 

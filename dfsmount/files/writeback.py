@@ -18,6 +18,7 @@ from dfsmount.files.layouts import Layouts
 from dfsmount.files.packs import BufferPool, Pack
 from dfsmount.files.uploader import Uploader
 from dfsmount.ports import Metadata
+from dfsmount.remote.followed import FollowedPolicies
 
 UPLOADS_MAX = 8  # 32 MiB on their way: enough for ten servers, little enough for one
 AGE_MAX_S = 5.0  # what a crash of this host may cost an application that never calls fsync
@@ -75,6 +76,7 @@ class WriteBack:
         durability: Durability,
         nursery: trio.Nursery,
         settings: WriteSettings,
+        policies: FollowedPolicies,
     ) -> None:
         self.metadata = metadata
         self.layouts = layouts
@@ -82,11 +84,16 @@ class WriteBack:
         self.durability = durability
         self.nursery = nursery
         self.settings = settings
+        self._policies = policies
         self.budget = DirtyBudget(settings.dirty_max_bytes)
         self.buffers = BufferPool(settings.chunk_size_bytes)
         self.uploads = trio.Semaphore(settings.uploads_max)
         self._open: dict[Pack, Callable[[], None]] = {}  # oldest first; how to seal each
         self._opened = trio.Event()
+
+    def chunk_size_bytes(self, inode: int) -> int:
+        """How large the next chunk of a file may be, as far as that is known."""
+        return self._policies.chunk_size_bytes(inode) or self.settings.chunk_size_bytes
 
     def opened(self, pack: Pack, seal: Callable[[], None]) -> None:
         """A pack has its first bytes; `seal` ends it."""

@@ -144,7 +144,9 @@ class Writer:
             self._open.overwrite(covered[0].value_offset, data)
             self._shared.budget.release(len(data))
             return
-        if self._would_be_torn(len(data)):
+        if self._open is not None:
+            self._open.limit_bytes = self._shared.chunk_size_bytes(self._inode)
+        if self._would_be_torn(len(data)) or (self._open is not None and not self._open.room):
             self._fill()
         while len(data):
             pack = self._open or self._new_pack()
@@ -158,7 +160,7 @@ class Writer:
         """If this client died between the commits of two packs, half of a write would be there:
         no record that is appended to a log should end so.  Long ones may, or packs would have
         much unused room."""
-        whole = length * WHOLE_SHARE <= self._shared.settings.chunk_size_bytes
+        whole = length * WHOLE_SHARE <= self._shared.chunk_size_bytes(self._inode)
         return whole and self._open is not None and self._open.room < length
 
     def _fill(self) -> None:
@@ -167,7 +169,8 @@ class Writer:
         self._seal()
 
     def _new_pack(self) -> Pack:
-        pack = self._open = Pack(self._shared.buffers, small=not self._streams)
+        limit_bytes = self._shared.chunk_size_bytes(self._inode)
+        pack = self._open = Pack(self._shared.buffers, limit_bytes, small=not self._streams)
         self._shared.opened(pack, self._seal)
         return pack
 
@@ -199,7 +202,7 @@ class Writer:
             return
         try:
             pack.stored = await self._shared.uploader.store(
-                pack.view(0, pack.used), durable=pack.durable
+                self._inode, pack.view(0, pack.used), durable=pack.durable
             )
         except DFSError as problem:
             pack.problem = problem

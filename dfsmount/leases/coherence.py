@@ -16,6 +16,7 @@ from dfsmount.files.layouts import Layouts
 from dfsmount.leases.attrcache import AttrCache
 from dfsmount.leases.exclusive import Leases
 from dfsmount.leases.kernel import Notices
+from dfsmount.remote.followed import FollowedPolicies
 from dfswire.locks import HeldLocks
 from dfswire.messages import Invalidated, Invalidation, Lease
 
@@ -64,7 +65,13 @@ class Coherence:
     """Listener of one session."""
 
     def __init__(
-        self, attrs: AttrCache, layouts: Layouts, files: OpenFiles, leases: Leases, notices: Notices
+        self,
+        attrs: AttrCache,
+        layouts: Layouts,
+        files: OpenFiles,
+        leases: Leases,
+        notices: Notices,
+        policies: FollowedPolicies,
     ) -> None:
         self.locks: Locks = NoLocks()
         self._attrs = attrs
@@ -72,6 +79,7 @@ class Coherence:
         self._files = files
         self._leases = leases
         self._notices = notices
+        self._policies = policies
 
     async def invalidate(self, invalidations: list[Invalidation]) -> None:
         """Forget these things here and in the kernel."""
@@ -91,6 +99,8 @@ class Coherence:
                 names += [(item.inode, name) for name in self._attrs.forget_names(item.inode)]
             if item.what & Invalidated.GONE:
                 self._files.unlinked_elsewhere(item.inode)
+            if item.what & Invalidated.POLICY:
+                self._policies.forget()
         await self._notices.tell(inodes, names)
 
     async def pages_written(self, inode: int) -> None:
@@ -104,6 +114,7 @@ class Coherence:
     async def drop_all(self) -> None:
         names = self._attrs.drop_all()
         self._layouts.clear()
+        self._policies.forget()
         await self._notices.tell_all(names)
 
     def open_inodes(self) -> list[int]:

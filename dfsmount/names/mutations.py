@@ -3,21 +3,24 @@
 The vfs and the writers submit through this: the attributes that come back with a result go into the
 attribute cache, unless an invalidation overtook them on the way; of what an unanswered one may have
 changed nothing is remembered.  Exclusive leases that come with results, or end with commits, are
-told to `Leases`.  Otherwise it is the `ports.Metadata` of the data path, passed on to
-the metaclient.
+told to `Leases`, and policies of new files to `FollowedPolicies`.  Otherwise it is the
+`ports.Metadata` of the data path, passed on to the metaclient.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import msgspec
 import trio
 
 from dfsmount.leases.attrcache import AttrCache
 from dfsmount.leases.exclusive import Leases
+from dfsmount.remote.followed import FollowedPolicies
 from dfsmount.remote.metaclient import MetaClient
 from dfswire.errors import DFSError, InputOutput, SessionLost, Unavailable
-from dfswire.messages import ROOT_INODE, ChunkGrant, Lease
-from dfswire.metadata import LayoutReply
+from dfswire.messages import ROOT_INODE, Lease
+from dfswire.metadata import GrantReply, LayoutReply
 from dfswire.operations import AnyOperation, Commit, OpResult, Release
 
 SETTLE_PAUSE_S = 1.0
@@ -27,10 +30,15 @@ UNKNOWN = (Unavailable, InputOutput, trio.Cancelled)  # it may have happened, or
 class Mutations:
     """A metaclient with a memory."""
 
-    def __init__(self, meta: MetaClient, attrs: AttrCache, leases: Leases) -> None:
+    def __init__(
+        self, meta: MetaClient, attrs: AttrCache, leases: Leases, policies: FollowedPolicies
+    ) -> None:
         self._meta = meta
         self._attrs = attrs
         self._leases = leases
+        self._policies = policies
+        self.created: Callable[[int], None] = lambda inode: None
+        """Told of new inodes whose policy metad named."""
         self._given_up = trio.Event()
 
     async def settle(self) -> None:
@@ -78,6 +86,7 @@ class Mutations:
         return result
 
     async def _submit(self, operation: AnyOperation) -> OpResult:
+        edition = self._policies.edition
         with self._attrs.asking() as token:
             try:
                 result = await self._meta.submit(operation)
@@ -92,6 +101,10 @@ class Mutations:
                     self._attrs.forget_attr(attr.inode)
                 else:
                     self._attrs.put_attr(attr, token)
+        if result.policy is not None:
+            inode = result.attrs[0].inode
+            self._policies.learn(inode, result.policy, edition)
+            self.created(inode)
         return result
 
     async def layout(self, inode: int, offset: int, length: int) -> LayoutReply:
@@ -100,8 +113,8 @@ class Mutations:
     async def seek(self, inode: int, offset: int, whence: int) -> int:
         return await self._meta.seek(inode, offset, whence)
 
-    async def grant(self, count: int, avoid: list[str]) -> list[ChunkGrant]:
-        return await self._meta.grant(count, avoid)
+    async def grant(self, count: int, avoid: list[str], inode: int) -> GrantReply:
+        return await self._meta.grant(count, avoid, inode)
 
     async def report_bad(self, chunk: bytes, disk: str, reason: str) -> None:
         await self._meta.report_bad(chunk, disk, reason)

@@ -112,7 +112,9 @@ class ChunkClient:
             digest=chunk_digest(grant.chunk, len(data), checksums),
             disks=[target.disk for target in acknowledged],
         )
-        location = ChunkLocation(chunk=grant.chunk, length=len(data), replicas=acknowledged)
+        location = ChunkLocation(
+            chunk=grant.chunk, length=len(data), replicas=acknowledged, needed=grant.needed
+        )
         return Stored(written, location, durable)
 
     async def _write_chain(

@@ -18,7 +18,7 @@ from dfsmount.remote.session import Session
 from dfswire import metadata
 from dfswire.client import Client
 from dfswire.locks import GetLock, GetLockReply, Lock
-from dfswire.messages import Attr, ChunkGrant, DirEntry, Lease, Xattr
+from dfswire.messages import Attr, DirEntry, Lease, Xattr
 from dfswire.operations import AnyOperation, OpResult
 
 
@@ -105,12 +105,12 @@ class MetaClient:
         reply: metadata.StatfsReply = await self._retries.ask("meta.statfs", metadata.StatfsRequest)
         return reply
 
-    async def grant(self, count: int, avoid: list[str]) -> list[ChunkGrant]:
-        """New chunks to write.  Raises NoSpace."""
+    async def grant(self, count: int, avoid: list[str], inode: int) -> metadata.GrantReply:
+        """New chunks of a file.  Raises NoSpace."""
         reply: metadata.GrantReply = await self._retries.ask(
-            "meta.grant", metadata.GrantRequest, count=count, avoid=avoid
+            "meta.grant", metadata.GrantRequest, count=count, avoid=avoid, inode=inode
         )
-        return reply.grants
+        return reply
 
     async def report_bad(self, chunk: bytes, disk: str, reason: str) -> None:
         """Tell metad that a replica did not give its bytes."""

@@ -36,6 +36,7 @@ from dfswire.operations import (
     SetXattr,
     Unlink,
 )
+from metad.copies import policies
 from metad.names import attributes, chunkmap, namespace, ranges, xattrs
 from metad.names.effects import Effects
 from metad.names.rename import rename
@@ -116,7 +117,10 @@ def _result(
     except DFSError as problem:
         return OpResult(fault=codec.fault_of(problem))
     effects.merge(own)
-    return OpResult(attrs=attrs, length=length, bare=bool(own.bare))
+    policy = None
+    if own.bare and isinstance(op, Create) and policies.any_assigned(db):
+        policy = policies.of_directory(db, op.parent)[0]
+    return OpResult(attrs=attrs, length=length, bare=bool(own.bare), policy=policy)
 
 
 def _apply(

@@ -15,6 +15,7 @@ import msgspec
 import trio
 
 from dfswire.errors import Leased, NoEntry
+from dfswire.messages import Invalidated, Invalidation
 from dfswire.operations import (
     AnyOperation,
     Batch,
@@ -230,6 +231,10 @@ class Mutations:
                 unused.append(inode)
         for inode in effects.adopted:
             orphans.adopt(inode)
+        if effects.policies:
+            # Nobody waits for that: what is written by the old ones meanwhile is moved later.
+            told = [Invalidation(inode=each, what=Invalidated.POLICY) for each in effects.policies]
+            self._state.streams.push_to_all(told)
         announcement = leases.invalidate(effects.invalidations, session)
         unused += [inode for inode in effects.released if orphans.release(session, inode)]
         self._unused(unused)

@@ -42,7 +42,7 @@ from dfswire.metadata import (
 )
 from metad.clients.recalls import Recalls
 from metad.clients.sessioncalls import Clients
-from metad.copies import replicas
+from metad.copies import policies, replicas
 from metad.copies.placement import capacity_bytes, choose_for_grant, spare_bytes
 from metad.leases.table import ATTR, DATA, NAMES, Blocked
 from metad.names import chunkmap, namespace, ranges, xattrs
@@ -144,8 +144,9 @@ class Reads:
                     length=length,
                     replicas=state.servers.replicas(disks, now),
                     damaged=self._damaged(chunk, disks, now),
+                    needed=state.policies.needed(policy),
                 )
-                for chunk, (length, disks) in located.items()
+                for chunk, (length, disks, policy) in located.items()
             ]
             reply = LayoutReply(attr=attr, extents=extents, chunks=chunks)
             return reply, {request.inode: ATTR | DATA}
@@ -178,30 +179,43 @@ class Reads:
         return answer
 
     async def grant(self, request: GrantRequest) -> GrantReply:
-        """New chunks for this client.  Raises NoSpace."""
+        """New chunks for a file of this client, as its policy wants them.
+
+        What the servers can't do now (too few with the label) is done as well as they can, and put
+        right later.  Raises NoSpace.
+        """
         state, config = self._state, self._state.config
         host = self._clients.check(request.session).host
+        key = policies.of_file(state.db, request.inode) if request.inode else policies.DEFAULT_KEY
+        policy = state.policies.of(key)
         candidates = state.servers.candidates(state.clock())
         granted: list[tuple[bytes, list[Replica]]] = []
         for _ in range(request.count):
             chosen = choose_for_grant(
                 candidates,
-                state.policy.replicas,
-                state.policy.chunk_size_bytes,
+                policy.replicas,
+                state.policies.chunk_size_bytes(key),
                 state.rng,
                 avoid=request.avoid,
                 preferred_host=host,
+                label=policy.label,
             )
             targets = [Replica(disk=each.disk, address=each.address) for each in chosen]
             granted.append((state.rng.randbytes(CHUNK_ID_BYTES), targets))
         expires_ns = state.now_ns() + int(config.grant_expiry_s * 1e9)
         rows = [(chunk, [each.disk for each in targets]) for chunk, targets in granted]
         await state.db.write(lambda: chunkmap.grant(state.db, request.session, rows, expires_ns))
+        needed = state.policies.needed(key)
         return GrantReply(
             grants=[
-                ChunkGrant(chunk=chunk, targets=targets, expires_s=config.grant_expiry_s)
+                ChunkGrant(
+                    chunk=chunk, targets=targets, expires_s=config.grant_expiry_s, needed=needed
+                )
                 for chunk, targets in granted
-            ]
+            ],
+            policy=key,
+            uniform=not policies.any_assigned(state.db),
+            chunk_size_bytes=policy.chunk_size_bytes,
         )
 
     async def statfs(self, request: StatfsRequest) -> StatfsReply:

@@ -16,6 +16,7 @@ from dfswire.policies import DOMAINS, Domain
 from metad.storage.database import Database
 
 DEFAULT_KEY = 0
+NEEDED_MAX = 2  # copies that must be made before a write is acknowledged; repair makes the others
 DEPTH_MAX = 100_000  # directories above one another; more can only be a damaged tree
 _COLUMNS = "replicas, chunk_size_bytes, domain, label"
 
@@ -58,6 +59,15 @@ class Policies:
     def of(self, key: int) -> Policy:
         """The policy that chunk.policy names."""
         return self._known.get(key) or policy_of(self._db, key)
+
+    def chunk_size_bytes(self, key: int) -> int:
+        """How large new chunks are: by this policy, or where it says nothing, by the default."""
+        return self.of(key).chunk_size_bytes or self.default.chunk_size_bytes
+
+    def needed(self, key: int) -> int:
+        """What clients are told in ChunkGrant.needed: 0 where the session has said it."""
+        needed = min(self.of(key).replicas, NEEDED_MAX)
+        return 0 if needed == min(self.default.replicas, NEEDED_MAX) else needed
 
     def all(self) -> dict[int, Policy]:
         """Every policy there is, by key."""
@@ -159,17 +169,20 @@ def any_converging(db: Database) -> bool:
     return db.read_one("SELECT 1 FROM converging LIMIT 1") is not None
 
 
-def renamed(db: Database, inode: int, old_parent: int, new_parent: int) -> None:
+def renamed(db: Database, inode: int, old_parent: int, new_parent: int) -> bool:
     """In a mutation: an inode has come from one directory to another one.
 
-    While a walk is under way it may move from where that has not been to where it has been.
+    While a walk is under way it may move from where that has not been to where it has been.  True
+    when another policy applies in its new place.
     """
     if old_parent == new_parent:
-        return
-    if any_converging(db) or (
+        return False
+    differs = (
         any_assigned(db) and of_directory(db, old_parent)[0] != of_directory(db, new_parent)[0]
-    ):
+    )
+    if differs or any_converging(db):
         converge_later(db, inode)
+    return differs
 
 
 def linked(db: Database, inode: int) -> None:

@@ -9,6 +9,7 @@ and the end of chunks are in replicas.py, trimming of extents in extents.py.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from dfswire.errors import Invalid, IsDirectory, NoEntry, UnknownChunk
 from dfswire.messages import FILE_MAX_BYTES, INLINE_MAX_BYTES, Attr, Extent, WrittenChunk
@@ -19,8 +20,16 @@ from metad.names.effects import Effects
 from metad.sessions import rows as sessions
 from metad.storage.database import Database
 
-Located = dict[bytes, tuple[int, list[str]]]
-"""Chunk -> its length and the disks with good replicas (none: lost for now)."""
+
+class Place(NamedTuple):
+    """A chunk's length, the disks with good replicas (none: lost for now), and its policy."""
+
+    length: int
+    disks: list[str]
+    policy: int
+
+
+Located = dict[bytes, Place]
 
 
 def layout(db: Database, inode: int, offset: int, length: int) -> tuple[list[Extent], Located]:
@@ -34,13 +43,14 @@ def layout(db: Database, inode: int, offset: int, length: int) -> tuple[list[Ext
         return found, {chunk: _locate(db, chunk) for chunk in chunks}
 
 
-def _locate(db: Database, chunk: bytes) -> tuple[int, list[str]]:
+def _locate(db: Database, chunk: bytes) -> Place:
     located = db.read(
-        "SELECT length, identity FROM chunk LEFT JOIN replica r ON r.chunk = id "
+        "SELECT length, policy, identity FROM chunk LEFT JOIN replica r ON r.chunk = id "
         "AND r.state = 'good' LEFT JOIN disk ON key = r.disk WHERE id = ? ORDER BY r.disk",
         (chunk,),
     )
-    return located[0][0], [disk for _length, disk in located if disk is not None]
+    length, policy, _disk = located[0]
+    return Place(length, [disk for *_, disk in located if disk is not None], policy)
 
 
 def grant(

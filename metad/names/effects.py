@@ -23,7 +23,8 @@ _GONE = int(Invalidated.GONE)
 class Effects:
     """`orphaned`: inodes whose last name went; `held`: those of them that the client said it has
     open; `adopted`: inodes that got their first name; `released`: inodes that the client does not
-    have open (any more); `bare`: inodes that were made just now and have no extended attributes.
+    have open (any more); `bare`: inodes that were made just now and have no extended attributes;
+    `policies`: inodes to which (and to what is below them) another policy applies from now on.
     """
 
     orphaned: list[int] = field(default_factory=list)
@@ -31,6 +32,7 @@ class Effects:
     adopted: list[int] = field(default_factory=list)
     released: list[int] = field(default_factory=list)
     bare: list[int] = field(default_factory=list)
+    policies: list[int] = field(default_factory=list)
     _changed: dict[tuple[int, bytes], int] = field(default_factory=dict)
 
     @property
@@ -82,6 +84,7 @@ class Effects:
         self.adopted += other.adopted
         self.released += other.released
         self.bare += other.bare
+        self.policies += other.policies
         for (inode, name), what in other._changed.items():
             self._note(inode, name, what)
 

@@ -212,10 +212,13 @@ def link(db: Database, op: Link, now_ns: int, effects: Effects) -> list[Attr]:
     check_length(op.name)
     protection.check_new_name(parent)
     protection.check_change(attr)
+    followed = policies.of_file(db, op.inode)
     add_dentry(db, op.parent, op.name, op.inode)
     effects.name(op.parent, op.name)
     effects.attr(op.inode)
     policies.linked(db, op.inode)
+    if policies.of_file(db, op.inode) != followed:
+        effects.policies.append(op.inode)
     return [rows.relink(db, op.inode, now_ns, 1), rows.touch(db, op.parent, now_ns)]
 
 

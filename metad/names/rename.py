@@ -80,7 +80,7 @@ def _move(
     moved = int(rows.is_directory(source))
     lost = int(target is not None and rows.is_directory(target))
     subject = _arrive(db, source, new, now_ns, effects)
-    policies.renamed(db, source.inode, old.parent, new.parent)
+    _follow(db, source.inode, old.parent, new.parent, effects)
     return [subject, *_touch(db, (old, -moved), (new, moved - lost), now_ns), *replaced]
 
 
@@ -97,9 +97,15 @@ def _exchange(
     gained = int(rows.is_directory(source)) - int(rows.is_directory(target))
     subject = _arrive(db, source, new, now_ns, effects)
     counterpart = _arrive(db, target, old, now_ns, effects)
-    policies.renamed(db, source.inode, old.parent, new.parent)
-    policies.renamed(db, target.inode, new.parent, old.parent)
+    _follow(db, source.inode, old.parent, new.parent, effects)
+    _follow(db, target.inode, new.parent, old.parent, effects)
     return [subject, *_touch(db, (old, -gained), (new, gained), now_ns), counterpart]
+
+
+def _follow(db: Database, inode: int, old: int, new: int, effects: Effects) -> None:
+    """The policy of another directory, if that is another one."""
+    if policies.renamed(db, inode, old, new):
+        effects.policies.append(inode)
 
 
 def _check_not_below(db: Database, directory: Attr, place: int) -> None:

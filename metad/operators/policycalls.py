@@ -13,6 +13,7 @@ from collections.abc import Iterable
 import trio
 
 from dfswire.errors import DFSError, NotDirectory
+from dfswire.messages import Invalidated, Invalidation
 from dfswire.policies import PolicyReply, PolicyRequest, PolicyTerms, SetPolicy
 from metad.copies import policies
 from metad.copies.placement import Candidate, domain_of
@@ -28,6 +29,7 @@ CONVERGE = "policy"  # the kind of job
 INODES_PER_STEP = 500
 STEP_PAUSE_S = 0.02  # others want to write too
 LOOK_S = 1.0
+TELL_S = 2.0  # for clients to drop their grants; one that is dead must not hold up an operator
 
 
 class PolicyCalls:
@@ -111,7 +113,12 @@ class PolicyCalls:
             )
         return PolicyReply(
             inode=inode,
-            terms=PolicyTerms(replicas=policy.replicas, domain=policy.domain, label=policy.label),
+            terms=PolicyTerms(
+                replicas=policy.replicas,
+                domain=policy.domain,
+                label=policy.label,
+                chunk_size_bytes=policy.chunk_size_bytes if key else 0,
+            ),
             source=source,
             source_path=next(iter(paths_of(db, source)), b"") if source else b"",
             applied=applied,
@@ -124,6 +131,11 @@ class PolicyCalls:
         self._state.policies.refresh()
         path = next(iter(paths_of(self._state.db, inode)), b"").decode("utf-8", "backslashreplace")
         self._state.event_log.add("policy.changed", path or str(inode), f"its policy is {text}")
+        # Who does not hear it in time writes to the old places for a while, and that is put right.
+        news = Invalidation(inode=inode, what=Invalidated.POLICY)
+        delivery = self._state.streams.push_to_all([news])
+        with trio.move_on_after(TELL_S):
+            await delivery.wait()
         await self._begin()
 
     # -- the work -------------------------------------------------------------------------------
@@ -156,8 +168,8 @@ class PolicyCalls:
 
 
 def policy_from(terms: PolicyTerms) -> Policy:
-    """New chunks keep the size of the cluster's default: 0."""
-    return Policy(terms.replicas, 0, terms.domain, terms.label)
+    """The policy that an operator describes."""
+    return Policy(terms.replicas, terms.chunk_size_bytes, terms.domain, terms.label)
 
 
 def shortcomings(candidates: Iterable[Candidate], policy: Policy) -> list[str]:

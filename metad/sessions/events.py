@@ -205,6 +205,10 @@ class EventStreams:
             self._push(session, invalidations, False, delivery)
         return delivery
 
+    def push_to_all(self, invalidations: Sequence[Invalidation]) -> Delivery:
+        """Tell every session; returns at once."""
+        return self.push(dict.fromkeys(self._streams, invalidations))
+
     def drop_all(
         self, session: str, on_confirmed: Callable[[str], object] = lambda session: None
     ) -> None:

@@ -165,8 +165,9 @@ class Compactor:
                     (WASTEFUL_LEAST_BYTES, inode),
                 )
             }
-            policy = self._state.policies.of(policies.of_file(db, inode))
-        return plan(found, self._limits(policy.chunk_size_bytes), wasteful)
+            policy = policies.of_file(db, inode)
+        limits = self._limits(self._state.policies.chunk_size_bytes(policy))
+        return plan(found, limits, wasteful)
 
     async def _assemble(self, inode: int, run: list[Extent]) -> bool:
         """Make the chunk and put it in place.  False when that was not possible now."""

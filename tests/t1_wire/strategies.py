@@ -13,7 +13,7 @@ import msgspec
 from hypothesis import reject
 from hypothesis import strategies as st
 
-from dfswire import chunks, cluster, messages
+from dfswire import chunks, cluster, messages, policies
 
 INT_MAX = (1 << 63) - 1
 LIST_MAX = 3  # the structure matters, not the length
@@ -108,8 +108,20 @@ def _inventories(draw: st.DrawFn) -> cluster.Inventory:
     )
 
 
+def _policy_terms() -> st.SearchStrategy[policies.PolicyTerms]:
+    blocks_max = messages.CHUNK_MAX_BYTES // messages.BLOCK_SIZE_BYTES
+    return st.builds(
+        policies.PolicyTerms,
+        replicas=st.integers(1, policies.REPLICAS_MAX),
+        domain=st.sampled_from(policies.DOMAINS),
+        label=st.text(max_size=20),
+        chunk_size_bytes=st.integers(0, blocks_max).map(lambda n: n * messages.BLOCK_SIZE_BYTES),
+    )
+
+
 _BY_HAND: dict[Any, st.SearchStrategy[Any]] = {
     messages.Extent: _extents(),
     chunks.WriteChunk: _chunk_writes(),
     cluster.Inventory: _inventories(),
+    policies.PolicyTerms: _policy_terms(),
 }

@@ -84,3 +84,14 @@ def test_on_a_mount_the_inode_is_asked_about(
 def test_messages_are_checked() -> None:
     with pytest.raises(msgspec.ValidationError):
         msgspec.json.decode(b'{"replicas": 9}', type=PolicyTerms)
+
+
+def test_chunks_of_another_size(asked: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["policy", "set", "/a", "--url", "h:1", "--replicas", "2", "--chunk-size"]
+    assert main([*words, "1048576"]) == 0
+    terms = PolicyTerms(replicas=2, chunk_size_bytes=1 << 20)
+    assert asked == [("h:1", "policy.set", SetPolicy(path=b"/a", terms=terms))]
+    assert main([*words, "1000"]) == 2
+    assert "a multiple of 65536" in capsys.readouterr().err
+    policy.show(msgspec.structs.replace(REPLY, terms=terms), as_json=False)
+    assert "on different hosts, in chunks of 1.0 MB (from" in capsys.readouterr().out

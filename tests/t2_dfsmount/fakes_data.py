@@ -17,6 +17,7 @@ from dfsmount.files.datapath import DataPath, DataSettings
 from dfsmount.files.extents import RangeMap
 from dfsmount.files.writeback import WriteSettings
 from dfsmount.files.writer import Writer
+from dfsmount.remote.followed import FollowedPolicies
 from dfswire.chunks import (
     block_checksums,
     chunk_digest,
@@ -35,7 +36,7 @@ from dfswire.messages import (
     ChunkLocation,
     Extent,
 )
-from dfswire.metadata import LayoutReply
+from dfswire.metadata import GrantReply, LayoutReply
 from dfswire.operations import Commit, Operation, OpResult, SetAttr
 from tests.t2_dfsmount.fakes_chunkd import FakeChunkds
 
@@ -54,6 +55,11 @@ class FakeCluster(FakeChunkds):
         self.bad: list[tuple[bytes, str, str]] = []
         self.avoided: list[list[str]] = []
         self.grant_expires_s = 600.0
+        self.policies: dict[int, int] = {}  # inode -> key, where it is not the default
+        self.policy_chunk_size_bytes = 0
+        self.needed = 0
+        self.asked_for: list[int] = []  # inodes, one for each question for grants
+        self.followed = FollowedPolicies()
         self.grant_problem: DFSError | None = None
         self.submit_problems: list[DFSError] = []  # one is raised for each submit
         self.ends_lease: list[bool] = []  # what each submit said of it
@@ -152,7 +158,10 @@ class FakeCluster(FakeChunkds):
         found = self.extents.covered(offset, offset + length)
         chunks = {
             one.value.chunk: ChunkLocation(
-                chunk=one.value.chunk, length=one.value.length, replicas=list(one.value.replicas)
+                chunk=one.value.chunk,
+                length=one.value.length,
+                replicas=list(one.value.replicas),
+                needed=self.needed,
             )
             for one in found
             if not isinstance(one.value, bytes)
@@ -176,9 +185,10 @@ class FakeCluster(FakeChunkds):
             await self.before_layout_reply()
         return reply
 
-    async def grant(self, count: int, avoid: list[str]) -> list[ChunkGrant]:
+    async def grant(self, count: int, avoid: list[str], inode: int) -> GrantReply:
         self.calls["grant"] += 1
         self.avoided.append(avoid)
+        self.asked_for.append(inode)
         await trio.sleep(0.001)
         if self.grant_problem is not None:
             raise self.grant_problem
@@ -195,10 +205,16 @@ class FakeCluster(FakeChunkds):
                 chunk=next(self._ids).to_bytes(16, "big"),
                 targets=targets,
                 expires_s=self.grant_expires_s,
+                needed=self.needed,
             )
             self._granted[grant.chunk] = grant
             grants.append(grant)
-        return grants
+        return GrantReply(
+            grants=grants,
+            policy=self.policies.get(inode, 0),
+            uniform=not self.policies,
+            chunk_size_bytes=self.policy_chunk_size_bytes,
+        )
 
     def forget_grants(self) -> None:
         self._granted.clear()
@@ -282,8 +298,9 @@ async def data_path(
     dirty_max_bytes: int = 1 << 20,
     cache_bytes: int = 64 << 20,
     uploads_max: int = 8,
+    replicas: int = 0,
 ) -> AsyncIterator[DataPath]:
-    """A running data path on the cluster."""
+    """A running data path on the cluster.  `replicas`: as the session says, if not the truth."""
     async with trio.open_nursery() as nursery:
         write = WriteSettings(
             chunk_size_bytes=chunk_size_bytes,
@@ -291,8 +308,10 @@ async def data_path(
             dirty_max_bytes=dirty_max_bytes,
             uploads_max=uploads_max,
         )
-        settings = DataSettings(write=write, replicas=cluster.replicas, cache_bytes=cache_bytes)
-        path = DataPath(cluster, cluster, nursery, settings)
+        settings = DataSettings(
+            write=write, replicas=replicas or cluster.replicas, cache_bytes=cache_bytes
+        )
+        path = DataPath(cluster, cluster, nursery, settings, cluster.followed)
         nursery.start_soon(path.run)
         yield path
         nursery.cancel_scope.cancel()

@@ -13,6 +13,7 @@ from trio.testing import wait_all_tasks_blocked
 from dfsmount.leases.attrcache import AttrCache
 from dfsmount.leases.exclusive import WRITE_PARTS, Leases
 from dfsmount.names.mutations import Mutations
+from dfsmount.remote.followed import FollowedPolicies
 from dfsmount.remote.metaclient import MetaClient
 from dfsmount.remote.session import Session
 from dfswire.client import Client
@@ -86,7 +87,7 @@ class World:
         self.attrs = AttrCache(lambda: True)
         self.leases = Leases(self.meta, self.session, self.attrs, nursery, hard=soft_s is None)
         self.leases.returns.contents = self.contents = Contents()
-        self.mutations = Mutations(self.meta, self.attrs, self.leases)
+        self.mutations = Mutations(self.meta, self.attrs, self.leases, FollowedPolicies())
 
     def takes(self) -> int:
         return self.metad.calls.count("lease.take")

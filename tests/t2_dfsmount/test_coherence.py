@@ -12,6 +12,7 @@ from dfsmount.leases.attrcache import AttrCache
 from dfsmount.leases.coherence import Coherence
 from dfsmount.leases.exclusive import Leases
 from dfsmount.leases.kernel import Notices
+from dfsmount.remote.followed import FollowedPolicies
 from dfsmount.remote.metaclient import MetaClient
 from dfsmount.remote.session import Session
 from dfswire.messages import Invalidated, Invalidation
@@ -70,7 +71,7 @@ def parts(nursery: trio.Nursery) -> tuple[Coherence, AttrCache, FakeLayouts, Fak
         attrs.put_name(1, b"b", 8, token)
     notices = Notices(nursery)
     leases = leases_of(attrs, nursery)
-    coherence = Coherence(attrs, cast(Layouts, layouts), files, leases, notices)
+    coherence = Coherence(attrs, cast(Layouts, layouts), files, leases, notices, FollowedPolicies())
     notices.kernel = kernel
     return coherence, attrs, layouts, files, kernel
 
@@ -124,7 +125,7 @@ async def test_without_a_kernel_nothing_is_told(nursery: trio.Nursery) -> None:
     attrs = AttrCache(lambda: True)
     leases = leases_of(attrs, nursery)
     layouts = cast(Layouts, FakeLayouts())
-    coherence = Coherence(attrs, layouts, FakeFiles(), leases, Notices(nursery))
+    coherence = Coherence(attrs, layouts, FakeFiles(), leases, Notices(nursery), FollowedPolicies())
     await coherence.drop_all()
     assert coherence.open_inodes() == [7]
 

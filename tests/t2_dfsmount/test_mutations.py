@@ -8,6 +8,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from dfsmount.leases.attrcache import AttrCache
 from dfsmount.leases.exclusive import Leases
 from dfsmount.names.mutations import Mutations
+from dfsmount.remote.followed import FollowedPolicies
 from dfswire.operations import SetAttr
 from tests.t2_dfsmount.fakes_meta import client
 
@@ -19,7 +20,9 @@ async def test_after_a_cancelled_change_everything_is_dropped_when_it_is_over(
     async with trio.open_nursery() as background:
         metad, session, meta = await client(nursery=background)
         attrs = AttrCache(lambda: True)
-        mutations = Mutations(meta, attrs, Leases(meta, session, attrs, background))
+        mutations = Mutations(
+            meta, attrs, Leases(meta, session, attrs, background), FollowedPolicies()
+        )
         settled = trio.Event()
 
         async def settle() -> None:

@@ -18,7 +18,7 @@ CHUNK = 20 * SMALL_BYTES
 
 async def test_a_small_pack_grows_and_keeps_its_bytes(autojump_clock: MockClock) -> None:
     pool = BufferPool(CHUNK)
-    pack = Pack(pool, small=True)
+    pack = Pack(pool, CHUNK, small=True)
     written = b""
     while pack.room:
         part = bytes([len(written) % 251]) * min(3001, pack.room)
@@ -28,22 +28,36 @@ async def test_a_small_pack_grows_and_keeps_its_bytes(autojump_clock: MockClock)
         written += part
     assert pack.view(0, CHUNK) == written and len(pack.ranges) == 1
     pack.free()
-    assert pool.take().obj is not Pack(pool, small=True).view(0, 0).obj
+    assert pool.take(CHUNK).obj is not Pack(pool, CHUNK, small=True).view(0, 0).obj
 
 
 async def test_full_size_buffers_are_reused_and_few_are_kept(autojump_clock: MockClock) -> None:
     pool = BufferPool(CHUNK)
-    packs = [Pack(pool, small=False) for _ in range(IDLE_BUFFERS_MAX + 3)]
+    packs = [Pack(pool, CHUNK, small=False) for _ in range(IDLE_BUFFERS_MAX + 3)]
     memory = {id(pack.view(0, 0).obj) for pack in packs}
     for pack in packs:
         pack.free()
-    again = [Pack(pool, small=False) for _ in range(IDLE_BUFFERS_MAX)]
+    again = [Pack(pool, CHUNK, small=False) for _ in range(IDLE_BUFFERS_MAX)]
     assert {id(pack.view(0, 0).obj) for pack in again} <= memory
+
+
+async def test_a_pack_of_a_file_with_other_chunks(autojump_clock: MockClock) -> None:
+    pool = BufferPool(CHUNK)
+    large = Pack(pool, 3 * CHUNK, small=True)
+    for part in range(3):
+        large.append(part * CHUNK, bytes([part]) * CHUNK)
+    assert not large.room
+    assert large.view(0, 3 * CHUNK) == b"".join(bytes([part]) * CHUNK for part in range(3))
+    narrowed = Pack(pool, CHUNK, small=True)
+    narrowed.append(0, b"x" * SMALL_BYTES)
+    narrowed.limit_bytes = SMALL_BYTES // 2
+    assert narrowed.room == 0, "nothing more goes in, and nothing is lost"
+    assert narrowed.view(0, SMALL_BYTES) == b"x" * SMALL_BYTES
 
 
 async def test_later_packs_lie_over_earlier_ones(autojump_clock: MockClock) -> None:
     pool = BufferPool(CHUNK)
-    first, second = Pack(pool, small=True), Pack(pool, small=True)
+    first, second = Pack(pool, CHUNK, small=True), Pack(pool, CHUNK, small=True)
     first.append(0, b"aaaaaa")
     second.append(2, b"bb")
     second.overwrite(0, b"B")

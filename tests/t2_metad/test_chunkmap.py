@@ -32,7 +32,7 @@ def test_commit_makes_a_granted_chunk_part_of_the_file(world: World) -> None:
         (file, Invalidated.ATTR | Invalidated.DATA)
     ]
     assert chunkmap.layout(world.db, file, 0, 1) == ([], {})
-    located = {chunk.chunk: (100, ["d1", "d2"])}
+    located = {chunk.chunk: (100, ["d1", "d2"], 0)}
     assert chunkmap.layout(world.db, file, 0, 200) == ([extent], located)
     assert chunkmap.layout(world.db, file, 59, 1) == ([extent], located)
     assert chunkmap.layout(world.db, file, 60, 1) == ([], {})
@@ -54,7 +54,7 @@ def test_only_disks_that_acknowledged_are_good(world: World) -> None:
         ("d2", "granted"),
         ("d3", "good"),
     ]
-    assert chunkmap.layout(world.db, file, 0, 5)[1] == {chunk: (5, ["d1", "d3"])}
+    assert chunkmap.layout(world.db, file, 0, 5)[1] == {chunk: (5, ["d1", "d3"], 0)}
 
 
 def test_a_file_shrinks_by_truncation_only(world: World) -> None:

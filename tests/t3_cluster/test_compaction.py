@@ -15,6 +15,7 @@ from dfswire.client import Client
 from dfswire.cluster import InfoReply, InfoRequest
 from dfswire.jobs import JobsReply, JobsRequest, StartJob
 from dfswire.operations import SetAttr
+from dfswire.policies import PolicyTerms, SetPolicy
 from tests.t3_cluster.cluster import METAD, Cluster, fully_replicated, running_cluster
 from tests.t3_cluster.files import read_file, write_file
 
@@ -52,6 +53,21 @@ async def compact(cluster: Cluster, within_s: float = 200.0) -> str:
             reply: JobsReply = await client.call("job.list", METAD, JobsRequest(job=status.job))
             (status,) = reply.jobs
     return str(status.state)
+
+
+async def test_a_file_below_a_directory_with_a_policy_is_compacted_too(
+    autojump_clock: MockClock, rng: random.Random
+) -> None:
+    pieces = [rng.randbytes(10_000) for _ in range(60)]
+    async with running_cluster(rng, chunk_size_bytes=CHUNK) as cluster:
+        policy = SetPolicy(path=b"/", terms=PolicyTerms(replicas=3))
+        await Client(transport=cluster.network).call("policy.set", METAD, policy)
+        async with cluster.client() as writer:
+            inode = await write_file(writer.vfs, "f", b"", sync=True)
+            await append(writer, inode, pieces)
+        await trio.sleep(IDLE_S)
+        assert await compact(cluster) == "done"
+        assert await extents_of(cluster) <= 12
 
 
 @pytest.mark.parametrize("size", [3000, 10_000])  # partly inline, and in chunks
