@@ -31,6 +31,7 @@ from dfswire.metadata import OpenSession
 from metad.config import MetadConfig
 from metad.service import Service as Metad
 from metad.service import create_service as create_metad
+from tests.simulation.clocks import Clocks
 from tests.simulation.database import MetadDisk, SimulatedDatabase, open_simulated
 from tests.simulation.disk import ROOT, Crash, SimulatedDisk
 from tests.simulation.network import Network
@@ -41,7 +42,6 @@ METAD = "metad:1"
 BLOCK_BYTES = 65_536  # the least chunk size that there is
 START_AGAIN_S = 1.0
 RECLAIM_GRACE_S = 10.0
-START_NS = 1_700_000_000 * 10**9
 
 
 @dataclass(frozen=True)
@@ -126,8 +126,7 @@ class Cluster:
         self.network = Network(
             nursery, random.Random(f"network {seed}"), lambda text: trace("   " + text)
         )
-        self.clock_error_s: dict[str, float] = {}  # of the wall clock of each party
-        self.skipped_s = 0.0  # by all clocks on walls
+        self.clocks = Clocks()
         self.metad_disk = MetadDisk()
         self.database: SimulatedDatabase | None = None
         self.metad: Metad | None = None
@@ -140,22 +139,12 @@ class Cluster:
                 number,
                 SimulatedDisk(
                     f"disk{number}",
-                    functools.partial(self.wall_s, f"chunkd{number}"),
+                    functools.partial(self.clocks.wall_s, f"chunkd{number}"),
                     random.Random(f"disk {number} {seed}"),
                 ),
             )
             for number in range(shape.servers)
         ]
-
-    def wall_s(self, party: str) -> float:
-        """What this party's clock on the wall shows."""
-        return START_NS / 1e9 + self._since_start_s(party)
-
-    def wall_ns(self, party: str) -> int:
-        return START_NS + int(self._since_start_s(party) * 1e9)
-
-    def _since_start_s(self, party: str) -> float:
-        return trio.current_time() + self.skipped_s + self.clock_error_s.get(party, 0.0)
 
     # -- metad
 
@@ -169,17 +158,34 @@ class Cluster:
             self.network.down(METAD)
             await self._metad_process.kill()
 
+    async def metad_has_ended(self) -> None:
+        if self._metad_process is not None:
+            await self._metad_process.ended.wait()
+
+    def _metad_has_crashed(self) -> None:
+        """Inside one of its own calls."""
+        assert self._metad_process is not None
+        self.trace("metad loses its power")
+        self.network.down(METAD)
+        self._metad_process.scope.cancel()
+
     async def _run_metad(self, task_status: trio.TaskStatus[None]) -> None:
         process = self._metad_process = Process()
-        now_ns = functools.partial(self.wall_ns, "metad")
+        now_ns = functools.partial(self.clocks.wall_ns, "metad")
         try:
             with process.scope:
                 self.database = open_simulated(self.metad_disk, now_ns)
                 config = metad_config(self.shape.replicas)
-                self.metad = create_metad(self.database, config, now_ns=now_ns, rng=self._rng)
+                self.metad = create_metad(
+                    self.database, config, clock=self.clocks.metad, now_ns=now_ns, rng=self._rng
+                )
                 self.network.up(METAD, Dispatcher("metad", self.metad.handlers))
+                self.metad_disk.crashed = self._metad_has_crashed
                 task_status.started()
-                await self.metad.run()
+                try:
+                    await self.metad.run()
+                except* Crash:
+                    self.trace("metad was at a commit of its own")
         finally:
             self.metad = None
             process.ended.set()
@@ -236,7 +242,7 @@ class Cluster:
                     disk.name,
                     files=disk,
                     monotonic=trio.current_time,
-                    wall=functools.partial(self.wall_s, party),
+                    wall=functools.partial(self.clocks.wall_s, party),
                 )
                 try:
                     store.recover()
@@ -302,7 +308,7 @@ class Cluster:
             self.client_of(party),
             config,
             introduction,
-            now_ns=functools.partial(self.wall_ns, party),
+            now_ns=functools.partial(self.clocks.wall_ns, party),
         ) as file_system:
             yield file_system
 

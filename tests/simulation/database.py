@@ -2,7 +2,8 @@
 
 The image that a power cut leaves is that of the last COMMIT that SQLite was told to make durable
 (`synchronous` FULL).  A start opens a copy of that image.  COMMITs can be made to fail as on a full
-or broken disk.
+or broken disk, and the power can go just before or just after one: executed, and not committed; or
+committed, and nobody was told.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dfswire.journal import Entry
 from metad.journal.recording import Recording
 from metad.journal.replay import replay
 from metad.storage.database import Database, _examine, open_database
+from tests.simulation.disk import Crash
 
 SYNCHRONOUS_FULL = 2
 
@@ -37,6 +39,16 @@ class MetadDisk:
         self.journal: list[Entry] = []  # of every commit that was made durable
         self.failing = 0  # so many of the next COMMITs fail
         self.code = sqlite3.SQLITE_IOERR
+        self.crash_in = -1  # COMMITs until the power goes, just before or just after one
+        self.crash_after = False
+        self.crashed: Callable[[], None] = lambda: None  # tells whoever runs metad
+
+    def is_last_commit(self) -> bool:
+        """Does the power go at this one?"""
+        if self.crash_in < 0:
+            return False
+        self.crash_in -= 1
+        return self.crash_in < 0
 
     def fail(self) -> None:
         """Raise what SQLite raises."""
@@ -56,13 +68,30 @@ class SimulatedDatabase(Database):
         (level,) = self._writer.execute("PRAGMA synchronous").fetchone()  # the next call resets it
         self._is_durable: bool = level >= SYNCHRONOUS_FULL
         self._writer.deserialize(disk.image)
+        self._off = False
+
+    def begin(self) -> None:
+        if self._off:
+            raise Crash("metad is off")
+        super().begin()
 
     def commit(self) -> None:
         self._disk.fail()
+        is_last = self._disk.is_last_commit()
+        if is_last and not self._disk.crash_after:
+            self.roll_back()  # nobody sees any more what was executed
+            self._crash("before")
         entry = self._recording.sealed if self._recording is not None else None
         super().commit()
         if self._keep() and entry is not None:
             self._disk.journal.append(entry)
+        if is_last:
+            self._crash("after")
+
+    def _crash(self, when: str) -> None:
+        self._off = True
+        self._disk.crashed()
+        raise Crash(f"metad loses its power {when} a COMMIT")
 
     def _claim_term(self, recording: Recording) -> None:
         self._disk.fail()
@@ -78,6 +107,7 @@ class SimulatedDatabase(Database):
 
 def open_simulated(disk: MetadDisk, now_ns: Callable[[], int]) -> SimulatedDatabase:
     """As metad starts on what the disk holds."""
+    disk.crash_in = -1
     database = SimulatedDatabase(disk)
     _examine(database, now_ns())
     database.start_recording(now_ns)

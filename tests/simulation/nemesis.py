@@ -22,6 +22,8 @@ from tests.simulation.workload import User
 
 FOR_EVER = 1 << 30
 CLOCK_JUMP_MAX_S = 3600.0
+CLOCK_RATE_MAX = 1.4  # a lease is fenced 1.5 times as long as its holder believes in it
+CRASH_WITHIN = 5  # COMMITs
 LAST_MAX_S = 20.0  # the longest fault
 
 
@@ -57,8 +59,10 @@ class Nemesis:
         self._network.weather = FAIR
         self._network.heal()
         cluster.metad_disk.failing = 0
-        for party in cluster.clock_error_s:  # or else what was noted in the future takes very long
-            cluster.clock_error_s[party] = CLOCK_JUMP_MAX_S
+        clocks = cluster.clocks
+        clocks.set_rate(1.0)
+        for party in clocks.error_s:  # or else what was noted in the future takes very long
+            clocks.error_s[party] = CLOCK_JUMP_MAX_S
         await cluster.start_metad()
         for machine in cluster.machines:
             disk = machine.disk
@@ -105,14 +109,31 @@ class Nemesis:
         await trio.sleep(fault.for_s)
         await self._cluster.start_metad()
 
+    async def _crash_metad(self, fault: Fault, machine: Machine, rng: random.Random) -> None:
+        """Its power goes at one of its next commits: before it, or before anybody is told."""
+        disk = self._cluster.metad_disk
+        disk.crash_after = rng.random() < 0.6
+        disk.crash_in = rng.randrange(CRASH_WITHIN)
+        with trio.move_on_after(fault.for_s):
+            await self._cluster.metad_has_ended()
+        disk.crash_in = -1
+        await trio.sleep(rng.choice([0.1, 0.5, 2.0]))
+        await self._cluster.start_metad()
+
     async def _client_death(self, fault: Fault, machine: Machine, rng: random.Random) -> None:
         self._users[fault.dice % len(self._users)].kill()
 
     async def _clock_jump(self, fault: Fault, machine: Machine, rng: random.Random) -> None:
         party = rng.choice(self._parties())
-        self._cluster.clock_error_s[party] = rng.choice(
+        self._cluster.clocks.error_s[party] = rng.choice(
             [-CLOCK_JUMP_MAX_S, -30.0, 30.0, CLOCK_JUMP_MAX_S]
         )
+
+    async def _clock_rate(self, fault: Fault, machine: Machine, rng: random.Random) -> None:
+        """metad measures time otherwise than its clients, within what its margins allow."""
+        self._cluster.clocks.set_rate(rng.choice([0.5, 0.8, 1.1, CLOCK_RATE_MAX]))
+        await trio.sleep(fault.for_s)
+        self._cluster.clocks.set_rate(1.0)
 
     # -- operators
 

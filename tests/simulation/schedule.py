@@ -23,6 +23,7 @@ TROUBLE = (
     "cut_power_of_all",
     "torn",
     "kill_metad",
+    "crash_metad",
     "pause",
     "cut_one_way",
     "isolate",
@@ -35,6 +36,7 @@ TROUBLE = (
     "write_error",
     "full_disk",
     "clock_jump",
+    "clock_rate",
     "client_death",
     "metad_disk_full",
     "metad_disk_error",
@@ -43,7 +45,16 @@ TROUBLE = (
 KINDS = (*TROUBLE, *DAMAGE)
 
 # Of these a client on a hard mount sees nothing, as long as there is no more than one of each pair.
-UNSEEN = ("duplicate", "drop", "delay", "slow_disk", "client_death", "kill_metad", "fsck_repair")
+UNSEEN = (
+    "duplicate",
+    "drop",
+    "delay",
+    "slow_disk",
+    "client_death",
+    "kill_metad",
+    "crash_metad",
+    "fsck_repair",
+)
 UNSEEN_ALONE = (("kill_chunkd",), ("cut_power",), ("flip", "truncate", "misdirect", "vanish"))
 
 FILES = 2  # that each client owns
@@ -52,7 +63,16 @@ CELL_BYTES = 1024
 CELLS = (0, 1, 2, 3, 4, 63, 64, 65)  # of a file: within a block, at its border, in the next chunk
 
 WRITING = {"put": 6, "remove": 1, "cut": 1, "append": 3, "count": 2}
-OTHER = {"get": 5, "create": 3, "unlink": 2, "rename": 2, "link": 1, "look": 3, "list": 1}
+OTHER = {
+    "get": 5,
+    "create": 3,
+    "unlink": 2,
+    "rename": 2,
+    "link": 1,
+    "look": 3,
+    "list": 1,
+    "stare": 1,
+}
 
 
 @dataclass(frozen=True)
@@ -65,7 +85,18 @@ class Theme:
     most_writing: bool | None = None  # of the steps; None: as it comes
 
 
-_SESSIONS = ("lose_client", "isolate", "cut_one_way", "kill_metad", "client_death", "drop", "delay")
+_SESSIONS = (
+    "lose_client",
+    "lose_client",
+    "isolate",
+    "cut_one_way",
+    "kill_metad",
+    "crash_metad",
+    "clock_rate",
+    "client_death",
+    "drop",
+    "delay",
+)
 ANYTHING = Theme(KINDS, WRITING, OTHER)
 THEMES = (
     ANYTHING,
@@ -74,7 +105,7 @@ THEMES = (
     Theme(
         _SESSIONS,
         {"put": 1},
-        {"look": 9, "create": 3, "unlink": 3, "rename": 2, "list": 1},
+        {"look": 5, "stare": 2, "create": 3, "unlink": 3, "rename": 2, "list": 1},
         most_writing=False,
     ),
     # Locks, and changes that must happen once.

@@ -22,10 +22,13 @@ from tests.simulation import linear, scheduling
 from tests.simulation.cluster import RECLAIM_GRACE_S, Cluster
 from tests.simulation.database import replayed
 from tests.simulation.history import FileHistory, Violation
+from tests.simulation.namework import listing
 from tests.simulation.nemesis import Nemesis
 from tests.simulation.oracle import Oracle
+from tests.simulation.records import Records, prepare
 from tests.simulation.schedule import NAMES, Schedule
-from tests.simulation.workload import RECORD_BYTES, Records, User, listing, prepare
+from tests.simulation.sharedwork import RECORD_BYTES
+from tests.simulation.workload import User
 
 WORK_WITHIN_S = 150.0  # after the last fault: a lock or a grant may have to expire first
 HEAL_WITHIN_S = 150.0
@@ -192,7 +195,7 @@ class _Run:
                 self._oracle.check_evidence()
             await self._check_everything(checker.vfs)
             await self._remove_everything(checker.vfs)
-            self._cluster.skipped_s += RECLAIM_GRACE_S  # in which nothing would happen
+            self._cluster.clocks.skipped_s += RECLAIM_GRACE_S  # in which nothing would happen
             await self._until(
                 lambda: self._oracle.untidy() or self._oracle.unhealthy(set()),
                 lambda: TIDY_WITHIN_S,
@@ -232,7 +235,7 @@ class _Run:
 
     async def _check_everything(self, vfs: Vfs) -> None:
         records = self.records
-        reader = self._users[0]
+        reader = self._users[0].files
         with trio.move_on_after(CALL_WITHIN_S) as scope:
             for history in records.files.values():
                 try:
