@@ -59,7 +59,7 @@ LAYERS = {
     "metad.operators": """
         drains policycalls moving
         status fsckcalls journalcalls
-        totals
+        totals leavers
     """,
     "metad.upkeep": """
         reports

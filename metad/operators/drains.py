@@ -8,17 +8,17 @@ elsewhere.  Removing never costs a last copy without leave, and says first what 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Container
 from typing import Any
 
 from dfswire.admin import FILES_TOLD_MAX, AdminReply, FileLoss, Losses, RemoveTarget, Target
 from dfswire.cluster import Admin
-from dfswire.errors import NoEntry, UsageError
+from dfswire.errors import UsageError
 from metad.hosts import machines
 from metad.jobs import leaving
 from metad.jobs.rows import Job, Progress
 from metad.jobs.runner import Jobs, Kind
+from metad.operators.leavers import Leaver, find_leaver
 from metad.operators.status import paths_of
 from metad.state import State
 from metad.storage.database import Database
@@ -27,22 +27,6 @@ DRAIN, REMOVE = "drain", "remove"  # kinds of jobs
 LOOK_S = 1.0  # how often a drain is looked at
 LOOK_SHARE = 4.0  # and how many times the duration of a look is waited after it
 FORGOTTEN_PER_STEP = 1000
-
-
-@dataclass(frozen=True)
-class _Leaver:
-    """A server, or one of its disks."""
-
-    server: str
-    disk: str
-
-    @property
-    def argument(self) -> dict[str, Any]:
-        return {"disk": self.disk} if self.disk else {"server": self.server}
-
-    @property
-    def text(self) -> str:
-        return f"disk {self.disk}" if self.disk else f"server {self.server}"
 
 
 class Drains:
@@ -59,7 +43,7 @@ class Drains:
 
     async def drain(self, request: Target) -> AdminReply:
         """Begin to drain; again: the job that does.  Raises NoEntry, UsageError."""
-        who = self._find(request.server, request.disk)
+        who = find_leaver(self._state.db, request.server, request.disk)
         admin = self._admin(who)
         if admin == "removed":
             raise UsageError(f"{who.text} was removed")
@@ -79,17 +63,18 @@ class Drains:
 
     async def enable(self, request: Target) -> AdminReply:
         """What is drained, or was removed, takes part again.  Raises NoEntry, UsageError."""
-        who = self._find(request.server, request.disk)
+        who = find_leaver(self._state.db, request.server, request.disk)
         await self._state.db.write(lambda: self._set(who, "enabled"))
         self._changed(who, "enabled")
         return self._reply(who, None)
 
     async def remove(self, request: RemoveTarget) -> AdminReply:
         """Forget a server or disk that is drained or dead.  Raises NoEntry, UsageError."""
-        who = self._find(request.server, request.disk)
+        who = find_leaver(self._state.db, request.server, request.disk)
         self._check_leaves(who)
-        losses = await self._losses(who)
+        losses = await self._losses(who, {"up"})
         if losses.chunks and not request.accept_loss:
+            await self._check_others_are_heard(who, losses.chunks)
             return self._reply(who, None, losses)
         db, now_ns = self._state.db, self._state.now_ns()
         argument = {**who.argument, "accept_loss": request.accept_loss}
@@ -105,32 +90,7 @@ class Drains:
         self._changed(who, "removed")
         return self._reply(who, job, losses)
 
-    def _find(self, server: str, disk: str) -> _Leaver:
-        """What an operator means.  Raises NoEntry, UsageError."""
-        if bool(server) == bool(disk):
-            raise UsageError("name either a server or a disk")
-        known = self._state.db.read(
-            "SELECT s.id, s.address, d.identity FROM server s LEFT JOIN disk d ON d.server = s.id"
-        )
-        if disk:
-            found = {_Leaver(owner, name) for owner, _, name in known if _means(disk, name)}
-            what = f"disk {disk!r}"
-        else:
-            found = {
-                _Leaver(name, "")
-                for name, address, _ in known
-                if _means(server, name) or server == address
-            }
-            what = f"server {server!r}"
-        exact = {each for each in found if (each.disk or each.server) == (disk or server)}
-        found = exact or found
-        if len(found) != 1:
-            if found:
-                raise UsageError(f"{what} can be several; give more of its id")
-            raise NoEntry(f"there is no {what}; 'dfs nodes' shows what there is")
-        return found.pop()
-
-    def _check_leaves(self, who: _Leaver) -> None:
+    def _check_leaves(self, who: Leaver) -> None:
         """Raises UsageError while it is in use."""
         servers, now = self._state.servers, self._state.clock()
         if self._admin(who) in ("drained", "removed"):
@@ -143,10 +103,25 @@ class Drains:
         if not dead:
             raise UsageError(f"{who.text} is in use: drain it first")
 
-    async def _losses(self, who: _Leaver) -> Losses:
+    async def _check_others_are_heard(self, who: Leaver, count: int) -> None:
+        """Raises UsageError where it is only not known whether there are other copies: their
+        servers are suspect, as all are just after a start of metad."""
+        if (await self._losses(who, {"up", "suspect"})).chunks:
+            return
         servers, now = self._state.servers, self._state.clock()
-        up = {disk for disk in servers.live_disks(now) if servers.disk_state(disk, now) == "up"}
-        reachable = self._others(who, up)
+        silent = [each.server_id for each in servers if servers.state(each, now) == "suspect"]
+        raise UsageError(
+            f"other copies of {count} chunks are on servers that are suspect now "
+            f"({', '.join(silent)}); ask again when 'dfs nodes' shows them up"
+        )
+
+    async def _losses(self, who: Leaver, states: Container[str]) -> Losses:
+        """What is on nothing else but disks in other states."""
+        servers, now = self._state.servers, self._state.clock()
+        there = {
+            disk for disk in servers.live_disks(now) if servers.disk_state(disk, now) in states
+        }
+        reachable = self._others(who, there)
 
         def find(db: Database) -> Losses:
             keys = self._keys(db, who)
@@ -164,33 +139,33 @@ class Drains:
 
     # -- state ----------------------------------------------------------------------------------
 
-    def _admin(self, who: _Leaver) -> Admin:
+    def _admin(self, who: Leaver) -> Admin:
         servers = self._state.servers
         return servers.disk_admin(who.disk) if who.disk else servers.server_admin(who.server)
 
-    def _set(self, who: _Leaver, admin: Admin) -> None:
+    def _set(self, who: Leaver, admin: Admin) -> None:
         """In a mutation."""
         if who.disk:
             machines.set_disk_admin(self._state.db, who.disk, admin)
         else:
             machines.set_server_admin(self._state.db, who.server, admin)
 
-    def _changed(self, who: _Leaver, admin: Admin) -> None:
+    def _changed(self, who: Leaver, admin: Admin) -> None:
         """After its commit."""
         self._state.servers.administer(*machines.load_admin(self._state.db))
         kind = "disk" if who.disk else "server"
         self._state.event_log.add(f"{kind}.{admin}", who.disk or who.server, f"it is {admin} now")
         self._wake()
 
-    def _keys(self, db: Database, who: _Leaver) -> list[int]:
+    def _keys(self, db: Database, who: Leaver) -> list[int]:
         disks = [who.disk] if who.disk else leaving.disks_of_server(db, who.server)
         return leaving.disk_keys(db, disks)
 
-    def _others(self, who: _Leaver, disks: set[str]) -> set[str]:
+    def _others(self, who: Leaver, disks: set[str]) -> set[str]:
         own = [who.disk] if who.disk else leaving.disks_of_server(self._state.db, who.server)
         return disks.difference(own)
 
-    def _reply(self, who: _Leaver, job: Job | None, losses: Losses | None = None) -> AdminReply:
+    def _reply(self, who: Leaver, job: Job | None, losses: Losses | None = None) -> AdminReply:
         return AdminReply(
             server=who.server,
             disk=who.disk,
@@ -206,10 +181,12 @@ class Drains:
         server, disk = argument.get("server", ""), argument.get("disk", "")
         if not isinstance(server, str) or not isinstance(disk, str):
             raise UsageError("server and disk are texts")
-        self._find(server, disk)
+        find_leaver(self._state.db, server, disk)
 
-    def _who(self, job: Job) -> _Leaver:
-        return self._find(job.argument.get("server", ""), job.argument.get("disk", ""))
+    def _who(self, job: Job) -> Leaver:
+        return find_leaver(
+            self._state.db, job.argument.get("server", ""), job.argument.get("disk", "")
+        )
 
     async def _drain_step(self, job: Job) -> Progress:
         """Look how much still depends on the disk; the copies are repair's work."""
@@ -232,7 +209,7 @@ class Drains:
         return Progress(job.cursor, total - left, total, waits, pause_s=pause_s)
 
     async def _drained(
-        self, job: Job, who: _Leaver, total: int, relied_on: set[str], wanted: dict[int, int]
+        self, job: Job, who: Leaver, total: int, relied_on: set[str], wanted: dict[int, int]
     ) -> Progress | None:
         """None: something was written there under an old grant while this was found out.
 
@@ -280,7 +257,3 @@ class Drains:
         if go_on is None:
             return Progress([at + 1, "", kept], done)
         return Progress([at, go_on.hex(), kept], done)
-
-
-def _means(given: str, name: str | None) -> bool:
-    return name is not None and name.startswith(given)

@@ -78,6 +78,7 @@ async def three(
     client = await FakeClient(metad, nursery).open()
     chunk = (await client.store(await client.make(b"f"))).chunk
     cluster = Cluster(metad, {each.disk: each for each in servers}, chunk)
+    # One that was ordered, or reported and then verified, would be known to be good already.
     await db.write(
         lambda: [replicas.set_replica(db, chunk, disk, "good") for disk in cluster.servers]
     )

@@ -109,12 +109,15 @@ async def check(cluster: Cluster, files: dict[str, bytes]) -> None:
 
 
 async def removed(cluster: Cluster, server: str) -> AdminReply:
-    """Ask until it is: while another server has not been heard of, its copies do not count."""
-    while True:
-        reply: AdminReply = await ask(cluster, "admin.remove", RemoveTarget(server=server))
-        if reply.admin == "removed":
-            return reply
-        await trio.sleep(1)
+    """The answer; metad does not give one while servers with the other copies are suspect."""
+    with trio.fail_after(60):
+        while True:
+            try:
+                reply: AdminReply = await ask(cluster, "admin.remove", RemoveTarget(server=server))
+                return reply
+            except UsageError as problem:
+                assert "suspect now" in str(problem)
+                await trio.sleep(1)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -148,8 +151,7 @@ async def test_drained_and_removed_under_load(
             assert (ended.state, ended.message) == ("done", "everything is elsewhere")
             assert watch.seen
             # It writes on with grants that it got before.
-            with trio.fail_after(120):
-                reply = await removed(cluster, "server0")
+            reply = await removed(cluster, "server0")
             await cluster.kill_chunkd(0)
             assert (reply.admin, reply.losses.chunks) == ("removed", 0)
             assert reply.job is not None
@@ -201,6 +203,28 @@ async def test_a_drain_is_called_off_and_taken_up_again(
             while (await disks(cluster))["disk1"]:  # noqa: ASYNC110 - time is virtual
                 await trio.sleep(5)
         await check(cluster, files)
+
+
+async def test_right_after_its_start_metad_does_not_speak_of_losses(
+    autojump_clock: MockClock, rng: random.Random, tolerate_log: ExpectLog
+) -> None:
+    """It has not heard of those yet who have the other copies."""
+    tolerate_log("does not answer")
+    async with running_cluster(rng, servers=3) as cluster:
+        async with cluster.client() as client:
+            await write_file(client.vfs, "f", rng.randbytes(5 * CHUNK_SIZE_BYTES), sync=True)
+        drain: AdminReply = await ask(cluster, "admin.drain", Target(server="server0"))
+        assert drain.job is not None
+        assert (await job_ends(cluster, drain.job.job)).state == "done"
+        await cluster.kill_metad()
+        await cluster.start_metad()
+        with pytest.raises(
+            UsageError, match=r"suspect now \(server0, server1, server2\); ask again"
+        ):
+            await ask(cluster, "admin.remove", RemoveTarget(server="server0"))
+        await cluster.until(lambda s: all(each.state == "up" for each in s.servers), 30)
+        reply: AdminReply = await ask(cluster, "admin.remove", RemoveTarget(server="server0"))
+        assert (reply.admin, reply.losses.chunks) == ("removed", 0)
 
 
 async def disks(cluster: Cluster) -> dict[str, int]:
