@@ -44,11 +44,6 @@ class DiskHealth:
         self.failed = False
         self._failures: list[float] = []
 
-    @property
-    def suspect(self) -> bool:
-        """There was a failure, whether or not the disk counts as failed by now."""
-        return bool(self._failures)
-
     def record(self, now: float) -> None:
         """A write or fsync failed at `now` (monotonic seconds)."""
         self._failures = [at for at in self._failures if now - at < FAILURE_WINDOW_S]

@@ -11,7 +11,7 @@ import logging
 
 from chunkd.remains import block_length
 from chunkd.storage import Runner, Store
-from dfswire.chunks import block_checksums, block_count, chunk_digest
+from dfswire.chunks import CHECKSUM_BYTES, block_checksums, block_count, chunk_digest
 from dfswire.client import Client
 from dfswire.cluster import Order
 from dfswire.errors import CorruptChunk, DFSError, Invalid
@@ -103,7 +103,9 @@ class _Rebuilding:
             length = block_length(self._order.length, block)
             data = body[at : at + length]
             at += length
-            if block_checksums(self._order.chunk, data, block) == self.checksums[8 * block :][:8]:
+            at_sum = block * CHECKSUM_BYTES
+            right = self.checksums[at_sum : at_sum + CHECKSUM_BYTES]
+            if block_checksums(self._order.chunk, data, block) == right:
                 start = block * BLOCK_SIZE_BYTES
                 self.data[start : start + length] = data
                 self._missing.pop(block, None)

@@ -51,7 +51,7 @@ from dfswire.server import listen, serve
 
 log = logging.getLogger(__name__)
 
-EXIT_FAILED, EXIT_USAGE = 1, 2
+EXIT_USAGE = 2
 FUSE_TASKS_MAX = 1000  # requests under way at once; one that waits for metad must not block others
 WITHOUT_LIBRARY = (
     "locks hold within this mount only, fallocate, SEEK_HOLE, O_TMPFILE and chattr are missing, "

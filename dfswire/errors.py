@@ -3,8 +3,8 @@
     DFSError                      everything that dfs raises on purpose
     ├── FileError                 the answer of a file system: has an errno, is never retried
     │   ├── NoEntry  Exists  NotDirectory  IsDirectory  NotEmpty  NotPermitted  AccessDenied
-    │   ├── NameTooLong  TooManyLinks  FileTooBig  Invalid  NoAttribute  CrossDevice  BadHandle
-    │   ├── NoSpace  Stale  InputOutput  Interrupted  NotSupported  ReadOnly  NoData
+    │   ├── NameTooLong  TooManyLinks  FileTooBig  Invalid  NoAttribute  BadHandle
+    │   ├── NoSpace  Stale  InputOutput  Interrupted  NotSupported  NoData
     │   ├── WouldBlock  Deadlock  NoLocks
     ├── ClusterError              the answer of a daemon about the cluster itself
     │   ├── UnknownChunk          this disk does not have it; or not granted to you
@@ -90,10 +90,6 @@ class NoAttribute(FileError):
     code, errno = "no_attribute", errno.ENODATA
 
 
-class CrossDevice(FileError):
-    code, errno = "cross_device", errno.EXDEV
-
-
 class BadHandle(FileError):
     code, errno = "bad_handle", errno.EBADF
 
@@ -116,10 +112,6 @@ class Interrupted(FileError):
 
 class NotSupported(FileError):
     code, errno = "not_supported", errno.ENOTSUP
-
-
-class ReadOnly(FileError):
-    code, errno = "read_only", errno.EROFS
 
 
 class WouldBlock(FileError):

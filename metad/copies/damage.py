@@ -1,7 +1,8 @@
 """What is lost: chunks without a good copy, the ranges of files that name them, and what is known.
 
 Synchronous functions on the database, for salvage.py, status and `dfs fsck --lost`.  A lost range
-is `sure` when every disk that may have had it was asked and none has it; else nobody knows yet.
+is `sure` when every disk that has a row of it was asked and none has it; while one of those is away
+(failed or down, and not removed) nobody knows.
 """
 
 from __future__ import annotations

@@ -88,8 +88,8 @@ ReplicaRow.add_index(
 )
 
 
-# damage: ranges of a live chunk of which no copy has the bytes any more, though every disk that may
-# have one was asked.  The rest of such a chunk is still read from damaged copies.  A chunk without
+# damage: ranges of a live chunk of which no copy has the bytes any more, though every disk in
+# `replica` was asked.  The rest of such a chunk is still read from damaged copies.  A chunk without
 # a good replica that has no rows here was not looked at yet, or some of its disks are away.
 #   offset, length   of the bytes in the chunk;  since_ns  when that was found.
 class DamageRow(Model):

@@ -18,7 +18,7 @@ from dfswire.cluster import Order, OrderResult, Piece
 from dfswire.errors import DFSError, Unavailable
 from dfswire.messages import CHUNK_ID_BYTES, FILE_MAX_BYTES, Extent
 from metad.copies import policies, replicas
-from metad.copies.compaction import Limits, plan
+from metad.copies.compaction import SMALL_SHARE, Limits, plan
 from metad.copies.placement import choose
 from metad.jobs.rows import Job, Progress
 from metad.jobs.runner import Jobs, Kind
@@ -98,12 +98,12 @@ class Compactor:
 
     async def _search(self, after: int) -> list[int]:
         """Files with a larger number that nobody has changed for a while, and that are worth it."""
-        limits = self._limits(self._state.policy.chunk_size_bytes)
+        limits = Limits(self._state.policy.chunk_size_bytes)
         idle_ns = int(self._state.config.compaction_idle_s * 1e9)
         before_ns = self._state.wall_ns() - idle_ns
 
         def look(db: Database) -> list[int]:
-            small = limits.chunk_size_bytes // 4
+            small = limits.chunk_size_bytes // SMALL_SHARE
             found = db.read(
                 _FRAGMENTED, (after, before_ns, limits.extents_least, small, FILES_PER_SEARCH)
             )
@@ -113,9 +113,6 @@ class Compactor:
             return sorted({inode for (inode,) in found})[:FILES_PER_SEARCH]
 
         return await self._state.db.read_in_thread(look)
-
-    def _limits(self, chunk_size_bytes: int) -> Limits:
-        return Limits(chunk_size_bytes)
 
     def _count(self, inode: int) -> int:
         ((count,),) = self._state.db.read("SELECT count(*) FROM extent WHERE inode = ?", (inode,))
@@ -166,8 +163,7 @@ class Compactor:
                 )
             }
             policy = policies.of_file(db, inode)
-        limits = self._limits(self._state.policies.chunk_size_bytes(policy))
-        return plan(found, limits, wasteful)
+        return plan(found, Limits(self._state.policies.chunk_size_bytes(policy)), wasteful)
 
     async def _assemble(self, inode: int, run: list[Extent]) -> bool:
         """Make the chunk and put it in place.  False when that was not possible now."""

@@ -198,7 +198,7 @@ class Reports:
         for order, result in finished:
             if result.ok:
                 self._book_order(order)
-            elif order.kind == "rebuild" and result.lost:
+            elif order.kind == "rebuild" and result.lost and self._asked_all(order):
                 damage.record(self._state.db, order.chunk, result.lost, self._state.wall_ns())
         mine = [report for report in reports if report.disk in server.disks]
         for report in mine:
@@ -212,6 +212,11 @@ class Reports:
             self._reclaimer.book(order)
         elif order.kind == "verify":
             self._book_verified(order.chunk, order.disk)
+
+    def _asked_all(self, order: Order) -> bool:
+        """Was every disk a source that has the chunk as far as is known, one that is away too?"""
+        holders = {disk for disk, _state in replicas.replicas_of(self._state.db, order.chunk)}
+        return holders <= {source.disk for source in order.sources}
 
     def _book_report(self, report: ReplicaReport) -> bool:
         """Is the chunk lost now?"""
@@ -310,7 +315,8 @@ class Reports:
             self._recent.add([order.chunk], self._state.clock())
             add("chunk.rebuilt", order.chunk.hex(), "made whole of damaged copies")
         elif result.lost:
-            text = f"{len(result.lost)} of its blocks are lost: dfs fsck --lost shows the files"
+            where = "lost" if self._asked_all(order) else "on no disk that is present"
+            text = f"{len(result.lost)} of its blocks are {where}: dfs fsck --lost shows the files"
             add("chunk.damaged", order.chunk.hex(), text)
 
 

@@ -21,6 +21,7 @@ from metad.copies import damage, replicas
 from metad.copies.damage import LostChunk
 from metad.copies.placement import choose
 from metad.hosts.servers import Servers
+from metad.recovery.fence import reclaim_held
 from metad.storage.database import Database
 
 log = logging.getLogger(__name__)
@@ -127,7 +128,7 @@ class Salvager:
     def _is_settled(self, chunk: bytes, live: set[str]) -> bool:
         stored = replicas.chunk_info(self._db, chunk)
         if stored is None:
-            return not self._db.read("SELECT 1 FROM setting WHERE name = 'reclaim_held'")
+            return not reclaim_held(self._db)
         if stored.state != replicas.LIVE:
             return stored.state == replicas.DEAD
         good = [
