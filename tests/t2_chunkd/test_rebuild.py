@@ -1,24 +1,19 @@
-"""Whole chunks out of damaged copies, and the emptying of the quarantine."""
+"""Whole chunks out of damaged copies."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
-from trio.testing import MockClock
 
 from chunkd.rebuild import BlocksLost, rebuild_chunk
 from chunkd.storage import run_inline
-from dfswire.bodies import BodySource
 from dfswire.chunks import block_checksums, chunk_digest
 from dfswire.client import Client
 from dfswire.cluster import Order
-from dfswire.errors import CorruptChunk, Invalid, Unavailable
+from dfswire.errors import CorruptChunk, Invalid
 from dfswire.messages import BLOCK_SIZE_BYTES as BLOCK
-from dfswire.verify import Settled, SettledReply
 from tests.fakes import DirectTransport
-from tests.suites.chunkstore import A, B, ExpectLog, content, put
-from tests.t2_chunkd.servers import ChunkServer, FakeMetad
+from tests.suites.chunkstore import A, ExpectLog, content, put
+from tests.t2_chunkd.servers import ChunkServer
 
 DATA = content(5 * BLOCK + 17)
 DIGEST = chunk_digest(A, len(DATA), block_checksums(A, DATA))
@@ -115,36 +110,3 @@ async def test_who_is_not_reached_may_have_it(ruins: Ruins, expect_log: ExpectLo
 async def test_a_rebuild_needs_to_know_what_it_makes(ruins: Ruins) -> None:
     with pytest.raises(Invalid):
         await ruins.rebuild(digest=b"")
-
-
-async def test_only_what_metad_names_leaves_the_quarantine(
-    expect_log: ExpectLog, autojump_clock: MockClock
-) -> None:
-    expect_log("a test says so")
-    transport = DirectTransport({})
-    metad = FakeMetad(transport)
-    asked: list[Settled] = []
-
-    async def settled(request: Settled, body: BodySource) -> Any:
-        asked.append(request)
-        return SettledReply(chunks=[B, bytes(16)])
-
-    metad.handlers["server.settled"] = settled
-    metad.dispatcher = type(metad.dispatcher)("metad", metad.handlers)
-    metad.up()
-    server = ChunkServer("one", transport, quarantine_kept_s=1000.0)
-    for chunk in (A, B):
-        put(server.store, chunk, b"x")
-        server.store.quarantine(chunk, "a test says so")
-    emptier = server.service.emptier
-    assert await emptier.run_once(server.store) == 0
-    assert asked == []
-    for file in server.store.quarantined.values():
-        file.modified -= 1001
-    assert await emptier.run_once(server.store) == 1
-    assert [request.chunks for request in asked] == [[A, B]]
-    assert list(server.store.quarantined) == [A]
-    metad.down()
-    with pytest.raises(Unavailable):
-        await emptier.run_once(server.store)
-    assert list(server.store.quarantined) == [A]

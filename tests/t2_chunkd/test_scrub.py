@@ -8,7 +8,7 @@ from trio.testing import MockClock
 
 from chunkd import scrub
 from chunkd.scrub import Scrubber, ScrubReport
-from chunkd.storage import run_inline
+from chunkd.storage import ScrubNote, run_inline
 from dfswire.errors import DiskFailed, WrongVersion
 from tests.memorystore import MemoryChunkStore
 from tests.suites.chunkstore import ExpectLog, content, put
@@ -124,6 +124,24 @@ async def test_passes_follow_each_other_and_survive_errors(
         await scrubber(store).run_forever()
     assert [round(at) for at in verified[:2]] == [0, round(PERIOD_S / 168)]  # soon again
     assert len(verified) == 1 + 10 + 1
+
+
+async def test_a_pass_whose_place_cannot_be_read_is_tried_from_the_beginning(
+    store: MemoryChunkStore, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await scrubber(store).run_once()
+    load, failures = store.load_scrub, [DiskFailed("not now")]
+
+    def fail_once() -> ScrubNote:
+        if failures:
+            raise failures.pop()
+        return load()
+
+    monkeypatch.setattr(store, "load_scrub", fail_once)
+    before = store.figures().read_bytes
+    with trio.move_on_after(110):
+        await scrubber(store).run_forever()
+    assert store.figures().read_bytes == before + 10_000
 
 
 async def test_a_restart_does_not_begin_a_new_pass(

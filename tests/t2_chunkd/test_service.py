@@ -275,6 +275,9 @@ async def test_verify(cluster: Cluster, expect_log: ExpectLog) -> None:
         reply = await cluster.client.call("chunk.verify", cluster.one.address, request)
         states.append(reply.state)
     assert states == ["good", "bad", "bad"]
+    elsewhere = VerifyChunk(chunk=B, disk="one")
+    reply = await cluster.client.call("chunk.verify", cluster.one.address, elsewhere)
+    assert reply.state == "missing"
 
 
 async def test_a_bad_footer_is_never_served(cluster: Cluster, expect_log: ExpectLog) -> None:
