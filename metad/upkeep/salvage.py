@@ -8,13 +8,11 @@ be thrown away: never one that could be the last to have a block.
 
 from __future__ import annotations
 
-import logging
 import random
 from collections.abc import Callable, Iterable
 
 import trio
 
-from dfswire.errors import DFSError
 from dfswire.messages import Replica
 from dfswire.verify import Settled, SettledReply
 from metad.copies import damage, replicas
@@ -23,8 +21,6 @@ from metad.copies.placement import choose
 from metad.hosts.servers import Servers
 from metad.recovery.fence import reclaim_held
 from metad.storage.database import Database
-
-log = logging.getLogger(__name__)
 
 CHUNKS_PER_PASS_MAX = 500
 SOURCES_MAX = 64  # disks that are asked for one chunk: those that had it once, then any other
@@ -69,10 +65,7 @@ class Salvager:
     async def run_forever(self) -> None:
         while True:
             self._wake = trio.Event()
-            try:
-                await self.run_once()
-            except DFSError as problem:  # the database cannot be read now
-                log.warning("lost chunks could not be looked for: %s", problem)
+            await self.run_once()
             await trio.sleep(self._interval_s)
             with trio.move_on_after(self._interval_s):
                 await self._wake.wait()
