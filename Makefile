@@ -67,9 +67,10 @@ power-cuts:      ## Power cuts of a whole cluster while it is written to: COUNT=
 	@scripts/setup.sh test
 	$(BIN)/python -m tests.t5_faults.powercuts --count $(or $(COUNT),1000) --seed $(or $(SEED),0)
 
-drills:          ## metad's disk is lost under load, and restored from the chunkds: COUNT=10 SEED=0
+drills:          ## metad's disk is lost under load, and restored from the chunkds: COUNT=10 SEED=0 BACK=0
 	@scripts/setup.sh test
-	$(BIN)/python -m tests.t5_faults.drill --rounds $(or $(COUNT),10) --seed $(or $(SEED),0)
+	$(BIN)/python -m tests.t5_faults.drill --rounds $(or $(COUNT),10) --seed $(or $(SEED),0) \
+		--back $(or $(BACK),0)
 
 pjdfstest:       ## POSIX system calls in four modes; SRC=its built sources, MODE=one of them
 	@scripts/setup.sh test

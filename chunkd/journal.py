@@ -11,16 +11,16 @@ block; they raise NoSpace or InputOutput when the disk does not take what they w
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from chunkd.filesystem import FileSystem
+from chunkd.retention import KeptSegment, KeptSnapshot, is_covered, retained
+from chunkd.snapshotwriter import TEMPORARY, SnapshotWriter, translated
 from dfswire import codec
 from dfswire.bodies import FileRange, Octets
 from dfswire.errors import InputOutput, NoEntry, NoSpace, ProtocolError
@@ -31,7 +31,6 @@ from dfswire.journal import (
     JournalFile,
     Position,
     Snapshot,
-    content_digest,
 )
 from dfswire.journalfile import (
     HEADER_MAX_BYTES,
@@ -44,31 +43,12 @@ from dfswire.journalfile import (
     parse_snapshot_head,
     record,
     segment_head,
-    snapshot_head,
 )
 
 log = logging.getLogger(__name__)
 
 DIRECTORY = "journal"
 SEGMENT_BYTES = 8 << 20
-TEMPORARY = ".tmp"
-SPACINGS = 4  # of the snapshots that are kept for restores to an earlier moment
-
-
-@dataclass(frozen=True)
-class KeptSnapshot:
-    """A snapshot on disk."""
-
-    name: str
-    snapshot: Snapshot
-
-
-@dataclass(frozen=True)
-class KeptSegment:
-    """A segment on disk."""
-
-    name: str
-    header: SegmentHeader
 
 
 class Journal:
@@ -224,11 +204,10 @@ class Journal:
 
     def begin_snapshot(self, snapshot: Snapshot) -> SnapshotWriter:
         """Receive a snapshot."""
-        return SnapshotWriter(
-            self, self._files, self._directory, self._new_name(SNAPSHOT_SUFFIX), snapshot
-        )
+        name = self._new_name(SNAPSHOT_SUFFIX)
+        return SnapshotWriter(self._files, self._directory, name, snapshot, self._keep_snapshot)
 
-    def keep_snapshot(self, name: str, snapshot: Snapshot) -> None:
+    def _keep_snapshot(self, name: str, snapshot: Snapshot) -> None:
         """It is on disk."""
         with self._lock:
             self._snapshots.append(KeptSnapshot(name, snapshot))
@@ -236,16 +215,22 @@ class Journal:
     def drop_old(self, now_ns: int) -> None:
         """Delete what no restore needs any more."""
         with self._lock, self._translated():
-            keep = retained(self._snapshots, now_ns, self._kept_s)
+            keep = retained(self._snapshots, self._segments, now_ns, self._kept_s)
             size = self._sizes()
             while len(keep) > 2 and size > self._max_bytes:
                 keep = keep[1:]
                 size -= self._size_before(keep[0])
+                log.warning(
+                    "the journal takes more than %d bytes: moments before entry %d cannot be "
+                    "restored from here any more",
+                    self._max_bytes,
+                    keep[0].snapshot.position.number,
+                )
             gone = [each.name for each in self._snapshots if each not in keep]
             self._snapshots = keep
             if keep:
                 first = keep[0]
-                while len(self._segments) > 1 and _is_covered(self._segments[1], first):
+                while len(self._segments) > 1 and is_covered(self._segments[1], first):
                     gone.append(self._segments.pop(0).name)
         with self._translated():
             for name in gone:
@@ -317,76 +302,3 @@ class Journal:
     def _translated(self) -> Iterator[None]:
         with translated(self._directory):
             yield
-
-
-class SnapshotWriter:
-    """A snapshot that arrives in parts; it counts when `finish` has returned."""
-
-    def __init__(
-        self, journal: Journal, files: FileSystem, directory: Path, name: str, snapshot: Snapshot
-    ) -> None:
-        self._journal = journal
-        self._files = files
-        self._final = directory / name
-        self._path = directory / (name + TEMPORARY)
-        self._snapshot = snapshot
-        self._digest = content_digest()
-        self.received_bytes = 0
-        with translated(directory):
-            self._fd = files.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
-            files.write(self._fd, [snapshot_head(snapshot)])
-
-    def add(self, data: Octets) -> None:
-        """The next part."""
-        self._digest.update(data)
-        self.received_bytes += len(data)
-        with translated(self._path):
-            self._files.write(self._fd, [data])
-
-    def finish(self) -> None:
-        """Keep it.  Raises ProtocolError when the bytes are not those that were announced."""
-        if self._digest.digest() != self._snapshot.digest:
-            raise ProtocolError("the snapshot was damaged on its way")
-        with translated(self._path):
-            self._files.fsync(self._fd)
-            self._files.close(self._fd)
-            self._fd = -1
-            self._files.rename(self._path, self._final)
-            self._files.fsync_directory(self._final.parent)
-        self._journal.keep_snapshot(self._final.name, self._snapshot)
-
-    def abandon(self) -> None:
-        """It will not be finished."""
-        if self._fd >= 0:
-            self._files.close(self._fd)
-            self._fd = -1
-            self._files.unlink(self._path)
-
-
-def retained(snapshots: Sequence[KeptSnapshot], now_ns: int, kept_s: float) -> list[KeptSnapshot]:
-    """Which snapshots (oldest first) to keep, so that each moment of the last `kept_s` can be
-    restored: the newest two, and of older ones some, back to one from before that time."""
-    older = list(snapshots[:-2])
-    while len(older) > 1 and older[1].snapshot.position.time_ns <= now_ns - int(kept_s * 1e9):
-        older.pop(0)
-    keep: list[KeptSnapshot] = []
-    for each in older:
-        since_ns = each.snapshot.position.time_ns
-        if not keep or since_ns - keep[-1].snapshot.position.time_ns >= kept_s * 1e9 / SPACINGS:
-            keep.append(each)
-    return [*keep, *snapshots[-2:]]
-
-
-def _is_covered(after: KeptSegment, first: KeptSnapshot) -> bool:
-    """Is what comes before segment `after` in snapshot `first` already?"""
-    return after.name < first.name and after.header.base.number <= first.snapshot.position.number
-
-
-@contextmanager
-def translated(where: Path) -> Iterator[None]:
-    """What a disk says, in our words."""
-    try:
-        yield
-    except OSError as problem:
-        kind = NoSpace if problem.errno in (errno.ENOSPC, errno.EDQUOT) else InputOutput
-        raise kind(f"journal in {where}: {problem.strerror or problem}") from problem

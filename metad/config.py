@@ -46,7 +46,9 @@ class MetadConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     rebalance_band: float = 0.1  # copies move when a disk's used share is so far from the mean
 
     grant_expiry_s: float = 600.0  # a granted chunk that nobody committed is garbage after this
-    reclaim_grace_s: float = 3600.0  # unreferenced chunks stay this long: readers may have them
+    reclaim_grace_s: float = 3600.0  # unreferenced chunks stay this long: readers may have them...
+    restore_window_s: float = 7200.0  # ... and this long, for a restore to a moment before that
+    reclaim_early_percent: float = 10.0  # but not so long with less free on a disk; 0: always
     gone_after_s: float = 3600.0  # deletes do not wait for a server that is down for longer
     compaction_interval_s: float = 3600.0  # how often fragmented files are looked for
     compaction_idle_s: float = 300.0  # only in files that nobody has changed for so long
@@ -83,6 +85,8 @@ class MetadConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             _require(getattr(self, name) >= 0, name, "0 or more")
         _require(0 <= self.repair_reserve_percent < 100, "repair_reserve_percent", "0 to 99")
         _require(self.reclaim_grace_s >= 0, "reclaim_grace_s", "0 or more")
+        _require(self.restore_window_s >= 0, "restore_window_s", "0 or more")
+        _require(0 <= self.reclaim_early_percent < 100, "reclaim_early_percent", "0 to 99")
 
 
 _POSITIVE = (

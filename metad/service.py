@@ -76,7 +76,13 @@ class Service:
         self.reclaimer = Reclaimer(
             state.db,
             state.servers,
-            ReclaimLimits(config.reclaim_grace_s, config.gone_after_s),
+            ReclaimLimits(
+                config.reclaim_grace_s,
+                config.gone_after_s,
+                config.restore_window_s,
+                config.reclaim_early_percent / 100,
+            ),
+            tell=lambda message: state.event_log.add("reclaim.early", state.cluster_id, message),
             interval_s=config.maintenance_s,
             clock=state.clock,
             now_ns=state.wall_ns,

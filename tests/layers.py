@@ -105,6 +105,7 @@ LAYERS = {
     """,
     "metad.recovery": """
         snapshots restore
+        gathering epoch
         fence
     """,
     "metad.observe": """
@@ -146,9 +147,9 @@ LAYERS = {
         store journal groupsync inventory emptying scrub assemble rebuild
         replicate
         quarantine
-        durability openchunk identity timedfiles
+        durability openchunk identity timedfiles snapshotwriter
         filesystem layout pagecache buffers storage chain tally figures config
-        diskhealth chunkfile remains peers
+        diskhealth chunkfile remains peers retention
     """,
     "dfsmount": """
         __main__
@@ -218,7 +219,8 @@ LAYERS = {
 # Modules that neither wait, nor look at a clock, nor touch a network, a disk or a database.
 PURE = words(
     """
-    chunkd.chunkfile chunkd.diskhealth chunkd.peers chunkd.remains dfsmount.files.extents
+    chunkd.chunkfile chunkd.diskhealth chunkd.peers chunkd.remains chunkd.retention
+    dfsmount.files.extents
     dfsmount.files.readahead dfsmount.leases.attrcache dfsmount.leases.lategrants
     dfsmount.locks.holdings dfsmount.remote.experience dfsmount.remote.followed
     dfswire.admin dfswire.call dfswire.calls

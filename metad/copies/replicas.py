@@ -328,12 +328,21 @@ def expire_grants(db: Database, now_ns: int, limit: int) -> int:
     )
 
 
-def dead_chunks(db: Database, dead_before_ns: int, limit: int) -> list[tuple[bytes, list[str]]]:
-    """Chunks dead since before a time, oldest first, with every disk that may have a replica."""
+def dead_chunks(
+    db: Database, dead_before_ns: int, limit: int, on: Collection[str] | None = None
+) -> list[tuple[bytes, list[str]]]:
+    """Chunks dead since before a time, oldest first, with every disk that may have a replica.
+
+    `on`: only those that one of these disks may have.
+    """
+    there = (
+        "AND (?3 IS NULL OR EXISTS (SELECT 1 FROM replica r JOIN disk ON key = r.disk WHERE "
+        "r.chunk = chunk.id AND identity IN (SELECT value FROM json_each(?3)))) "
+    )
     with db.snapshot():
         found = db.read(
-            "SELECT id FROM chunk WHERE dead_since_ns < ? ORDER BY dead_since_ns LIMIT ?",
-            (dead_before_ns, limit),
+            f"SELECT id FROM chunk WHERE dead_since_ns < ?1 {there}ORDER BY dead_since_ns LIMIT ?2",
+            (dead_before_ns, limit, None if on is None else json.dumps(sorted(on))),
         )
         return [(chunk, [disk for disk, _state in replicas_of(db, chunk)]) for (chunk,) in found]
 

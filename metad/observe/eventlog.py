@@ -48,6 +48,7 @@ KINDS: dict[str, Severity] = {
     "chunk.lost": "critical",
     "chunk.damaged": "critical",
     "chunk.rebuilt": "info",
+    "reclaim.early": "warning",
     "fsck.repaired": "warning",
     "repair.begun": "info",
     "repair.finished": "info",

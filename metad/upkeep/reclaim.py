@@ -4,6 +4,9 @@ Unlinked inodes that no client has open are purged soon after; grants that were 
 expire; chunks that no file names are deleted on their servers after a grace period, and forgotten
 when every server confirmed.  `plan_deletes` is pure.  Delete orders are queued only for servers
 that are up, and only for chunks that metad knows to be dead; a dead chunk never lives again.
+
+They stay for `window_s`, so that the metadata can be restored to any moment of that time, with the
+bytes that it names.  Of a disk that is nearly full they go after `grace_s`, and an event says so.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ log = logging.getLogger(__name__)
 
 PURGES_PER_COMMIT_MAX = 100  # a purge may free thousands of extents; others want to commit too
 CHUNKS_PER_PASS_MAX = 2000
+EARLY_PER_PASS_MAX = 100  # the room is seen with the next heartbeats only
 GRANTS_PER_PASS_MAX = 2000
 
 
@@ -35,6 +39,13 @@ class ReclaimLimits:
 
     grace_s: float = 3600.0
     gone_after_s: float = 3600.0
+    window_s: float = 0.0
+    early_share: float = 0.0  # of a disk: with less free the window does not count
+
+    @property
+    def kept_s(self) -> float:
+        """How long a dead chunk stays where there is room."""
+        return max(self.grace_s, self.window_s)
 
 
 @dataclass(frozen=True)
@@ -71,6 +82,17 @@ def _is_gone(disk: str, servers: Servers, now: float, limits: ReclaimLimits) -> 
     return disk in server.disks and server.disks[disk].failed
 
 
+def short_disks(servers: Servers, now: float, share: float) -> set[str]:
+    """Disks that are up and have less than this share free."""
+    return {
+        figures.disk
+        for server in servers
+        for figures in server.disks.values()
+        if figures.free_bytes < figures.total_bytes * share
+        and servers.disk_state(figures.disk, now) == "up"
+    }
+
+
 class Reclaimer:
     """Works through what is left over, at intervals and when woken."""
 
@@ -80,6 +102,7 @@ class Reclaimer:
         servers: Servers,
         limits: ReclaimLimits,
         *,
+        tell: Callable[[str], None] = log.warning,
         interval_s: float = 1.0,
         clock: Callable[[], float] = trio.current_time,
         now_ns: Callable[[], int],
@@ -87,6 +110,8 @@ class Reclaimer:
         self._db = db
         self._servers = servers
         self._limits = limits
+        self._tell = tell
+        self._is_early = False  # as far as was told
         self._interval_s = interval_s
         self._clock = clock
         self._now_ns = now_ns
@@ -145,8 +170,11 @@ class Reclaimer:
     async def _delete_dead(self, now_ns: int) -> None:
         if reclaim_held(self._db):
             return
-        before_ns = now_ns - int(self._limits.grace_s * 1e9)
+        limits = self._limits
+        before_ns = now_ns - int(limits.kept_s * 1e9)
         dead = replicas.dead_chunks(self._db, before_ns, CHUNKS_PER_PASS_MAX)
+        if limits.grace_s < limits.kept_s:
+            dead += self._dead_early(now_ns)
         plan = plan_deletes(dead, self._servers, self._clock(), self._limits)
         for chunk, disk in plan.orders:
             self._servers.orders.add("delete", chunk, disk)
@@ -157,3 +185,18 @@ class Reclaimer:
                     replicas.forget_chunk(self._db, chunk)
 
             await self._db.write(forget)
+
+    def _dead_early(self, now_ns: int) -> list[tuple[bytes, list[str]]]:
+        """What goes before its time, where room is short: the oldest of it first."""
+        limits = self._limits
+        short = short_disks(self._servers, self._clock(), limits.early_share)
+        before_ns = now_ns - int(limits.grace_s * 1e9)
+        dead = replicas.dead_chunks(self._db, before_ns, EARLY_PER_PASS_MAX, short) if short else []
+        if dead and not self._is_early:
+            self._tell(
+                f"{len(short)} disks have less than {limits.early_share:.0%} free: what was deleted"
+                f" more than {limits.grace_s:g} s ago goes now, not {limits.kept_s:g} s after; a "
+                "restore to an earlier moment would lack it"
+            )
+        self._is_early = bool(dead)
+        return dead

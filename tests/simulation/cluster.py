@@ -71,6 +71,7 @@ def metad_config(replicas: int) -> MetadConfig:
         order_timeout_s=8.0,
         grant_expiry_s=30.0,
         reclaim_grace_s=RECLAIM_GRACE_S,
+        restore_window_s=0.0,
         trim_after_s=4.0,
         gone_after_s=600.0,
     )

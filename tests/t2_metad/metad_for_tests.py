@@ -51,7 +51,7 @@ from metad.config import MetadConfig
 from metad.service import Service, create_service
 from metad.storage.database import Database
 from tests.fakes import DirectTransport
-from tests.t2_metad.machines_for_tests import disk, heartbeat, register
+from tests.t2_metad.machines_for_tests import GIB, disk, heartbeat, register
 
 ADDRESS = "metad:9400"
 PATIENCE_S = 120.0
@@ -241,6 +241,7 @@ class FakeServer:
         self.server_id = server_id
         self.disk = f"{server_id}-d"
         self.failed = False
+        self.free = 50 * GIB
         self.orders: list[Order] = []
 
     async def register(self, incarnation: int = 1) -> FakeServer:
@@ -252,7 +253,7 @@ class FakeServer:
         self, *, results: Sequence[OrderResult] = (), reports: Sequence[ReplicaReport] = ()
     ) -> HeartbeatReply:
         """One heartbeat; its orders are kept in `orders`."""
-        figures = disk(self.disk, failed=self.failed)
+        figures = disk(self.disk, free=self.free, failed=self.failed)
         message = heartbeat(self.server_id, disks=[figures], results=results, reports=reports)
         reply: HeartbeatReply = await self.metad.call("server.heartbeat", message)
         self.orders += reply.orders

@@ -33,6 +33,8 @@ def test_a_url_is_enough() -> None:
         ("transfers_per_disk", 0),
         ("repair_after_s", -1.0),
         ("reclaim_grace_s", -1.0),
+        ("restore_window_s", -1.0),
+        ("reclaim_early_percent", 100.0),
     ],
 )
 def test_what_cannot_work_is_refused_by_name(name: str, value: Any) -> None:

@@ -19,7 +19,7 @@ from metad.hosts.servers import Servers
 from metad.names import chunkmap
 from metad.storage.database import Database
 from metad.upkeep.reclaim import ReclaimLimits, plan_deletes
-from tests.t2_metad.machines_for_tests import disk, heartbeat, register
+from tests.t2_metad.machines_for_tests import GIB, disk, heartbeat, register
 from tests.t2_metad.metad_for_tests import FakeClient, FakeServer, Metad
 
 ONE, TWO = b"1" * 16, b"2" * 16
@@ -71,7 +71,14 @@ class Cluster:
 async def pair(
     db: Database, nursery: trio.Nursery, mock_clock: MockClock
 ) -> AsyncIterator[Cluster]:
-    metad = Metad(db, nursery, reclaim_grace_s=20.0, grant_expiry_s=10.0, gone_after_s=30.0)
+    metad = Metad(
+        db,
+        nursery,
+        reclaim_grace_s=20.0,
+        restore_window_s=0.0,
+        grant_expiry_s=10.0,
+        gone_after_s=30.0,
+    )
     await metad.start()
     servers = [await FakeServer(metad, name).register() for name in ("s1", "s2")]
     yield Cluster(metad, await FakeClient(metad, nursery).open(), servers)
@@ -153,3 +160,52 @@ async def test_a_full_database_delays_reclaim_but_forgets_nothing(
     assert chunkmap.orphans(pair.metad.db) == [inode]
     await pair.pass_time(mock_clock, 2)
     assert chunkmap.orphans(pair.metad.db) == []
+
+
+@pytest.fixture
+async def windowed(
+    db: Database, nursery: trio.Nursery, mock_clock: MockClock
+) -> AsyncIterator[Cluster]:
+    """Dead chunks stay for 60 s, and for 20 s on disks with less than a tenth of free space."""
+    metad = Metad(db, nursery, reclaim_grace_s=20.0, restore_window_s=60.0)
+    await metad.start()
+    servers = [await FakeServer(metad, name).register() for name in ("s1", "s2")]
+    yield Cluster(metad, await FakeClient(metad, nursery).open(), servers)
+    metad.crash()
+
+
+async def test_chunks_stay_as_long_as_a_restore_may_want_them(
+    windowed: Cluster, mock_clock: MockClock
+) -> None:
+    await windowed.client.store(await windowed.client.make(b"f"))
+    await windowed.client.do(Unlink(parent=ROOT_INODE, name=b"f"))
+    await windowed.pass_time(mock_clock, 58)
+    assert [server.orders for server in windowed.servers] == [[], []]
+    await windowed.pass_time(mock_clock, 4)
+    assert [[each.kind for each in server.orders] for server in windowed.servers] == [
+        ["delete"],
+        ["delete"],
+    ]
+
+
+async def test_where_room_is_short_they_go_earlier_and_an_event_says_so(
+    windowed: Cluster, mock_clock: MockClock
+) -> None:
+    await windowed.client.store(await windowed.client.make(b"f"))
+    await windowed.client.do(Unlink(parent=ROOT_INODE, name=b"f"))
+    windowed.servers[0].free = 5 * GIB
+    counts = windowed.metad.service.state.event_log.counts
+    await windowed.pass_time(mock_clock, 18)
+    assert [server.orders for server in windowed.servers] == [[], []]
+    assert counts["reclaim.early"] == 0
+    await windowed.pass_time(mock_clock, 4)
+    assert [len(server.orders) for server in windowed.servers] == [1, 1]
+    assert counts["reclaim.early"] == 1
+    # Nothing that its disks have no need of.
+    windowed.servers[0].free = 50 * GIB
+    await windowed.client.store(await windowed.client.make(b"g"))
+    await windowed.client.do(Unlink(parent=ROOT_INODE, name=b"g"))
+    for server in windowed.servers:
+        await server.obey()
+    await windowed.pass_time(mock_clock, 30)
+    assert [server.orders for server in windowed.servers] == [[], []]

@@ -96,7 +96,7 @@ class Cluster:
             url="sqlite://",
             replicas=replicas,
             chunk_size_bytes=chunk_size_bytes,
-            **{"reclaim_grace_s": 60.0, **(metad_settings or {})},
+            **{"reclaim_grace_s": 60.0, "restore_window_s": 0.0, **(metad_settings or {})},
         )
         self.stores = [
             MemoryChunkStore(f"disk{number}", now=trio.current_time) for number in range(servers)

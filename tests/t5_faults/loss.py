@@ -38,7 +38,7 @@ USUAL_TIMERS: Changes = {
     name: getattr(USUAL, name)
     for name in (
         *("heartbeat_s", "suspect_s", "down_s", "repair_after_s", "maintenance_s"),
-        *("order_timeout_s", "reclaim_grace_s", "chunk_size_bytes"),
+        *("order_timeout_s", "reclaim_grace_s", "restore_window_s", "chunk_size_bytes"),
     )
 }
 

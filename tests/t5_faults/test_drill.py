@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tests.t5_faults.drill import run
 
+BACK_S = 4.0
 ROUNDS = int(os.environ.get("DFS_FAULT_DRILLS", "1"))
 
 
@@ -23,4 +24,15 @@ def test_metadata_is_restored_from_the_chunkds(
     saw(
         f"{totals.rounds} disks lost, {totals.promises} promises kept, everybody goes on "
         f"{totals.slowest_s:.1f} s later"
+    )
+
+
+def test_metadata_is_restored_to_an_earlier_moment(
+    breakable: None, tmp_path: Path, rng: random.Random, saw: Callable[[str], None]
+) -> None:
+    """F20: what was true then is true again, and the mounts go on with that."""
+    totals = run(ROUNDS, rng.randrange(1 << 20), tmp_path / "drill", print, BACK_S)
+    saw(
+        f"{totals.rounds} times back, {totals.promises} promises of that moment kept, the mounts "
+        f"take changes {totals.slowest_s:.1f} s later"
     )

@@ -34,6 +34,7 @@ METAD_TIMERS: dict[str, float] = {
     "maintenance_s": 0.25,
     "order_timeout_s": 10.0,
     "reclaim_grace_s": 5.0,
+    "restore_window_s": 0.0,
 }
 CHUNKD_TIMERS: dict[str, float] = {"sync_interval_s": 1.0}
 
