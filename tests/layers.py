@@ -76,8 +76,8 @@ LAYERS = {
     "metad.checks": """
         fsck mend
         invariants
-        mendnames mendchunks
-        rescue
+        checknames checkchunks mendnames mendchunks
+        rescue queries
     """,
     "metad.names": """
         attributes namespace chunkmap ranges rename

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from dfswire.cluster import Finding, FsckReport
-from metad.checks.invariants import CHECKS, Check, check_damage
+from metad.checks.invariants import CHECKS, check_damage
+from metad.checks.queries import Check
 from metad.storage.database import Database
 
 _TABLES = ("inode", "dentry", "extent", "chunk", "replica", "orphan")

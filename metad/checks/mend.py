@@ -31,6 +31,7 @@ STEPS: tuple[Callable[[Rescue], Mended], ...] = (
     mendnames.mend_xattr,
     mendnames.mend_acl,
     mendchunks.mend_replica,
+    mendchunks.mend_lost_range,
     mendchunks.mend_allocated,
     mendchunks.mend_refs,
     mendchunks.mend_good,

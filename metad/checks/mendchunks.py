@@ -105,6 +105,15 @@ def mend_replica(work: Rescue) -> Mended:
         yield f"replica {chunk.hex()} on disk {disk}", "not believed in"
 
 
+def mend_lost_range(work: Rescue) -> Mended:
+    for (chunk,) in work.db.read(
+        "DELETE FROM damage WHERE length < 1 OR offset < 0 OR NOT EXISTS "
+        "(SELECT 1 FROM chunk c WHERE c.id = chunk AND offset + damage.length <= c.length) "
+        "RETURNING chunk"
+    ):
+        yield f"damage {chunk.hex()}", "forgotten: there are no such bytes"
+
+
 def mend_policy(work: Rescue) -> Mended:
     for (chunk,) in work.db.read(
         "UPDATE chunk SET policy = 0 WHERE policy NOT IN (SELECT key FROM policy) "

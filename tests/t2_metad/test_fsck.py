@@ -85,6 +85,8 @@ BREAKAGES: list[Breakage] = [
     (f"DELETE FROM chunk WHERE id = {GRANTED}", ("replica",)),
     (f"UPDATE replica SET disk = 77 WHERE chunk = {GRANTED}", ("replica",)),
     (f"UPDATE replica SET state = 'odd' WHERE chunk = {GRANTED}", ("replica",)),
+    ("INSERT INTO damage VALUES (x'77', 0, 9, 1)", ("lost_range",)),
+    (f"INSERT INTO damage VALUES ({CHUNK}, 90, 11, 1)", ("lost_range",)),
     ("DELETE FROM server WHERE id = 'server1'", ("disk",)),
     ("UPDATE server SET admin = 'odd'", ("admin",)),
     ("UPDATE disk SET admin = '' WHERE identity = 'd1'", ("admin",)),
