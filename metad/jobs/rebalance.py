@@ -70,10 +70,18 @@ class Fill:
 
     def apply(self, move: Move) -> None:
         """As if it were done; one of its disks may be unknown (away)."""
-        if move.source in self.used:
-            self.used[move.source] -= move.length
+        self.arrive(move)
+        self.leave(move)
+
+    def arrive(self, move: Move) -> None:
+        """The first half of it."""
         if move.destination in self.used:
             self.used[move.destination] += move.length
+
+    def leave(self, move: Move) -> None:
+        """The second half."""
+        if move.source in self.used:
+            self.used[move.source] -= move.length
 
 
 @dataclass

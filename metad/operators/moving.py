@@ -8,7 +8,7 @@ is moved while anything is endangered.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
 
 import trio
@@ -25,12 +25,11 @@ from metad.storage.database import Database
 REBALANCE, SPREAD = "rebalance", "spread"  # kinds of jobs
 PAGE = 256  # chunks read at once
 LOOKED_AT_MAX = 20_000  # chunks each time; 0.5 s in a thread
-MOVES_MAX = 16  # under way at once: a low rate, for nobody waits for it
+MOVES_MAX = 64  # under way at once, and each takes some heartbeats: about 10 a second
 PLANNED_MAX = 10_000  # moves of a dry run
 TOLD_MAX = 100
 STEP_S = 1.0
 IDLE_S = 60.0  # how often it is looked whether disks are unevenly full
-SETTLED_S = 15.0  # after a copy was given up the disk's figures are right again
 
 _PAGE = (
     "SELECT c.id, c.length, c.policy FROM replica r JOIN chunk c ON c.id = r.chunk "
@@ -61,7 +60,7 @@ class Moving:
         self._give_up = give_up
         self._looked_at = b""
         self._to_label: set[bytes] = set()
-        self._under_way: dict[bytes, tuple[Move, float]] = {}  # the time: when it was over
+        self._under_way: dict[bytes, Move] = {}  # until the figures of both disks show it
         jobs.register(Kind(REBALANCE, "bytes", self._rebalance_step))
         jobs.register(Kind(SPREAD, "chunks", self._spread_step))
 
@@ -149,18 +148,18 @@ class Moving:
             return Progress(None, job.done, job.total, "waits for repair", pause_s=STEP_S)
         state = self._state
         fill = Fill.of(state.servers.candidates(state.clock()))
-        for move, _ in self._under_way.values():
-            fill.apply(move)
+        self._expect(fill)
         mean = fill.mean
         left = sum(
             max(int((fill.fraction(disk) - mean) * place.total_bytes), 0)
             for disk, place in fill.places.items()
         )
         room = MOVES_MAX - len(self._under_way)
+        moving = frozenset(self._under_way)
 
         def find(db: Database) -> list[Move]:
             band = state.config.rebalance_band / 2
-            balancing = Balancing(fill, band, lambda disk: self._on_disk(db, disk))
+            balancing = Balancing(fill, band, lambda disk: self._on_disk(db, disk, moving))
             return list(balancing.moves(room))
 
         moves = await state.db.read_in_thread(find) if room > 0 else []
@@ -198,11 +197,14 @@ class Moving:
             return Progress(None, done, done, "copies are where they should be", finished=True)
         return Progress(cursor, done, 0, f"{len(self._under_way)} moves", pause_s=STEP_S / 5)
 
-    def _on_disk(self, db: Database, disk: str) -> Iterator[Movable]:
+    def _on_disk(
+        self, db: Database, disk: str, but: Collection[bytes] = frozenset()
+    ) -> Iterator[Movable]:
         after = b""
         while rows := db.read(_PAGE, (disk, after, PAGE)):
             for chunk, length, policy in rows:
-                yield self._movable(db, chunk, length, policy)
+                if chunk not in but:
+                    yield self._movable(db, chunk, length, policy)
             after = rows[-1][0]
 
     def _movable(self, db: Database, chunk: bytes, length: int, policy: int) -> Movable:
@@ -228,28 +230,50 @@ class Moving:
         )
         if not ordered:
             return 0
-        self._under_way[move.chunk] = (move, 0.0)
+        self._under_way[move.chunk] = move
         return move.length
+
+    def _expect(self, fill: Fill) -> None:
+        """What the figures of the disks do not show yet.
+
+        The heartbeat that tells of a copy that was made or deleted has figures with it.
+        """
+        for chunk, move in self._under_way.items():
+            states = dict(replicas.replicas_of(self._state.db, chunk))
+            if states.get(move.destination) != replicas.GOOD:
+                fill.arrive(move)
+            if move.source in states:
+                fill.leave(move)
 
     def _follow_up(self) -> None:
         """Ask for the old copies of moves whose new one is booked; forget those that are over."""
-        now = self._state.clock()
-        ordered = {(each.chunk, each.disk) for each in self._state.servers.orders.copies()}
+        servers, now = self._state.servers, self._state.clock()
+        ordered = {(each.chunk, each.disk) for each in servers.orders.copies()}
         self._to_label.intersection_update(self._under_way)
-        for chunk, (move, over_s) in list(self._under_way.items()):
-            good = _good(self._state.db, chunk)
-            if over_s:
-                if now - over_s >= SETTLED_S:
-                    del self._under_way[chunk]
-            elif move.destination in good and move.source in good:
+        for chunk, move in list(self._under_way.items()):
+            states = dict(replicas.replicas_of(self._state.db, chunk))
+            if states.get(move.destination) != replicas.GOOD:
+                over = (chunk, move.destination) not in ordered
+            elif servers.disk_state(move.source, now) == "down":
+                over = True  # its copies are too many when it returns, and that is seen to
+            elif states.get(move.source) == replicas.GOOD:
                 self._give_up(chunk, move.source)
-                if chunk in self._to_label:
-                    # No copy without the label goes before there are enough with it.
-                    del self._under_way[chunk]
-            elif move.destination in good:
-                self._under_way[chunk] = (move, now)
-            elif (chunk, move.destination) not in ordered:
+                # No copy without the label goes before there are enough with it.
+                over = chunk in self._to_label or not self._is_abundant(chunk)
+            else:
+                over = move.source not in states
+            if over:
                 del self._under_way[chunk]
+
+    def _is_abundant(self, chunk: bytes) -> bool:
+        """Are there more copies than wanted?  Not if one was lost or is away since the move began,
+        and none of a chunk that nobody needs any more."""
+        state = self._state
+        stored = replicas.chunk_info(state.db, chunk)
+        if stored is None or stored.state != replicas.LIVE:
+            return False
+        living = state.servers.live_disks(state.clock()).intersection(_good(state.db, chunk))
+        return len(living) > state.policies.of(stored.policy).replicas
 
 
 def _good(db: Database, chunk: bytes) -> list[str]:

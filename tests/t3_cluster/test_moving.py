@@ -10,8 +10,11 @@ from trio.testing import MockClock
 
 from dfswire.cluster import ClusterStatus, InfoReply, InfoRequest
 from dfswire.jobs import JobStatus, StartJob
+from dfswire.messages import ROOT_INODE
 from dfswire.moving import RebalancePlan, RebalanceRequest
 from dfswire.policies import PolicyTerms, SetPolicy
+from metad.config import MetadConfig
+from metad.operators import moving
 from tests.t3_cluster.cluster import CHUNK_SIZE_BYTES, Cluster, fully_replicated, running_cluster
 from tests.t3_cluster.files import write_file
 from tests.t3_cluster.test_leaving import Watch, ask, check, job_ends
@@ -69,6 +72,47 @@ async def test_a_new_server_gets_its_share(
         await check(cluster, files)
         again: RebalancePlan = await ask(cluster, "cluster.rebalance_plan", RebalanceRequest())
         assert again.moves == 0
+
+
+async def test_what_is_under_way_is_not_planned_again_and_keeps_nobody(
+    autojump_clock: MockClock, rng: random.Random, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(moving, "MOVES_MAX", 8)
+    files = {f"f{number}": rng.randbytes(4 * CHUNK_SIZE_BYTES) for number in range(30)}
+    async with running_cluster(rng, servers=4) as cluster:
+        await fill_three_of_four(cluster, files)
+        plan: RebalancePlan = await ask(cluster, "cluster.rebalance_plan", RebalanceRequest())
+        began_s = trio.current_time()
+        begun: JobStatus = await ask(cluster, "job.start", StartJob(kind="rebalance"))
+        job = await job_ends(cluster, begun.job, 3600)
+        took_s = trio.current_time() - began_s
+        assert job.done < 1.1 * plan.bytes, "copies went back and forth"
+        batches = plan.moves // moving.MOVES_MAX
+        settled_s = MetadConfig(url="").trim_after_s  # the new server is relied on from then on
+        assert batches >= 5
+        assert took_s < settled_s + 10 * batches, "a move takes some heartbeats"
+
+
+async def test_moves_that_have_become_needless_end(
+    autojump_clock: MockClock, rng: random.Random
+) -> None:
+    """Files are deleted, and a server is lost, while copies wait for the old ones to go."""
+    files = {f"f{number}": rng.randbytes(4 * CHUNK_SIZE_BYTES) for number in range(30)}
+    settings = {"reclaim_grace_s": 100_000.0}
+    async with running_cluster(rng, servers=4, metad_settings=settings) as cluster:
+        await fill_three_of_four(cluster, files)
+        begun: JobStatus = await ask(cluster, "job.start", StartJob(kind="rebalance"))
+        await trio.sleep(20)  # the new server is not relied on yet: nothing goes
+        async with cluster.client() as client:
+            for name in [name for name in files if rng.random() < 0.5]:
+                await client.vfs.unlink(ROOT_INODE, name.encode())
+                del files[name]
+        await cluster.kill_chunkd(0)
+        await cluster.until(lambda s: {"down"} <= {each.state for each in s.servers}, 60)
+        await cluster.until(fully_replicated, 600)
+        assert (await job_ends(cluster, begun.job, 3600)).state == "done"
+        await cluster.start_chunkd(0)
+        await check(cluster, files)
 
 
 async def test_it_happens_by_itself(autojump_clock: MockClock, rng: random.Random) -> None:
