@@ -40,6 +40,7 @@ from metad.upkeep.repair import Repairer
 
 log = logging.getLogger(__name__)
 
+_MAKES = ("copy", "rebuild")  # orders after which a disk has a chunk that it had not
 RECENT_S = 60.0  # an inventory page is never older than this when it arrives
 EARLY_MAX = 10_000  # reports of chunks that no file has yet; a few at most in practice
 
@@ -130,6 +131,11 @@ class Reports:
             for result in request.results
             if (order := state.servers.orders.find(result, known.disks)) is not None
         ]
+        # Before the rows say so: an inventory that was made earlier may come during the commit.
+        self._recent.add(
+            [order.chunk for order, result in finished if result.ok and order.kind in _MAKES],
+            state.clock(),
+        )
         if changed or finished or request.reports:
             lost = await state.db.write(
                 lambda: self._book(known, changed, finished, request.reports)
@@ -300,7 +306,6 @@ class Reports:
                 self._verified.note(order.chunk, order.disk, now)
             if order.kind == "copy":
                 if result.ok:
-                    self._recent.add([order.chunk], now)
                     self._repairer.done(order)
                 elif not called_off:
                     self._repairer.failed(order, result)
@@ -312,7 +317,6 @@ class Reports:
     def _tell_of_rebuild(self, order: Order, result: OrderResult) -> None:
         add = self._state.event_log.add
         if result.ok:
-            self._recent.add([order.chunk], self._state.clock())
             add("chunk.rebuilt", order.chunk.hex(), "made whole of damaged copies")
         elif result.lost:
             where = "lost" if self._asked_all(order) else "on no disk that is present"

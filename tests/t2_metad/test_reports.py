@@ -233,3 +233,28 @@ async def test_a_copied_chunk_is_recent_too(pair: Cluster, mock_clock: MockClock
     await pair.one.obey()
     await pair.inventory(pair.one)
     assert pair.states(chunk)["s1-d"] == "good"
+
+
+async def test_a_copied_chunk_is_recent_while_its_row_is_committed(
+    pair: Cluster, mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The commit takes a while, and an inventory that was made before the copy arrives."""
+    chunk = await stored(pair)
+    await pair.one.report(chunk, "missing")
+    mock_clock.jump(100.0)
+    await pair.one.beat()
+    await pair.other.beat()
+    await pair.metad.service.repairer.run_once()
+    await pair.one.beat()
+    db = pair.metad.db
+    write = db.write
+
+    async def write_and_wait(work: Callable[[], object]) -> object:
+        monkeypatch.undo()
+        done = await write(work)
+        await pair.inventory(pair.one)
+        return done
+
+    monkeypatch.setattr(db, "write", write_and_wait)
+    await pair.one.obey()
+    assert pair.states(chunk)["s1-d"] == "good"
