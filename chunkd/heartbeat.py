@@ -3,7 +3,8 @@
 metad calls nobody, so everything it must hear goes here: figures, bad and missing replicas, results
 of orders.  What was not acknowledged by a successful heartbeat is sent again.  While metad does not
 answer, chunkd goes on serving.  Two answers end the daemon: this server belongs to another cluster,
-or another process is this server (fencing of clones and of forgotten processes).
+or another process is this server (fencing of clones and of forgotten processes), at once when that
+one is known to be alive.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from dfswire.cluster import (
     Registered,
     ReplicaReport,
 )
-from dfswire.errors import AlreadyRunning, DFSError, WrongCluster
+from dfswire.errors import AlreadyRunning, DFSError, IdentityTaken, WrongCluster
 
 log = logging.getLogger(__name__)
 
@@ -100,15 +101,15 @@ class HeartbeatTask:
                 if failures:
                     log.info("metad at %s answers again", self._metad)
                 failures, refused_since = 0, None
-            except WrongCluster:
+            except (WrongCluster, IdentityTaken):
                 raise
             except AlreadyRunning as problem:
                 refused_since = refused_since or trio.current_time()
                 if trio.current_time() - refused_since > REFUSED_MAX_S:
                     raise
-                failures += 1
                 log.info("metad refuses this server for now: %s", problem)
-                await trio.sleep(self._pause_s(failures))
+                # Without back-off: it is news of the predecessor that is waited for.
+                await trio.sleep(self._rng.uniform(0.5, 1.5) * self._interval_s)
                 continue
             except DFSError as problem:
                 failures += 1

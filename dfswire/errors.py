@@ -12,7 +12,8 @@
     │   ├── SessionLost           the session is unknown, expired or closed: open a new one
     │   ├── Leased                another client has it exclusively and was asked; nothing happened
     │   ├── WrongCluster          a server or directory that belongs to another cluster
-    │   ├── AlreadyRunning        the same identity twice
+    │   ├── AlreadyRunning        the same identity twice, as far as is known
+    │   │   └── IdentityTaken     and the other process is alive, without doubt
     │   └── DiskFailed            this disk can't be trusted any more
     ├── ProtocolError             the peer speaks another version, or nonsense
     │   └── WrongVersion
@@ -158,6 +159,10 @@ class WrongCluster(ClusterError):
 
 class AlreadyRunning(ClusterError):
     code = "already_running"
+
+
+class IdentityTaken(AlreadyRunning):
+    code = "identity_taken"
 
 
 class DiskFailed(ClusterError):

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from dfswire.cluster import Admin, DiskFigures, Heartbeat, HostFigures, Register
-from dfswire.errors import AlreadyRunning, WrongCluster
+from dfswire.errors import WrongCluster
 from dfswire.messages import Replica
 from metad.copies.placement import Candidate
+from metad.hosts.doubles import Doubles
 from metad.hosts.grayness import Grayness
 from metad.hosts.orders import OrderQueue
 
@@ -77,6 +78,7 @@ class Servers:
         self._disk_admin: dict[str, Admin] = {}
         self.orders = orders
         self.grayness = Grayness()
+        self._doubles = Doubles()
 
     def __iter__(self) -> Iterator[Server]:
         return iter(self._servers.values())
@@ -90,7 +92,8 @@ class Servers:
     def check(self, message: Register, now: float) -> None:
         """May this chunkd act under its identity?
 
-        Raises WrongCluster (also for one that was removed), and AlreadyRunning when a newer start
+        Raises WrongCluster (also for one that was removed), and AlreadyRunning (IdentityTaken when
+        the other one has been heard since this was refused first) when a newer start
         of it is known, when another process with its identity is up, or when one of its disks is in
         use elsewhere.
         """
@@ -111,6 +114,7 @@ class Servers:
         if known is None or _start_of(known) != _start_of(message):
             self.grayness.forget(message.address)
             self.orders.restart(known.disks if known is not None else ())
+            self._doubles.registered(message.server_id)
         self._adopt(Server.registered(message, now, heard=True))
 
     def heartbeat(self, message: Heartbeat, now: float) -> bool:
@@ -132,6 +136,7 @@ class Servers:
         if now - server.last_heartbeat_s >= self._suspect_s:
             server.up_since_s = now
         server.last_heartbeat_s = now
+        self._doubles.heard(server.server_id)
         return True
 
     def incarnation_for(self, message: Register, now: float) -> int:
@@ -154,15 +159,20 @@ class Servers:
         known = self._servers.get(message.server_id)
         if known is None:
             return
+        claimant = message.server_id, message.process
         if message.incarnation < known.incarnation:
-            raise AlreadyRunning(
-                f"server {message.server_id} has been started again since this start"
+            raise self._doubles.refusal(
+                known.server_id,
+                claimant,
+                f"server {message.server_id} has been started again since this start",
             )
         # On the same address the first process can't live any more: that is a quick restart.
         if message.address != known.address and self.heartbeat_state(known, now) != "down":
-            raise AlreadyRunning(
+            raise self._doubles.refusal(
+                known.server_id,
+                claimant,
                 f"server {message.server_id} is already {self.heartbeat_state(known, now)} at "
-                f"{known.address}; a copy of its data directories?"
+                f"{known.address}; a copy of its data directories?",
             )
 
     def _check_disks(self, message: Register, now: float) -> None:
@@ -174,7 +184,11 @@ class Servers:
                 and figures.disk in other.disks
                 and self.heartbeat_state(other, now) != "down"
             ):
-                raise AlreadyRunning(f"disk {figures.disk} is in use by server {other.server_id}")
+                raise self._doubles.refusal(
+                    other.server_id,
+                    (message.server_id, message.process),
+                    f"disk {figures.disk} is in use by server {other.server_id}",
+                )
 
     def _adopt(self, server: Server) -> None:
         self._servers[server.server_id] = server

@@ -14,7 +14,7 @@ from chunkd.heartbeat import REFUSED_MAX_S
 from dfswire.chunks import block_checksums, chunk_digest
 from dfswire.cluster import Heartbeat, HeartbeatReply, Order, Register
 from dfswire.dispatch import BodySource, Dispatcher
-from dfswire.errors import AlreadyRunning, CorruptChunk, Invalid, WrongCluster
+from dfswire.errors import AlreadyRunning, CorruptChunk, IdentityTaken, Invalid, WrongCluster
 from tests.fakes import DirectTransport
 from tests.suites.chunkstore import A, B, ExpectLog, content, put
 from tests.t2_chunkd.servers import METAD, ChunkServer, FakeMetad
@@ -239,6 +239,19 @@ async def test_a_double_ends_the_daemon(line: Line, autojump_clock: MockClock) -
     with pytest.RaisesGroup(AlreadyRunning):
         await line.one.service.run()
     assert trio.current_time() - started > REFUSED_MAX_S
+
+
+async def test_a_clone_of_a_living_server_ends_at_once(
+    line: Line, autojump_clock: MockClock
+) -> None:
+    def refuse(message: Register) -> None:
+        raise IdentityTaken("up elsewhere, and heard")
+
+    line.metad.on_register = refuse
+    started = trio.current_time()
+    with pytest.RaisesGroup(IdentityTaken):
+        await line.one.service.run()
+    assert trio.current_time() == started
 
 
 async def test_a_metad_that_answers_nonsense_is_tried_on(

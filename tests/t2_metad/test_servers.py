@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from dfswire.errors import AlreadyRunning, WrongCluster
+from dfswire.errors import AlreadyRunning, IdentityTaken, WrongCluster
 from dfswire.health import Experience
 from dfswire.messages import Replica
+from metad.hosts.doubles import CLAIMS_MAX, Doubles
 from metad.hosts.orders import OrderQueue
 from metad.hosts.servers import Servers
 from tests.t2_metad.machines_for_tests import disk, heartbeat, register
@@ -61,6 +62,43 @@ def test_a_second_process_is_refused_while_the_first_is_up(
         servers.register(copy, 9.9)  # suspect only
     servers.register(copy, 10.0)
     assert servers.replicas(["s1-d"], 10.0) == [Replica(disk="s1-d", address="elsewhere:9500")]
+
+
+def test_a_clone_is_refused_for_good_when_the_first_is_heard_again(servers: Servers) -> None:
+    servers.register(register("s1", process="one"), 0.0)
+    clone = register("s1", process="two", address="elsewhere:9500", incarnation=2)
+    thief = register("s2", process="three", disks=[disk("s1-d")])
+    older = register("s1", process="four", incarnation=0)
+
+    def refusals() -> list[type[AlreadyRunning]]:
+        kinds = []
+        for each in (clone, thief, older):
+            with pytest.raises(AlreadyRunning) as caught:
+                servers.register(each, 1.0)
+            kinds.append(caught.type)
+        return kinds
+
+    assert refusals() == [AlreadyRunning] * 3
+    assert servers.heartbeat(heartbeat("s1", process="one"), 1.0)
+    assert refusals() == [AlreadyRunning] * 3, "that one may have been under way"
+    assert servers.heartbeat(heartbeat("s1", process="one"), 2.0)
+    assert refusals() == [IdentityTaken] * 3
+    # What another process is told is its own affair, and a new holder has to be heard anew.
+    with pytest.raises(AlreadyRunning) as caught:
+        servers.register(register("s1", process="five", address="third:9500"), 2.0)
+    assert caught.type is AlreadyRunning
+    servers.register(register("s1", process="six", incarnation=3), 2.0)
+    assert refusals() == [AlreadyRunning, AlreadyRunning, AlreadyRunning]
+
+
+def test_claims_are_not_remembered_without_end() -> None:
+    doubles = Doubles()
+    for number in range(CLAIMS_MAX + 1):
+        doubles.refusal("s1", ("s1", str(number)), "")
+    doubles.heard("s1")
+    doubles.heard("s1")
+    assert type(doubles.refusal("s1", ("s1", str(CLAIMS_MAX)), "")) is IdentityTaken
+    assert type(doubles.refusal("s1", ("s1", "0"), "")) is AlreadyRunning, "it is a new one"
 
 
 def test_a_quick_restart_on_the_same_address_is_welcome(servers: Servers) -> None:

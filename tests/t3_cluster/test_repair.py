@@ -12,7 +12,7 @@ from trio.testing import MockClock
 
 from chunkd.identity import ServerIdentity
 from dfswire.cluster import ClusterStatus, ServerStatus
-from dfswire.errors import AlreadyRunning
+from dfswire.errors import IdentityTaken
 from dfswire.messages import ROOT_INODE
 from tests.t3_cluster.cluster import (
     CHUNK_SIZE_BYTES,
@@ -202,8 +202,10 @@ async def test_a_copied_data_directory_is_refused_and_said_aloud(
         files = await fill(cluster, rng)
         for identity in (ServerIdentity("server0", 2), ServerIdentity("another", 1)):
             clone = cluster.make_chunkd(0, "clone:1", identity)
-            with pytest.RaisesGroup(AlreadyRunning):
+            began_s = trio.current_time()
+            with pytest.RaisesGroup(IdentityTaken):
                 await clone.run()
+            assert trio.current_time() - began_s < 5, "more than a few heartbeats"
         assert (await server(cluster, 0)).address == cluster.address(0)
         assert len((await cluster.status()).servers) == 3
         await check(cluster, files)
