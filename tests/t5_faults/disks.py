@@ -26,6 +26,8 @@ BLOCK = 4096
 SHUTDOWN = 0x8004_587D  # _IOR('X', 125, __u32): ext4, xfs and f2fs agree on it
 WITHOUT_LOG = struct.pack("I", 2)  # nothing is flushed, not even the journal
 SIZE_MIN = {"ext4": 16 * MIB, "xfs": 300 * MIB}
+INODE_PER_BYTES = 1 << 16  # a chunk of a small file has a directory of its own
+LARGE_BYTES = 1 << 30
 IMAGE = re.compile(r"dfs-disk-(\d+)-.*\.img")
 
 
@@ -39,9 +41,12 @@ def run(*words: str | Path, stdin: str | None = None) -> str:
 class Disk:
     """One file system in a file, mounted on `point`."""
 
-    def __init__(self, point: Path, size_bytes: int, kind: str = "ext4") -> None:
+    def __init__(
+        self, point: Path, size_bytes: int, kind: str = "ext4", options: str = "loop"
+    ) -> None:
         self.point = point
         self.kind = kind
+        self._options = options
         self.image = point.parent / f"dfs-disk-{os.getpid()}-{point.name}.img"
         self.size_bytes = max(size_bytes, SIZE_MIN[kind])
         point.mkdir(parents=True, exist_ok=True)
@@ -52,13 +57,16 @@ class Disk:
         with self.image.open("wb") as file:
             file.truncate(self.size_bytes)
         if self.kind == "ext4":
-            run("mkfs.ext4", "-q", "-m", "0", "-J", "size=4", "-N", "8192", self.image)
+            inodes = max(8192, self.size_bytes // INODE_PER_BYTES)
+            journal = 4 if self.size_bytes < LARGE_BYTES else 64  # MiB
+            words = ["-m", "0", "-J", f"size={journal}", "-N", str(inodes)]
+            run("mkfs.ext4", "-q", *words, self.image)
         else:
             run("mkfs.xfs", "-q", self.image)
 
     def mount(self) -> None:
         """As after a boot: the journal is replayed."""
-        run("mount", "-o", "loop", self.image, self.point)
+        run("mount", "-o", self._options, self.image, self.point)
 
     def unmount(self) -> None:
         if self.mounted:

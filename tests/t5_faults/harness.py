@@ -28,7 +28,7 @@ from tests.t5_faults.disks import MIB, Disk
 from tests.t5_faults.network import Network
 from tests.t5_faults.nursery import Nursery
 from tests.t5_process.harness import CHUNKD_TIMERS, METAD_TIMERS, READY_S, Cluster, chosen_settings
-from tests.t5_process.observed import NODES, REPLICAS
+from tests.t5_process.observed import REPLICAS
 
 NIGHTLY = os.environ.get("DFS_TEST_SIZE") == "nightly"
 METAD_PORT = 9400
@@ -78,10 +78,10 @@ class PlacedCluster(LocalCluster):
     Without a network all of them are on this host.
     """
 
-    def __init__(self, directory: Path, network: Network | None) -> None:
-        settings = chosen_settings()
+    def __init__(self, directory: Path, network: Network | None, chunkds: Sequence[str]) -> None:
+        settings = chosen_settings(len(chunkds))
         if network is not None:
-            ports = [METAD_PORT + number for number in range(1, NODES + 1)]
+            ports = [METAD_PORT + number for number, _ in enumerate(chunkds, start=1)]
             settings = Settings(replicas=REPLICAS, metad_port=METAD_PORT, chunkd_ports=ports)
         super().__init__(directory, settings)
         self._network = network
@@ -138,7 +138,8 @@ class PlacedCluster(LocalCluster):
 class FaultyCluster(Cluster):
     """The cluster.  `network` and `disks` (by the name of their daemon) are there to be broken.
 
-    Not `isolated`: all on this host.  `disk_bytes` 0: no disks but plain directories.
+    Not `isolated`: all on this host.  There is a chunkd for each of `kinds`, which are file
+    systems, mounted with `disk_options`; `disk_bytes` 0: no disks but plain directories.
     """
 
     def __init__(
@@ -152,19 +153,21 @@ class FaultyCluster(Cluster):
         nursery: Nursery | None = None,
         kinds: Sequence[str] = KINDS,
         disk_bytes: int = DISK_BYTES,
+        metad_disk_bytes: int = METAD_DISK_BYTES,
+        disk_options: str = "loop",
     ) -> None:
-        names = ["metad", *(f"chunkd{number}" for number in range(1, NODES + 1)), *mounts]
-        self._network = Network(names) if isolated else None
+        chunkds = [f"chunkd{number}" for number, _ in enumerate(kinds, start=1)]
+        self._network = Network(["metad", *chunkds, *mounts]) if isolated else None
         self._nursery = nursery
         self.disks: dict[str, Disk] = {}
         try:
-            placed = PlacedCluster(directory, self._network)
+            placed = PlacedCluster(directory, self._network, chunkds)
             super().__init__(directory, placed)
             placed.write_configs({**METAD, **(metad or {})}, {**CHUNKD, **(chunkd or {})})
             if disk_bytes:
-                self.disks["metad"] = Disk(placed.data("metad"), METAD_DISK_BYTES)
-                for name, kind in zip(self.chunkd_names, kinds, strict=True):
-                    self.disks[name] = Disk(placed.data(name), disk_bytes, kind)
+                self.disks["metad"] = Disk(placed.data("metad"), metad_disk_bytes)
+                for name, kind in zip(chunkds, kinds, strict=True):
+                    self.disks[name] = Disk(placed.data(name), disk_bytes, kind, disk_options)
             else:
                 for daemon in self.local.daemons:
                     placed.data(daemon.name).mkdir()

@@ -21,12 +21,19 @@ class Load:
     """Writers that fsync, changes of names, and a reader that misses the caches."""
 
     def __init__(
-        self, cluster: FaultyCluster, place: Path, records: Path, kinds: Sequence[str] = KINDS
+        self,
+        cluster: FaultyCluster,
+        place: Path,
+        records: Path,
+        kinds: Sequence[str] = KINDS,
+        pause_s: float = 0.0,
     ) -> None:
         self._cluster = cluster
         self._place = place
         (place / "numbers").write_bytes(numbers(0, NUMBERS_BYTES // 8))
-        self._workers = {kind: Worker(kind, place, records / f"record-{kind}") for kind in kinds}
+        self._workers = {
+            kind: Worker(kind, place, records / f"record-{kind}", str(pause_s)) for kind in kinds
+        }
         self._seen: dict[str, int] = dict.fromkeys(kinds, 0)
 
     def __enter__(self) -> Load:
@@ -53,6 +60,10 @@ class Load:
             self._seen[kind] = len(entries)
             longest[kind] = max((entry["took_s"] for entry in fresh), default=0.0)
         return longest
+
+    def operations(self) -> int:
+        """How many there were so far."""
+        return sum(len(worker.entries()) for worker in self._workers.values())
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[dict[str, float]]:

@@ -1,199 +1,153 @@
-"""One of three servers is lost under load, with much on it; later one is drained and removed.
+"""Servers are lost, drained, removed and added under load, and copies rebalanced.
 
-    python -m tests.t5_faults.loss --gib 10
+    python -m tests.t5_faults.loss --gib 10 --directory /where/there/is/room
 
-fills a cluster (two copies of everything) with small and large files, lets programs write and read,
-kills a chunkd and leaves it dead, and measures; then that server returns, and another one is
-drained, removed and taken back.  With the usual timers a server is down after 10 s, and repair
-begins 30 s later.  The data lies in plain directories below the temporary directory, which needs
-three times the size.
+fills a cluster of three servers (two copies of everything) with small and large files.  Then, while
+programs write, rename and read: a server is killed and stays dead until everything is redundant
+again; another one is drained and removed; a new one is added; copies are rebalanced; the removed
+one is taken back.  What each of these took and moved is printed, and how many copies of each chunk
+were on the disks at the worst moment.  Any error of a program and any wrong byte ends it with 1.
+The directory (a temporary one of its own is made in it) needs four times the size, and the run has
+metad's usual timers: a server is down after 10 s, and repair begins 30 s later.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import random
 import shutil
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 from dfsmount.cli.localcluster import HOST
 from metad.config import MetadConfig
-from tests.t5_faults.harness import Changes, FaultyCluster
-from tests.t5_faults.load import Load
-from tests.t5_process.observed import run_dfs, sha256_of, wait_for
+from tests.t5_faults import disks
+from tests.t5_faults.harness import Changes
+from tests.t5_faults.upheaval import SERVERS, SPARE, Phase, Upheaval
+from tests.t5_process.observed import REPLICAS, wait_for
 
-MIB = 1 << 20
-LARGE_BYTES = 128 * MIB
-SMALL_BYTES = 100_000
-SMALL_SHARE = 0.1  # of all bytes
-VICTIM, DRAINED = "chunkd1", "chunkd2"
+LOST, DRAINED, _ = SERVERS
 USUAL = MetadConfig(url="sqlite:////unused")
 USUAL_TIMERS: Changes = {
     name: getattr(USUAL, name)
     for name in (
         *("heartbeat_s", "suspect_s", "down_s", "repair_after_s", "maintenance_s"),
-        *("order_timeout_s", "reclaim_grace_s", "restore_window_s", "chunk_size_bytes"),
+        *("order_timeout_s", "trim_after_s", "chunk_size_bytes", "rebalance_band"),
     )
+} | {
+    # The programs replace large files all the time.
+    "reclaim_grace_s": 60.0,
+    "restore_window_s": 0.0,
 }
 
 
-@dataclass
-class Figures:
-    """What was measured, in seconds from the kill."""
-
-    bytes: int
-    chunks: int
-    endangered: int = 0
-    noticed_s: float = 0.0
-    repair_started_s: float = 0.0
-    redundant_s: float = 0.0
-    slowest_s: float = 0.0
-    drained_s: float = 0.0
-    removed_s: float = 0.0
-    slowest_while_drained_s: float = 0.0
-
-
-class Loss:
-    """The cluster, its content, and the loss."""
-
-    def __init__(self, directory: Path, metad: Changes, report: Callable[[str], None]) -> None:
-        self.cluster = FaultyCluster(
-            directory, isolated=False, disk_bytes=0, metad=metad, chunkd={"scrub_period_s": 86400.0}
+def lose(upheaval: Upheaval) -> None:
+    """Kill a server, and watch until everything has its copies on the others."""
+    cluster = upheaval.cluster
+    with upheaval.phase("loss") as clock:
+        orders = upheaval.copies_ordered()
+        cluster.kill(LOST)
+        clock.start()
+        upheaval.members.remove(LOST)
+        clock.phase.noticed_s = clock.wait(
+            lambda: cluster.server(LOST).state == "down", "shown as down"
         )
-        self._report = report
-        self._records = directory / "records"
-        self._records.mkdir()
+        assert cluster.status().chunks.under_replicated > 0
+        clock.phase.begun_s = clock.wait(lambda: upheaval.copies_ordered() > orders, "repair begun")
+        clock.phase.finished_s = clock.wait(upheaval.is_whole, "redundant")
+        assert all(len(servers) >= REPLICAS for servers in upheaval.copies().values())
+    cluster.start(LOST)
+    upheaval.members.add(LOST)
+    upheaval.wait_whole()
 
-    def fill(self, size_bytes: int) -> dict[Path, str]:
-        """Files of random bytes; the digests of some of each kind."""
-        place = self.cluster.mount_point / "content"
-        place.mkdir()
-        digests: dict[Path, str] = {}
-        piece = random.Random(1).randbytes(LARGE_BYTES + SMALL_BYTES)
-        small_bytes = int(size_bytes * SMALL_SHARE)
-        started = time.monotonic()
-        for number in range(small_bytes // SMALL_BYTES):
-            path = place / str(number // 1000) / f"small-{number}"
-            if number % 1000 == 0:
-                path.parent.mkdir()
-            path.write_bytes(number.to_bytes(8, "big") + piece[: SMALL_BYTES - 8])
-            if number % 100 == 0:
-                digests[path] = sha256_of(path)
-        for number in range(max(1, (size_bytes - small_bytes) // LARGE_BYTES)):
-            path = place / f"large-{number}"
-            length = min(LARGE_BYTES, size_bytes - small_bytes)
-            path.write_bytes(number.to_bytes(8, "big") + piece[:length])
-            digests[path] = sha256_of(path)
-        self._report(f"filled in {time.monotonic() - started:.0f} s")
-        return digests
 
-    @contextlib.contextmanager
-    def loaded(self, name: str) -> Iterator[Load]:
-        """Inside, programs use the mount; none of them may meet an error, and all is compared."""
-        place = self.cluster.mount_point / name
-        records = self._records / name
-        place.mkdir()
-        records.mkdir()
-        with Load(self.cluster, place, records) as load:
-            load.wait_progress()
-            load.slowest_s()
-            yield load
-            load.wait_progress(1)
-            load.finish()
-            self.cluster.remount()
-            load.check()
-
-    def lose(self, figures: Figures) -> None:
-        """Kill a server, and watch until everything has its copies on the others."""
-        cluster = self.cluster
-        orders = cluster.log_text("metad").count("copies ordered")
-        with self.loaded("loss") as load:
-            cluster.kill(VICTIM)
-            clock = Clock(self._report)
-            clock.wait(lambda: cluster.server(VICTIM).state == "down", "noticed")
-            figures.noticed_s = clock.now_s
-            figures.endangered = cluster.status().chunks.under_replicated
-            clock.wait(
-                lambda: cluster.log_text("metad").count("copies ordered") > orders, "repair begun"
+def drain(upheaval: Upheaval) -> None:
+    """Empty a living server, and forget it."""
+    cluster = upheaval.cluster
+    address = f"{HOST}:{cluster.daemon(DRAINED).port}"
+    with upheaval.phase("drain and removal") as clock:
+        clock.start()
+        with upheaval.commanded("node", "drain", address, "--wait"):
+            clock.phase.noticed_s = clock.wait(
+                lambda: cluster.server(DRAINED).admin != "enabled", "shown as draining"
             )
-            figures.repair_started_s = clock.now_s
-            clock.wait(lambda: cluster.status().chunks.under_replicated == 0, "redundant")
-            figures.redundant_s = clock.now_s
-            figures.slowest_s = max(load.slowest_s().values())
-        cluster.start(VICTIM)
-        cluster.wait_healthy(120)
-
-    def drain(self, figures: Figures) -> None:
-        """Empty a living server, forget it, and take it back."""
-        address = f"{HOST}:{self.cluster.daemon(DRAINED).port}"
-        with self.loaded("drain") as load:
-            clock = Clock(self._report)
-            self.dfs("node", "drain", address, "--wait")
-            clock.say("drained")
-            figures.drained_s = clock.now_s
-            assert self.cluster.status().chunks.under_replicated == 0
-            self.dfs("node", "remove", address, "--wait")
-            clock.say("removed")
-            figures.removed_s = clock.now_s
-            figures.slowest_while_drained_s = max(load.slowest_s().values())
+            clock.phase.begun_s = clock.wait(lambda: clock.watch.any_made, "first copy seen")
+        clock.say("drained")
+        upheaval.members.remove(DRAINED)
+        upheaval.command("node", "remove", address, "--wait")
+        clock.phase.finished_s = clock.say("removed")
         # A chunkd that is told of its removal ends.
-        wait_for(lambda: self.cluster.daemon(DRAINED).running() is None, "its end")
-        self.dfs("node", "enable", address)
-        self.cluster.start(DRAINED)
-        self.cluster.wait_healthy(120)
-
-    def dfs(self, *words: str) -> None:
-        """A command of an operator, which must work."""
-        status, output = run_dfs(*words, "--url", self.cluster.address)
-        assert status == 0, f"dfs {' '.join(words)}: {output}"
-
-    def figures(self) -> Figures:
-        """Nothing is measured yet."""
-        chunks = self.cluster.status().chunks
-        return Figures(bytes=chunks.bytes, chunks=chunks.total)
+        wait_for(lambda: cluster.daemon(DRAINED).running() is None, "its end")
+        assert upheaval.is_whole()
 
 
-class Clock:
-    """Seconds since something happened."""
-
-    def __init__(self, report: Callable[[str], None]) -> None:
-        self._report = report
-        self._started = time.monotonic()
-        self.now_s = 0.0
-
-    def say(self, what: str) -> None:
-        """It is so now."""
-        self.now_s = time.monotonic() - self._started
-        self._report(f"{what} after {self.now_s:.1f} s")
-
-    def wait(self, condition: Callable[[], bool], what: str) -> None:
-        """Wait until it is so."""
-        wait_for(condition, what, 3600, poll_s=0.2)
-        self.say(what)
+def add(upheaval: Upheaval) -> None:
+    """A new server: it is known and gets its share of what is written."""
+    cluster = upheaval.cluster
+    with upheaval.phase("addition") as clock:
+        clock.start()
+        cluster.start(SPARE)
+        upheaval.members.add(SPARE)
+        clock.phase.noticed_s = clock.wait(lambda: upheaval.is_up(SPARE), "shown as up")
+        clock.phase.finished_s = clock.wait(lambda: cluster.server(SPARE).chunks > 0, "has chunks")
 
 
-def run(size_bytes: int, directory: Path, metad: Changes, report: Callable[[str], None]) -> Figures:
+def rebalance(upheaval: Upheaval) -> None:
+    """Copies move to the new server until all disks are about equally full."""
+    before = unevenness(upheaval)
+    with upheaval.phase("rebalancing") as clock:
+        clock.start()
+        with upheaval.commanded("rebalance", "--now", "--wait"):
+            clock.phase.begun_s = clock.wait(lambda: clock.watch.any_made, "first copy seen")
+        clock.phase.finished_s = clock.say("finished")
+        after = unevenness(upheaval)
+        clock.say(f"{before:.1%} between the fullest and the emptiest disk became {after:.1%};")
+        assert after < before
+
+
+def unevenness(upheaval: Upheaval) -> float:
+    """How much fuller the fullest disk is than the emptiest one."""
+    shares = [
+        1 - disk.free_bytes / disk.total_bytes
+        for server in upheaval.cluster.status().servers
+        if server.admin == "enabled"
+        for disk in server.disks
+    ]
+    return max(shares) - min(shares)
+
+
+def take_back(upheaval: Upheaval) -> None:
+    """The removed server is wanted again, with everything that it had."""
+    cluster = upheaval.cluster
+    with upheaval.phase("return") as clock:
+        clock.start()
+        upheaval.command("node", "enable", f"{HOST}:{cluster.daemon(DRAINED).port}")
+        cluster.start(DRAINED)
+        upheaval.members.add(DRAINED)
+        clock.phase.noticed_s = clock.wait(lambda: upheaval.is_up(DRAINED), "shown as up")
+        clock.phase.finished_s = clock.wait(upheaval.is_whole, "whole")
+
+
+STEPS: tuple[Callable[[Upheaval], None], ...] = (lose, drain, add, rebalance, take_back)
+
+
+def run(
+    size_bytes: int, directory: Path, metad: Changes, report: Callable[[str], None]
+) -> list[Phase]:
     """All of it.  Nothing runs afterwards; the directory stays."""
-    loss = Loss(directory, metad, report)
-    cluster = loss.cluster
+    upheaval = Upheaval(directory, size_bytes, metad, report)
+    cluster = upheaval.cluster
     try:
-        cluster.up()
+        cluster.start("metad", *SERVERS)
         cluster.mount()
-        digests = loss.fill(size_bytes)
-        figures = loss.figures()
-        for step in (loss.lose, loss.drain):
-            step(figures)
-            for path, digest in digests.items():
-                assert sha256_of(path) == digest, f"wrong bytes in {path}"
+        upheaval.fill()
+        for step in STEPS:
+            step(upheaval)
+        upheaval.check_disks()
         cluster.check_fsck()
         cluster.check_logs()
-        return figures
+        return upheaval.phases
     finally:
         cluster.close()
 
@@ -202,16 +156,23 @@ def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--gib", type=float, default=10)
-    directory = Path(tempfile.mkdtemp(prefix="dfs-loss-"))
+    parser.add_argument("--directory", type=Path, default=Path(tempfile.gettempdir()))
+    words = parser.parse_args()
+    disks.sweep()
+    directory = Path(tempfile.mkdtemp(prefix="dfs-loss-", dir=words.directory))
 
     def report(line: str) -> None:
         sys.stdout.write(f"{line}\n")
         sys.stdout.flush()
 
     try:
-        size_bytes = int(parser.parse_args().gib * (1 << 30))
-        for name, value in asdict(run(size_bytes, directory, USUAL_TIMERS, report)).items():
-            report(f"{name}: {value:.1f}" if isinstance(value, float) else f"{name}: {value}")
+        phases = run(int(words.gib * (1 << 30)), directory, USUAL_TIMERS, report)
+        report("")
+        for phase in phases:
+            report(phase.line())
+    except (AssertionError, OSError) as problem:  # an error of a program, or a wrong byte
+        report(f"FAILED: {problem}")
+        raise SystemExit(1) from problem
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 

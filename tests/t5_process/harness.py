@@ -39,9 +39,9 @@ METAD_TIMERS: dict[str, float] = {
 CHUNKD_TIMERS: dict[str, float] = {"sync_interval_s": 1.0}
 
 
-def chosen_settings() -> Settings:
-    """Three chunkds, on ports that are free."""
-    first, *others = choose_ports(NODES + 1)
+def chosen_settings(chunkds: int = NODES) -> Settings:
+    """So many chunkds, on ports that are free."""
+    first, *others = choose_ports(chunkds + 1)
     return Settings(replicas=REPLICAS, metad_port=first, chunkd_ports=others)
 
 

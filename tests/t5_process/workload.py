@@ -1,6 +1,6 @@
 """Programs that use a mount and write down, outside of it, what was acknowledged.
 
-    python -m tests.t5_process.workload KIND DIRECTORY RECORD
+    python -m tests.t5_process.workload KIND DIRECTORY RECORD [PAUSE_S]
 
 Run by the tests as own processes, so that one that hangs can be killed.  Each line of RECORD is
 written after the operations that it speaks of have returned.  A program goes on until its standard
@@ -22,6 +22,8 @@ from typing import Any, TextIO
 
 SMALL_BYTES = 700  # lives in metadata alone
 MEDIUM_BYTES = 300_000  # one chunk
+LARGE_BYTES = 12_000_000  # several
+LARGE_READS = 4
 
 
 def note(record: TextIO, **what: Any) -> None:
@@ -69,6 +71,29 @@ def files(directory: Path, record: TextIO, number: int) -> None:
     note(record, name=path.name, sha256=hashlib.sha256(data).hexdigest(), took_s=took_s)
 
 
+def large(directory: Path, record: TextIO, number: int) -> None:
+    """One of three large files is replaced by a new one, which is read past the page cache."""
+    longest_s = 0.0
+    data = random.Random(number).randbytes(LARGE_BYTES)
+    path, fresh = directory / f"large-{number % 3}", directory / "large-new"
+    started = time.monotonic()
+    with fresh.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.rename(path)
+    sha256 = hashlib.sha256(data).hexdigest()
+    for _ in range(LARGE_READS):
+        longest_s = max(longest_s, time.monotonic() - started)
+        started = time.monotonic()
+        with path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+                raise ValueError(f"wrong bytes in {path}")
+    longest_s = max(longest_s, time.monotonic() - started)
+    note(record, name=path.name, sha256=sha256, took_s=longest_s)
+
+
 def reads(directory: Path, record: TextIO, number: int) -> None:
     """Read a file at a random place, not from the page cache; its bytes must be what they were.
 
@@ -95,16 +120,17 @@ def numbers(first: int, count: int) -> bytes:
 KINDS: dict[str, Callable[[Path, TextIO, int], None]] = {
     "names": names,
     "files": files,
+    "large": large,
     "reads": reads,
 }
 
 
 def main() -> None:
     """Do one kind of work, again and again."""
-    kind, directory, record_path = sys.argv[1:]
+    kind, directory, record_path, pause_s = [*sys.argv[1:], "0"][:4]
     with open(record_path, "a") as record:
         number = 0
-        while not select.select([sys.stdin], [], [], 0)[0]:
+        while not select.select([sys.stdin], [], [], float(pause_s))[0]:
             try:
                 KINDS[kind](Path(directory), record, number)
             except (OSError, ValueError) as problem:
