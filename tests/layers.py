@@ -96,7 +96,7 @@ LAYERS = {
         machines
         servers
         orders
-        grayness
+        doubles grayness
         traffic
     """,
     "metad.sessions": """
@@ -229,7 +229,8 @@ PURE = words(
     dfswire.messages dfswire.metadata dfswire.moving dfswire.observe dfswire.operations
     dfswire.policies dfswire.verify metad.copies.compaction metad.copies.losses
     metad.copies.placement metad.copies.recent metad.copies.surplus metad.copies.verified
-    metad.hosts.grayness metad.hosts.orders metad.hosts.servers metad.journal.lineage
+    metad.hosts.doubles metad.hosts.grayness metad.hosts.orders metad.hosts.servers
+    metad.journal.lineage
     metad.leases.exclusive metad.leases.knowledge metad.leases.table metad.leases.turns
     metad.locks.ledger metad.locks.space metad.locks.table metad.locks.waits metad.names.acl
     metad.names.effects metad.names.orphans metad.names.protection metad.observe.eventrate
