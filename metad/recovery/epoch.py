@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from dfswire.journal import Change, Position, encode_changes, seal
+from dfswire.journal import Change, Entry, Position, encode_changes, seal
 from metad.journal.replay import position_of, replay
 
 NUMBERS_SKIPPED = 1 << 32  # of inodes and cookies: more than any history has given out
@@ -25,8 +25,8 @@ _DELETED = (
 )
 
 
-def begin_epoch(connection: sqlite3.Connection, epoch: int, *, leaves_behind: bool) -> None:
-    """The first entry of the new epoch."""
+def begin_epoch(connection: sqlite3.Connection, epoch: int, *, leaves_behind: bool) -> Entry:
+    """Make the first entry of the new epoch."""
     before = position_of(connection)
     changes: list[Change] = [
         ("UPDATE setting SET value = ? WHERE name = 'epoch'", [(str(epoch),)]),
@@ -42,6 +42,7 @@ def begin_epoch(connection: sqlite3.Connection, epoch: int, *, leaves_behind: bo
     connection.execute("BEGIN")
     replay(connection, entry)
     connection.execute("COMMIT")
+    return entry
 
 
 def _leaving(before: Position) -> Sequence[Change]:

@@ -63,6 +63,7 @@ class Compactor:
         self._results: dict[bytes, dict[str, OrderResult]] = {}  # chunk -> disk -> what came of it
         self._news = trio.Event()
         self._found: list[int] = []
+        self.extents_least = Limits.extents_least
         jobs.register(Kind("compact", "files", self._step))
 
     async def run_forever(self) -> None:
@@ -98,7 +99,7 @@ class Compactor:
 
     async def _search(self, after: int) -> list[int]:
         """Files with a larger number that nobody has changed for a while, and that are worth it."""
-        limits = Limits(self._state.policy.chunk_size_bytes)
+        limits = Limits(self._state.policy.chunk_size_bytes, self.extents_least)
         idle_ns = int(self._state.config.compaction_idle_s * 1e9)
         before_ns = self._state.wall_ns() - idle_ns
 
@@ -163,7 +164,8 @@ class Compactor:
                 )
             }
             policy = policies.of_file(db, inode)
-        return plan(found, Limits(self._state.policies.chunk_size_bytes(policy)), wasteful)
+        size_bytes = self._state.policies.chunk_size_bytes(policy)
+        return plan(found, Limits(size_bytes, self.extents_least), wasteful)
 
     async def _assemble(self, inode: int, run: list[Extent]) -> bool:
         """Make the chunk and put it in place.  False when that was not possible now."""

@@ -26,7 +26,7 @@ from dfsmount.config import MountConfig
 from dfswire.client import Client
 from dfswire.cluster import HostFigures
 from dfswire.dispatch import Dispatcher
-from dfswire.errors import DFSError
+from dfswire.errors import DFSError, WrongCluster
 from dfswire.metadata import OpenSession
 from metad.config import MetadConfig
 from metad.service import Service as Metad
@@ -74,6 +74,8 @@ def metad_config(replicas: int) -> MetadConfig:
         restore_window_s=0.0,
         trim_after_s=4.0,
         gone_after_s=600.0,
+        rebalance_band=1e-6,  # two chunks more or less
+        compaction_idle_s=1.0,
     )
 
 
@@ -128,6 +130,7 @@ class Cluster:
             nursery, random.Random(f"network {seed}"), lambda text: trace("   " + text)
         )
         self.clocks = Clocks()
+        self.leaving: set[int] = set()  # machines that operators have drained, and may remove
         self.metad_disk = MetadDisk()
         self.database: SimulatedDatabase | None = None
         self.metad: Metad | None = None
@@ -180,6 +183,7 @@ class Cluster:
                 self.metad = create_metad(
                     self.database, config, clock=self.clocks.metad, now_ns=now_ns, rng=self._rng
                 )
+                self.metad.compactor.extents_least = 3
                 self.network.up(METAD, Dispatcher("metad", self.metad.handlers))
                 self.metad_disk.crashed = self._metad_has_crashed
                 task_status.started()
@@ -281,6 +285,10 @@ class Cluster:
                     await service.run()
                 except* Crash:
                     self.trace(f"{party} has crashed")
+                except* WrongCluster:
+                    if machine.number not in self.leaving:
+                        raise
+                    self.trace(f"{party} ends: it was removed")
         finally:
             self.network.down(address)
             if disk.crashed:

@@ -14,7 +14,8 @@ from collections.abc import Callable
 
 from dfswire.journal import Entry
 from metad.journal.recording import Recording
-from metad.journal.replay import replay
+from metad.journal.replay import position_of, replay
+from metad.recovery.epoch import begin_epoch
 from metad.storage.database import Database, _examine, open_database
 from tests.simulation.disk import Crash
 
@@ -42,6 +43,19 @@ class MetadDisk:
         self.crash_in = -1  # COMMITs until the power goes, just before or just after one
         self.crash_after = False
         self.crashed: Callable[[], None] = lambda: None  # tells whoever runs metad
+
+    def restore(self) -> None:
+        """A new disk, with what the journal gives, as `dfs metad restore` makes it."""
+        connection = sqlite3.connect(":memory:")
+        connection.isolation_level = None
+        connection.deserialize(_empty_image())
+        for entry in self.journal:
+            replay(connection, entry)
+        self.journal.append(
+            begin_epoch(connection, position_of(connection).epoch + 1, leaves_behind=False)
+        )
+        self.image = connection.serialize()
+        connection.close()
 
     def is_last_commit(self) -> bool:
         """Does the power go at this one?"""

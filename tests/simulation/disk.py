@@ -300,7 +300,8 @@ class SimulatedDisk(FileSystem):
         return list(self._directory(str(path)).names)
 
     def space(self, path: Path) -> Space:
-        return Space(CAPACITY_BYTES, 0 if self.full else CAPACITY_BYTES)
+        used = sum(len(file.content) for _, _, file in self._files())
+        return Space(CAPACITY_BYTES, 0 if self.full else CAPACITY_BYTES - used)
 
     def name_of(self, path: Path) -> str:
         return self.name

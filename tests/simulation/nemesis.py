@@ -12,10 +12,9 @@ from dataclasses import replace
 
 import trio
 
-from dfswire.cluster import FsckRequest
-from dfswire.errors import DFSError
-from tests.simulation.cluster import METAD, Cluster, Machine
+from tests.simulation.cluster import Cluster, Machine
 from tests.simulation.network import FAIR, Weather
+from tests.simulation.operators import Operators
 from tests.simulation.oracle import Oracle
 from tests.simulation.schedule import FAULTS_S, Fault, Schedule
 from tests.simulation.workload import User
@@ -38,6 +37,7 @@ class Nemesis:
         self._faults = schedule.faults
         self._users = users
         self._oracle = oracle
+        self._operators = Operators(cluster, oracle)
 
     async def run(self) -> None:
         """Until the last fault is over, or should be: some last for ever."""
@@ -51,7 +51,9 @@ class Nemesis:
 
     async def _carry_out(self, fault: Fault) -> None:
         machine = self._cluster.machines[fault.target]
-        await getattr(self, f"_{fault.kind}")(fault, machine, random.Random(fault.dice))
+        name = f"_{fault.kind}"
+        act = getattr(self, name) if hasattr(self, name) else getattr(self._operators, fault.kind)
+        await act(fault, machine, random.Random(fault.dice))
 
     async def end(self) -> None:
         """Everything works again, and all that was down is started."""
@@ -64,6 +66,7 @@ class Nemesis:
         for party in clocks.error_s:  # or else what was noted in the future takes very long
             clocks.error_s[party] = CLOCK_JUMP_MAX_S
         await cluster.start_metad()
+        await self._operators.end()
         for machine in cluster.machines:
             disk = machine.disk
             disk.full, disk.slow_s, disk.crash_in = False, 0.0, -1
@@ -134,19 +137,6 @@ class Nemesis:
         self._cluster.clocks.set_rate(rng.choice([0.5, 0.8, 1.1, CLOCK_RATE_MAX]))
         await trio.sleep(fault.for_s)
         self._cluster.clocks.set_rate(1.0)
-
-    # -- operators
-
-    async def _fsck_repair(self, fault: Fault, machine: Machine, rng: random.Random) -> None:
-        """Somebody repairs in the middle of it all: nothing may be repaired that is not broken."""
-        try:
-            report = await self._cluster.client_of("operator").call(
-                "cluster.fsck", METAD, FsckRequest(repair="do")
-            )
-        except DFSError as problem:
-            self._cluster.trace(f"        fsck: {problem}")
-        else:
-            self._cluster.trace(f"        fsck: {report.count} findings")
 
     # -- the network
 

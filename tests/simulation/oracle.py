@@ -19,7 +19,7 @@ class Oracle:
         self.damaged: set[int] = set()
         self.cut: set[int] = set()  # machines that have lost their power
         self.spoilt: list[tuple[int, bytes]] = []  # (machine, chunk) whose files were changed
-        self._wanted = cluster.shape.replicas
+        self.wanted = cluster.shape.replicas
 
     def copies(self, chunk: bytes, *, durable: bool) -> list[str]:
         """The disks that really have a good copy."""
@@ -39,7 +39,7 @@ class Oracle:
             "AND chunk IS NOT NULL",
             (inode, offset + length, offset),
         )
-        least = min(self._wanted, 2) - len(self.damaged)
+        least = min(self._cluster.shape.replicas, 2) - len(self.damaged)
         for (chunk,) in rows:
             found = self.copies(chunk, durable=True)
             if len(found) < least:
@@ -64,7 +64,7 @@ class Oracle:
                 if state == replicas.GOOD
             ]
             real = self.copies(chunk, durable=True)
-            if len(reported) < self._wanted or not set(reported) <= set(real):
+            if len(reported) < self.wanted or not set(reported) <= set(real):
                 found.append(f"I6: chunk {chunk.hex()[:8]} is on {reported}, really on {real}")
         if found:  # fsck takes long, and there is something to wait for already
             return found

@@ -40,9 +40,9 @@ TROUBLE = (
     "client_death",
     "metad_disk_full",
     "metad_disk_error",
-    "fsck_repair",
 )
-KINDS = (*TROUBLE, *DAMAGE)
+OPERATORS = ("fsck_repair", "drain", "rebalance", "compact", "policy", "restore_metad")
+KINDS = (*TROUBLE, *OPERATORS, *DAMAGE)
 
 # Of these a client on a hard mount sees nothing, as long as there is no more than one of each pair.
 UNSEEN = (
@@ -119,6 +119,12 @@ THEMES = (
     Theme(
         (*DAMAGE, "kill_chunkd", "cut_power", "torn", "kill_metad", "slow_disk"),
         {"put": 6, "remove": 2, "cut": 1},
+        {"get": 1},
+    ),
+    # What operators do, and what may come between.
+    Theme(
+        (*OPERATORS, *OPERATORS, *DAMAGE, "kill_chunkd", "cut_power", "kill_metad", "slow_disk"),
+        {"put": 6, "remove": 1, "cut": 1, "append": 1},
         {"get": 1},
     ),
 )

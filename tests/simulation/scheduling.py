@@ -19,11 +19,16 @@ from trio.testing import MockClock
 
 T = TypeVar("T")
 
+ROUND_S = 1e-9
 LOOKS_EVERY = 512  # rounds of the scheduler, of which a run has some thousands
 
 
 class _SeldomEpoll(_io_epoll.EpollIOManager):
-    """Asks the kernel for events now and then only: none can come but a signal (11% of a run)."""
+    """Asks the kernel for events now and then only: none can come but a signal (11% of a run).
+
+    Each round of the scheduler takes a moment of virtual time.  Else who sleeps until some other
+    clock shows a time could find a rest that is too short to be slept, for ever.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,6 +36,9 @@ class _SeldomEpoll(_io_epoll.EpollIOManager):
 
     def get_events(self, timeout: float) -> Any:
         self._rounds += 1
+        clock = _run.GLOBAL_RUN_CONTEXT.runner.clock
+        assert isinstance(clock, MockClock)
+        clock.jump(ROUND_S)
         if timeout <= 0 and self._rounds % LOOKS_EVERY:
             return []
         return super().get_events(timeout)

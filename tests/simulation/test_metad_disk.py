@@ -7,6 +7,7 @@ import trio
 from trio.testing import MockClock
 
 from metad.storage.database import setting
+from tests.simulation import scheduling
 from tests.simulation.clocks import START_NS, Clocks
 from tests.simulation.database import MetadDisk, open_simulated, replayed
 from tests.simulation.disk import Crash
@@ -43,3 +44,17 @@ async def test_a_fast_clock_never_goes_back(autojump_clock: MockClock) -> None:
     await trio.sleep(10)
     assert clocks.metad() == pytest.approx(29.0)
     assert clocks.wall_ns("metad") == START_NS + 30 * 10**9
+
+
+def test_the_rest_of_a_time_can_be_slept() -> None:
+    async def naps() -> int:
+        clocks, count = Clocks(), 0
+        await trio.sleep(10.123456789)
+        clocks.set_rate(0.8)
+        until_s = clocks.metad() + 9.0
+        while (left_s := until_s - clocks.metad()) > 0:
+            await trio.sleep(left_s)
+            count += 1
+        return count
+
+    assert scheduling.run(1, naps) < 40
