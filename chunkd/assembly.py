@@ -115,6 +115,7 @@ def create_service(
         config.metad_address,
         identity,
         interval_s=config.inventory_interval_s,
+        changes_s=config.inventory_changes_s,
         unknown_min_age_s=config.unknown_min_age_s,
         unknown_kept_s=config.unknown_kept_s,
     )

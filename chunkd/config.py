@@ -53,7 +53,10 @@ class ChunkdConfig(msgspec.Struct, frozen=True, kw_only=True):
     """A scrub pass is never slower than this, so that small stores are soon through."""
 
     inventory_interval_s: Positive = 600.0
-    """How often metad gets the list of all chunks, to find what was lost behind our back."""
+    """How often metad gets the list of all chunks, to find what was lost behind our back..."""
+
+    inventory_changes_s: Positive = 30.0
+    """... and how often what has changed since, as far as directories show that they changed."""
 
     unknown_min_age_s: Positive = 3600.0
     """A chunk that metad does not know is set aside when it is at least this old..."""

@@ -91,6 +91,10 @@ class FileSystem:
     def set_modified(self, path: Path, at_s: float) -> None:
         os.utime(path, (at_s, at_s))
 
+    def changed_s(self, path: Path) -> float:
+        """When a name appeared in a directory, or went from it, for the last time."""
+        return path.stat().st_mtime
+
     def names(self, path: Path) -> list[str]:
         """The names in a directory, in no order."""
         with os.scandir(path) as entries:

@@ -13,16 +13,26 @@ Used by store.py; path arithmetic, and one directory walk through the seam of fi
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from chunkd.filesystem import FileSystem
 from dfswire.messages import CHUNK_ID_BYTES
 
 TEMPORARY = ".tmp"
+TICK_S = 2.0  # the times of a file system may be as coarse as that
+UNSURE = -1.0
 
 _CHUNK_NAME = re.compile(rf"[0-9a-f]{{{2 * CHUNK_ID_BYTES}}}")
 _PREFIX_NAME = re.compile(r"[0-9a-f]{2}")
+
+
+class Leaf(NamedTuple):
+    """A directory of chunks: when names in it changed last (or UNSURE), and their ids."""
+
+    changed_s: float
+    chunks: bytes  # sorted and concatenated: a million of them in 16 MB
 
 
 class Layout:
@@ -52,6 +62,29 @@ class Layout:
             for name in self._names(directory, _CHUNK_NAME):
                 if name > start:
                     yield bytes.fromhex(name), directory / name
+
+    def leaves(self, seen: Mapping[bytes, Leaf], now_s: float) -> dict[bytes, Leaf]:
+        """All directories of chunks, by the two bytes that their chunks begin with.
+
+        One that has not changed since it was `seen` is not read again.
+        """
+        found: dict[bytes, Leaf] = {}
+        for directory in self._leaves(""):
+            prefix = bytes.fromhex(directory.parent.name + directory.name)
+            before = seen.get(prefix)
+            try:
+                changed_s = self._files.changed_s(directory)
+            except FileNotFoundError:
+                continue
+            if before is not None and before.changed_s == changed_s:
+                found[prefix] = before
+                continue
+            names = self._names(directory, _CHUNK_NAME)
+            # What changes once more in the same tick of the clock looks as if it did not.
+            sure = changed_s < now_s - TICK_S
+            chunks = b"".join(map(bytes.fromhex, names))
+            found[prefix] = Leaf(changed_s if sure else UNSURE, chunks)
+        return found
 
     def temporaries(self) -> Iterator[Path]:
         """Half-written files that a crash left."""

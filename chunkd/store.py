@@ -15,14 +15,14 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from chunkd import chunkfile
 from chunkd.diskhealth import DiskHealth, is_unreadable
 from chunkd.durability import Durability
 from chunkd.filesystem import FileSystem
-from chunkd.layout import TEMPORARY, Layout, chunk_of
+from chunkd.layout import TEMPORARY, Layout, Leaf, chunk_of
 from chunkd.openchunk import OpenChunk
 from chunkd.quarantine import Quarantine, readable
 from chunkd.storage import ScrubNote, StoredRange, SyncOutcome
@@ -289,6 +289,10 @@ class ChunkStore:
         with self._translated():
             found = (chunk for chunk, _ in self._layout.walk(after) if chunk not in self._condemned)
             return list(itertools.islice(found, limit))
+
+    def leaves(self, seen: Mapping[bytes, Leaf]) -> dict[bytes, Leaf]:
+        with self._translated():
+            return self._layout.leaves(seen, self._wall())
 
     def delete(self, chunk: bytes) -> None:
         # No fsync: should a power cut bring the file back, metad calls it unknown (inventory.py).

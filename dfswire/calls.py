@@ -59,6 +59,15 @@ _ALL = (
         cluster.InventoryReply,
         ("chunkd",),
     ),
+    Call(
+        "server.changes",
+        "metad",
+        "POST",
+        "/v1/server/changes",
+        cluster.InventoryChanges,
+        cluster.ChangesReply,
+        ("chunkd",),
+    ),
     # chunkd -> metad: the journal
     Call(
         "journal.follow",

@@ -208,6 +208,7 @@ class Inventory(Message, frozen=True, kw_only=True):
     first: ChunkId
     last: ChunkId
     chunks: bytes
+    number: Natural = 0  # of the whole inventory, counted by this process for this disk
 
     def __post_init__(self) -> None:
         if len(self.chunks) % CHUNK_ID_BYTES:
@@ -223,6 +224,33 @@ class InventoryReply(Message, frozen=True, kw_only=True):
 
     unknown: list[ChunkId] = []
     hold: bool = False
+
+
+class InventoryChanges(Message, frozen=True, kw_only=True):
+    """What differs on a disk from what metad has heard: chunk ids, each sorted and concatenated.
+
+    `after` is the number of the inventory, or of the changes, that metad confirmed last.
+    """
+
+    server_id: str
+    incarnation: int
+    disk: str
+    after: Natural
+    gone: bytes = b""
+    new: bytes = b""
+
+    def __post_init__(self) -> None:
+        if len(self.gone) % CHUNK_ID_BYTES or len(self.new) % CHUNK_ID_BYTES:
+            raise ValueError("changes are not sequences of chunk ids")
+
+
+class ChangesReply(Message, frozen=True, kw_only=True):
+    """`unknown` and `hold` as in InventoryReply.  `whole`: metad cannot use changes, for it does
+    not remember `after`; an inventory is wanted instead."""
+
+    unknown: list[ChunkId] = []
+    hold: bool = False
+    whole: bool = False
 
 
 class ServerStatus(Message, frozen=True, kw_only=True):

@@ -56,6 +56,7 @@ from metad.state import FileClock, State
 from metad.storage.database import Database, setting
 from metad.upkeep.compactor import Compactor
 from metad.upkeep.deepcheck import DeepCheck
+from metad.upkeep.inventories import Inventories
 from metad.upkeep.reclaim import Reclaimer, ReclaimLimits
 from metad.upkeep.repair import Repairer
 from metad.upkeep.repairplan import RepairLimits
@@ -148,7 +149,10 @@ class Service:
         )
         self.journal = JournalCalls(state, state.followers, self.snapshots)
         self.clients = Clients(state, recalls, self.reclaimer.purge_soon)
-        self.reports = Reports(state, self.clients, self.repairer, self.reclaimer, verified)
+        self.inventories = Inventories(state, self.repairer.wake)
+        self.reports = Reports(
+            state, self.clients, self.repairer, self.reclaimer, verified, self.inventories
+        )
         self.clients.restore()
         self.locking = Locking(state, self.clients)
         MetadMetrics(state, self.totals, self.locking.table)
@@ -158,7 +162,7 @@ class Service:
         )
         self.compactor = Compactor(state, self.jobs, self.mutations.rewrite, self.reports.stored)
         self.reports.on_result.append(self.compactor.book)
-        self.deep_check = DeepCheck(state, self.jobs, self.reports.inventories_wanted.update)
+        self.deep_check = DeepCheck(state, self.jobs, self.inventories.want)
         self.reports.on_result.append(self.deep_check.book)
         self.leases = LeaseCalls(state, self.clients, recalls, self.mutations.is_changing)
 
@@ -192,7 +196,8 @@ class Service:
             "lock.get": self.locking.get,
             "server.register": reports.register,
             "server.heartbeat": reports.heartbeat,
-            "server.inventory": reports.inventory,
+            "server.inventory": self.inventories.inventory,
+            "server.changes": self.inventories.changes,
             "server.settled": self.salvager.settled,
             "journal.follow": self.journal.follow,
             "journal.ack": self.journal.acknowledge,

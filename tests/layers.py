@@ -63,6 +63,7 @@ LAYERS = {
     """,
     "metad.upkeep": """
         reports
+        inventories
         repair trim salvage compactor deepcheck reclaim
         serverevents
         repairplan
@@ -113,7 +114,8 @@ LAYERS = {
         eventrate
     """,
     "metad.copies": """
-        policies replicas
+        policies contents
+        replicas
         damage
         surplus
         placement recent verified

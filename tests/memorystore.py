@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from chunkd import chunkfile
 from chunkd.diskhealth import DiskHealth
+from chunkd.layout import UNSURE, Leaf
 from chunkd.storage import ScrubNote, StoredRange, SyncOutcome
 from chunkd.tally import Tally
 from dfswire.cluster import DiskFigures, ReplicaReport
@@ -207,6 +208,13 @@ class MemoryChunkStore:
 
     def list_chunks(self, after: bytes, limit: int) -> list[bytes]:
         return sorted(chunk for chunk in self.files if chunk > after)[:limit]
+
+    def leaves(self, seen: Mapping[bytes, Leaf]) -> dict[bytes, Leaf]:
+        found: dict[bytes, Leaf] = {}
+        for chunk in sorted(self.files):
+            _, before = found.get(chunk[:2], (UNSURE, b""))
+            found[chunk[:2]] = Leaf(UNSURE, before + chunk)
+        return found
 
     def sync(self, chunks: Iterable[bytes]) -> SyncOutcome:
         outcome = SyncOutcome()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 import json
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Set
+from collections.abc import Collection, Iterator, Mapping
 from typing import NamedTuple
 
 from dfswire.cluster import ChunkTotals
@@ -20,7 +20,6 @@ from metad.storage.database import Database
 
 GRANTED, LIVE, DEAD = "granted", "live", "dead"  # chunk.state
 GOOD, BAD, EXCESS = "good", "bad", "excess"  # replica.state, besides GRANTED
-_SETTLED = (GOOD, EXCESS)  # a disk that has such a replica has nothing new to tell
 
 
 class StoredChunk(NamedTuple):
@@ -42,20 +41,6 @@ class EndangeredChunk(NamedTuple):
     digest: bytes
     policy: int
     replicas: list[tuple[str, str]]
-
-
-class InventoryDiff(NamedTuple):
-    """What a page of an inventory contradicts.
-
-    missing: good replicas by our rows, but not on the disk.
-    unknown: on the disk, but no chunk of ours: to be kept aside there, never deleted on sight.
-    returned: on the disk, chunk live, but the replica is not (or not yet) good by our rows: worth
-    verifying, and then set_replica(..., "good").
-    """
-
-    missing: list[bytes]
-    unknown: list[bytes]
-    returned: list[bytes]
 
 
 def disk_key(db: Database, disk: str) -> int:
@@ -354,38 +339,3 @@ def forget_chunk(db: Database, chunk: bytes) -> bool:
     db.change("DELETE FROM replica WHERE chunk = ?", (chunk,))
     damage.forget(db, chunk)
     return True
-
-
-def inventory_diff(
-    db: Database, disk: str, first: bytes, last: bytes, ids: Set[bytes]
-) -> InventoryDiff:
-    """Compare all ids in [first, last] that a disk holds with our rows.  Raises DiskFailed.
-
-    A dead chunk is not missed: it may have been deleted, and metad not told of it yet.
-    """
-    with db.snapshot():
-        believed: dict[bytes, str] = dict(
-            db.read(
-                "SELECT chunk, state FROM replica WHERE disk = ? AND chunk BETWEEN ? AND ?",
-                (disk_key(db, disk), first, last),
-            )
-        )
-        missing = [
-            chunk
-            for chunk, state in believed.items()
-            if state == GOOD
-            and chunk not in ids
-            and (info := chunk_info(db, chunk)) is not None
-            and info.state == LIVE
-        ]
-        known = {
-            chunk: info.state
-            for chunk in ids
-            if believed.get(chunk) not in _SETTLED and (info := chunk_info(db, chunk)) is not None
-        }
-    settled = known.keys() | {chunk for chunk, state in believed.items() if state in _SETTLED}
-    return InventoryDiff(
-        missing=sorted(missing),
-        unknown=sorted(ids - settled),
-        returned=sorted(chunk for chunk, state in known.items() if state == LIVE),
-    )

@@ -1,4 +1,4 @@
-"""What chunkds (and clients) report: registrations, heartbeats, inventories, bad replicas.
+"""What chunkds (and clients) report: registrations, heartbeats, bad replicas.
 
 Reports change replica rows, results of orders are booked, and the reply of a heartbeat carries the
 next orders.  A heartbeat is booked in one transaction before it is answered; chunkd repeats what
@@ -16,8 +16,6 @@ from dfswire.cluster import (
     DiskFigures,
     Heartbeat,
     HeartbeatReply,
-    Inventory,
-    InventoryReply,
     Order,
     OrderResult,
     Register,
@@ -25,28 +23,26 @@ from dfswire.cluster import (
     ReplicaReport,
 )
 from dfswire.errors import AlreadyRunning
-from dfswire.messages import CHUNK_ID_BYTES, Empty
+from dfswire.messages import Empty
 from dfswire.metadata import BadReplica
 from metad.clients.sessioncalls import Clients
 from metad.copies import damage, replicas
-from metad.copies.recent import RecentChunks
 from metad.copies.verified import Verified
 from metad.hosts import machines
 from metad.hosts.servers import Server
-from metad.recovery.fence import reclaim_held
 from metad.state import State
+from metad.upkeep.inventories import Inventories
 from metad.upkeep.reclaim import Reclaimer
 from metad.upkeep.repair import Repairer
 
 log = logging.getLogger(__name__)
 
 _MAKES = ("copy", "rebuild")  # orders after which a disk has a chunk that it had not
-RECENT_S = 60.0  # an inventory page is never older than this when it arrives
 EARLY_MAX = 10_000  # reports of chunks that no file has yet; a few at most in practice
 
 
 class Reports:
-    """Handlers of the server.* calls and of meta.bad_replica."""
+    """Handlers of server.register and server.heartbeat, and of meta.bad_replica."""
 
     def __init__(
         self,
@@ -55,22 +51,22 @@ class Reports:
         repairer: Repairer,
         reclaimer: Reclaimer,
         verified: Verified,
+        inventories: Inventories,
     ) -> None:
         self._state = state
         self._clients = clients
         self._repairer = repairer
         self._reclaimer = reclaimer
         self._verified = verified
-        self._recent = RecentChunks(RECENT_S, state.clock())
+        self._inventories = inventories
         self._refused: dict[str, str] = {}  # server -> the process that was told last
         self._early: dict[bytes, set[str]] = {}
-        self.inventories_wanted: set[str] = set()
         self.on_result: list[Callable[[Order, OrderResult], None]] = []
 
     def stored(self, chunks: Iterable[bytes]) -> None:
         """These chunks became part of a file."""
         chunks = list(chunks)
-        self._recent.add(chunks, self._state.clock())
+        self._inventories.came(chunks)
         for chunk in chunks:
             for disk in self._early.pop(chunk, ()):
                 self._state.servers.orders.add("verify", chunk, disk)
@@ -132,9 +128,8 @@ class Reports:
             if (order := state.servers.orders.find(result, known.disks)) is not None
         ]
         # Before the rows say so: an inventory that was made earlier may come during the commit.
-        self._recent.add(
-            [order.chunk for order, result in finished if result.ok and order.kind in _MAKES],
-            state.clock(),
+        self._inventories.came(
+            [order.chunk for order, result in finished if result.ok and order.kind in _MAKES]
         )
         if changed or finished or request.reports:
             lost = await state.db.write(
@@ -148,39 +143,8 @@ class Reports:
         return HeartbeatReply(
             orders=orders.take(known.disks, state.clock()),
             called_off=orders.called_off(known.disks),
-            inventory=self._takes_inventory(request.server_id),
+            inventory=self._inventories.take_wanted(request.server_id),
         )
-
-    def _takes_inventory(self, server_id: str) -> bool:
-        wanted = server_id in self.inventories_wanted
-        self.inventories_wanted.discard(server_id)
-        return wanted
-
-    async def inventory(self, request: Inventory) -> InventoryReply:
-        """Believe a disk about what it has, except about chunks that came while it counted."""
-        state, now = self._state, self._state.clock()
-        server = state.servers.get(request.server_id)
-        if (
-            server is None
-            or server.incarnation != request.incarnation
-            or request.disk not in server.disks
-        ):
-            return InventoryReply(hold=True)
-        ids = {
-            request.chunks[at : at + CHUNK_ID_BYTES]
-            for at in range(0, len(request.chunks), CHUNK_ID_BYTES)
-        }
-        diff = replicas.inventory_diff(state.db, request.disk, request.first, request.last, ids)
-        for chunk in [*diff.missing, *diff.returned]:
-            state.servers.orders.add("verify", chunk, request.disk)
-        missing = [chunk for chunk in diff.missing if not self._recent(chunk, now)]
-        if missing:
-            log.warning("disk %s lacks %d chunks that it should have", request.disk, len(missing))
-            await state.db.write(lambda: self._mark_bad(missing, request.disk))
-            for chunk in missing:
-                state.event_log.add("chunk.missing", chunk.hex(), f"disk {request.disk} lacks it")
-            self._repairer.wake()
-        return InventoryReply(unknown=diff.unknown, hold=bool(reclaim_held(state.db)))
 
     async def bad_replica(self, request: BadReplica) -> Empty:
         """A client got no good bytes: the server that should have them shall look."""
@@ -268,11 +232,6 @@ class Reports:
     def _state_of(self, chunk: bytes, disk: str) -> str:
         """The state of a replica; empty when there is none."""
         return dict(replicas.replicas_of(self._state.db, chunk)).get(disk, "")
-
-    def _mark_bad(self, chunks: list[bytes], disk: str) -> None:
-        for chunk in chunks:
-            if replicas.chunk_info(self._state.db, chunk) is not None:
-                replicas.set_replica(self._state.db, chunk, disk, replicas.BAD)
 
     def _is_lost(self, chunk: bytes) -> bool:
         stored = replicas.chunk_info(self._state.db, chunk)

@@ -264,6 +264,7 @@ class Cluster:
                     scrub_period_s=12.0,
                     scrub_min_bytes_per_s=1 << 30,
                     inventory_interval_s=8.0,
+                    inventory_changes_s=3.0,
                     unknown_min_age_s=40.0,
                     unknown_kept_s=600.0,
                 )

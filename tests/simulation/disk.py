@@ -296,6 +296,10 @@ class SimulatedDisk(FileSystem):
     def set_modified(self, path: Path, at_s: float) -> None:
         self._file(path).modified_s = at_s
 
+    def changed_s(self, path: Path) -> float:
+        self._directory(str(path))
+        return self._now_s()  # so that it is always listed again
+
     def names(self, path: Path) -> list[str]:
         return list(self._directory(str(path)).names)
 

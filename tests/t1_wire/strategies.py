@@ -119,9 +119,23 @@ def _policy_terms() -> st.SearchStrategy[policies.PolicyTerms]:
     )
 
 
+@st.composite
+def _changes(draw: st.DrawFn) -> cluster.InventoryChanges:
+    ids = st.lists(st.binary(min_size=16, max_size=16), max_size=LIST_MAX).map(b"".join)
+    return cluster.InventoryChanges(
+        server_id=draw(st.text(max_size=20)),
+        incarnation=draw(st.integers(0, INT_MAX)),
+        disk=draw(st.text(max_size=20)),
+        after=draw(st.integers(0, INT_MAX)),
+        gone=draw(ids),
+        new=draw(ids),
+    )
+
+
 _BY_HAND: dict[Any, st.SearchStrategy[Any]] = {
     messages.Extent: _extents(),
     chunks.WriteChunk: _chunk_writes(),
     cluster.Inventory: _inventories(),
+    cluster.InventoryChanges: _changes(),
     policies.PolicyTerms: _policy_terms(),
 }

@@ -17,10 +17,12 @@ from dfswire.calls import by_path
 from dfswire.chunks import WriteChunk, WriteReply, block_checksums
 from dfswire.client import Client
 from dfswire.cluster import (
+    ChangesReply,
     Heartbeat,
     HeartbeatReply,
     HostFigures,
     Inventory,
+    InventoryChanges,
     InventoryReply,
     Order,
     Register,
@@ -75,6 +77,8 @@ class FakeMetad:
         self.registrations: list[Register] = []
         self.heartbeats: list[Heartbeat] = []
         self.pages: list[Inventory] = []
+        self.changes: list[InventoryChanges] = []
+        self.wants_whole = False
         self.orders: list[Order] = []
         self.unknown: set[bytes] = set()
         self.called_off: list[int] = []
@@ -91,6 +95,7 @@ class FakeMetad:
             "server.register": self.register,
             "server.heartbeat": self.heartbeat,
             "server.inventory": self.inventory,
+            "server.changes": self.hear_changes,
         }
         self.dispatcher = Dispatcher("metad", self.handlers)
         self.up()
@@ -114,6 +119,11 @@ class FakeMetad:
         orders, self.orders = self.orders, []
         called_off, self.called_off = self.called_off, []
         return HeartbeatReply(orders=orders, called_off=called_off)
+
+    async def hear_changes(self, request: InventoryChanges, body: BodySource) -> ChangesReply:
+        self.changes.append(request)
+        new = {request.new[at : at + 16] for at in range(0, len(request.new), 16)}
+        return ChangesReply(unknown=sorted(new & self.unknown), whole=self.wants_whole)
 
     async def inventory(self, request: Inventory, body: BodySource) -> InventoryReply:
         self.pages.append(request)

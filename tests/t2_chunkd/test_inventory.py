@@ -11,7 +11,7 @@ from trio.testing import MockClock
 from chunkd.inventory import FIRST, LAST, InventorySender
 from chunkd.storage import Stores, run_inline
 from dfswire.cluster import Inventory
-from dfswire.errors import DiskFailed
+from dfswire.errors import DiskFailed, Unavailable
 from tests.fakes import DirectTransport
 from tests.memorystore import MemoryChunkStore
 from tests.suites.chunkstore import DAY_S, HOUR_S, ExpectLog, put
@@ -40,6 +40,7 @@ class Bench:
             METAD,
             self.server.identity,
             interval_s=600.0,
+            changes_s=30.0,
             unknown_min_age_s=HOUR_S,
             unknown_kept_s=7 * DAY_S,
             page_chunks=page_chunks,
@@ -139,3 +140,74 @@ async def test_a_disk_that_fails_does_not_hide_the_others(autojump_clock: MockCl
     with trio.move_on_after(4):
         await bench.sender.run_forever()
     assert [page.disk for page in bench.metad.pages] == ["one"]
+
+
+async def test_between_inventories_only_changes_are_sent(autojump_clock: MockClock) -> None:
+    bench = Bench(100)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(bench.sender.run_forever)
+        bench.sender.request()
+        await trio.sleep(40)
+        assert (len(bench.metad.pages), bench.metad.changes) == (1, []), "nothing has changed"
+        del bench.store.files[IDS[3]]
+        put(bench.store, LAST, b"x")
+        await trio.sleep(30)
+        put(bench.store, FIRST, b"x")
+        await trio.sleep(30)
+        first, second = bench.metad.changes
+        assert (first.after, first.gone, first.new) == (1, IDS[3], LAST)
+        assert (second.after, second.gone, second.new) == (2, b"", FIRST)
+        await trio.sleep(510)
+        assert len(bench.metad.pages) == 2 and bench.metad.pages[-1].number == 4
+        assert len(bench.metad.changes) == 2
+        nursery.cancel_scope.cancel()
+
+
+async def test_changes_are_repeated_until_they_are_confirmed() -> None:
+    bench = Bench(100)
+    await bench.send()
+    del bench.store.files[IDS[3]]
+    bench.metad.down()
+    with pytest.raises(Unavailable):
+        await bench.sender.send_changes(bench.store)
+    bench.metad.up()
+    del bench.store.files[IDS[5]]
+    assert await bench.sender.send_changes(bench.store)
+    (changes,) = bench.metad.changes
+    assert (changes.after, changes.gone) == (1, IDS[3] + IDS[5])
+    assert await bench.sender.send_changes(bench.store)
+    assert len(bench.metad.changes) == 1
+
+
+async def test_unknown_chunks_among_changes_are_set_aside(expect_log: ExpectLog) -> None:
+    expect_log("unknown to metad")
+    bench = Bench(100)
+    await bench.send()
+    put(bench.store, LAST, b"x")
+    bench.now += 2 * HOUR_S
+    bench.metad.unknown = {LAST}
+    assert await bench.sender.send_changes(bench.store)
+    assert set(bench.store.aside) == {LAST}
+
+
+async def test_a_metad_that_cannot_use_changes_gets_everything(autojump_clock: MockClock) -> None:
+    bench = Bench(100)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(bench.sender.run_forever)
+        bench.sender.request()
+        await trio.sleep(1)
+        bench.metad.wants_whole = True
+        del bench.store.files[IDS[3]]
+        await trio.sleep(31)
+        assert len(bench.metad.pages) == 2 and len(bench.metad.changes) == 1
+        nursery.cancel_scope.cancel()
+
+
+async def test_so_does_one_when_more_has_changed_than_a_page_has() -> None:
+    bench = Bench(3)
+    assert not await bench.sender.send_changes(bench.store), "it has heard nothing yet"
+    await bench.send()
+    for chunk in IDS[:4]:
+        del bench.store.files[chunk]
+    assert not await bench.sender.send_changes(bench.store)
+    assert bench.metad.changes == []

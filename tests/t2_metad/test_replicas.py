@@ -8,7 +8,7 @@ import pytest
 
 from dfswire import errors
 from dfswire.cluster import ChunkTotals
-from metad.copies import replicas
+from metad.copies import contents, replicas
 from metad.hosts import machines
 
 if TYPE_CHECKING:
@@ -130,13 +130,13 @@ def test_inventory(world: World) -> None:
     on_disk = {there, was_bad, elsewhere, dead, granted, unknown}
     last = granted
     assert beyond > last
-    found = replicas.inventory_diff(world.db, "d1", bytes(16), last, on_disk)
+    found = contents.page_diff(world.db, "d1", bytes(16), last, on_disk)
     last_live = (6).to_bytes(16, "big")
     assert found.missing == [missing, last_live]
     assert found.unknown == [unknown]
     assert found.returned == [was_bad, elsewhere]
     with pytest.raises(errors.DiskFailed):
-        replicas.inventory_diff(world.db, "none", bytes(16), last, set())
+        contents.page_diff(world.db, "none", bytes(16), last, set())
 
 
 def test_copies_on_drained_disks_count_for_readers_only(world: World) -> None:

@@ -9,7 +9,14 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from dfswire.cluster import Inventory, InventoryReply, OrderResult, Registered
+from dfswire.cluster import (
+    ChangesReply,
+    Inventory,
+    InventoryChanges,
+    InventoryReply,
+    OrderResult,
+    Registered,
+)
 from dfswire.errors import AlreadyRunning, SessionLost, WrongCluster
 from dfswire.messages import Extent, WrittenChunk
 from dfswire.metadata import BadReplica, GrantRequest
@@ -258,3 +265,44 @@ async def test_a_copied_chunk_is_recent_while_its_row_is_committed(
     monkeypatch.setattr(db, "write", write_and_wait)
     await pair.one.obey()
     assert pair.states(chunk)["s1-d"] == "good"
+
+
+async def changes(
+    pair: Cluster, after: int, *, gone: bytes = b"", new: bytes = b""
+) -> ChangesReply:
+    request = InventoryChanges(
+        server_id="s1", incarnation=1, disk="s1-d", after=after, gone=gone, new=new
+    )
+    reply: ChangesReply = await pair.metad.call("server.changes", request)
+    return reply
+
+
+async def test_changes_reveal_the_same(
+    pair: Cluster, mock_clock: MockClock, expect_log: Callable[[str], None]
+) -> None:
+    expect_log("disk s1-d lacks 1 chunks")
+    chunk = await stored(pair)
+    mock_clock.jump(100.0)
+    await pair.one.beat()
+    assert await changes(pair, 0, gone=chunk) == ChangesReply(whole=True), "of what is not known"
+    assert pair.states(chunk)["s1-d"] == "good"
+    await pair.inventory(pair.one, chunk)
+    for _ in range(2):  # the first answer may be lost
+        reply = await changes(pair, 0, gone=chunk, new=b"x" * 16)
+        assert reply == ChangesReply(unknown=[b"x" * 16])
+    assert pair.states(chunk) == {"s1-d": "bad", "s2-d": "good"}
+    assert (await changes(pair, 1, new=chunk)).unknown == []
+    assert await pair.kinds(pair.one) == ["verify"], "of a disk that says it has it again"
+    assert await changes(pair, 0) == await changes(pair, 3) == ChangesReply(whole=True)
+
+
+async def test_what_left_as_ordered_is_not_missed(pair: Cluster, mock_clock: MockClock) -> None:
+    chunk = await stored(pair)
+    mock_clock.jump(100.0)
+    await pair.one.beat()
+    await pair.inventory(pair.one, chunk)
+    replicas.condemn(pair.metad.db, chunk, "s1-d")
+    await changes(pair, 0, gone=chunk)
+    assert pair.states(chunk)["s1-d"] == "excess"
+    strange = InventoryChanges(server_id="s9", incarnation=1, disk="s1-d", after=1)
+    assert await pair.metad.call("server.changes", strange) == ChangesReply(hold=True)
