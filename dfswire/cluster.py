@@ -277,7 +277,8 @@ class ServerStatus(Message, frozen=True, kw_only=True):
 
 class ChunkTotals(Message, frozen=True, kw_only=True):
     """Live chunks by redundancy.  `by_replicas[n]` counts chunks with n good replicas on live
-    servers."""
+    servers; `misplaced` those that have some in one failure domain of their policy (or on one
+    server, or not where the label is) though there are others."""
 
     total: int
     bytes: int
@@ -285,6 +286,7 @@ class ChunkTotals(Message, frozen=True, kw_only=True):
     lost: int
     by_replicas: list[int]
     pending_delete: int = 0
+    misplaced: int = 0
 
 
 class SessionStatus(Message, frozen=True, kw_only=True):

@@ -265,7 +265,11 @@ class Service:
     async def _status(self, request: Empty) -> ClusterStatus:
         repair = self.repairer.status()
         found = await status.cluster_status(self.state, self.clients, self.totals, repair)
-        return msgspec.structs.replace(found, unsatisfied=self.policy_calls.unsatisfied())
+        return msgspec.structs.replace(
+            found,
+            unsatisfied=self.policy_calls.unsatisfied(),
+            chunks=msgspec.structs.replace(found.chunks, misplaced=self.moving.misplaced),
+        )
 
     async def _info(self, request: InfoRequest) -> InfoReply:
         found = status.info(self.state, request)

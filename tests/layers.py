@@ -114,7 +114,8 @@ LAYERS = {
         eventrate
     """,
     "metad.copies": """
-        policies contents
+        misplaced contents
+        policies
         replicas
         damage
         surplus

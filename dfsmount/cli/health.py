@@ -54,6 +54,16 @@ def _worries(reply: ClusterStatus) -> Iterator[Worry]:
             f"chunks with too few replicas: {chunks.under_replicated - chunks.lost}",
             _about_repair(reply, away),
         )
+    if chunks.misplaced:
+        yield Worry(
+            f"chunks with copies in one failure domain, or not where their label is: "
+            f"{chunks.misplaced}",
+            "nothing: they are moved ('dfs jobs'), as soon as every chunk has its replicas",
+        )
+    if reply.reclaim_held:
+        yield Worry(
+            f"nothing is deleted: {reply.reclaim_held}", "look, then say 'dfs metad release'"
+        )
     if away:
         yield Worry(f"not up: {', '.join(map(_silence, away))}", "start its chunkd, or its host")
     for server in reply.servers:

@@ -3,8 +3,9 @@
 Pure.  trim.py asks before it gives copies up, and again in the transaction that does so; repair,
 drain, rebalancing and a change of policy all leave copies behind that only this may condemn.  It
 promises: what stays are `wanted` copies that count, on as many servers, and in as many failure
-domains as that many of today's copies can be.  A copy that does not count at this moment (its
-server is away, or back for too short a time) is neither relied on nor condemned.
+domains (of the policy's kind first) as that many of today's copies can be.  A copy that does not
+count at this moment (its server is away, or back for too short a time) is neither relied on nor
+condemned.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from metad.copies.placement import Candidate
+from dfswire.policies import Domain
+from metad.copies.placement import Candidate, domain_of
 
 
 @dataclass(frozen=True)
@@ -37,11 +39,11 @@ class Surplus:
     trim: list[str]
 
 
-def surplus(copies: Iterable[Held], wanted: int) -> Surplus:
+def surplus(copies: Iterable[Held], wanted: int, domain: Domain = "host") -> Surplus:
     """What may go; nothing as long as `wanted` others do not suffice without it."""
     copies = list(copies)
     lasting = [each.place for each in copies if each.counts and not each.unwanted]
-    keep = best_spread(lasting, wanted)
+    keep = best_spread(lasting, wanted, domain)
     if not keep:
         return Surplus([], [])
     kept = {each.disk for each in keep}
@@ -50,7 +52,9 @@ def surplus(copies: Iterable[Held], wanted: int) -> Surplus:
     return Surplus(sorted(kept), [each.place.disk for each in trim])
 
 
-def best_spread(places: Sequence[Candidate], wanted: int) -> list[Candidate]:
+def best_spread(
+    places: Sequence[Candidate], wanted: int, domain: Domain = "host"
+) -> list[Candidate]:
     """`wanted` of these on as many servers, in as many failure domains as can be.
 
     Among equal ones those on the emptier disks.  Empty when there are too few servers.
@@ -58,7 +62,7 @@ def best_spread(places: Sequence[Candidate], wanted: int) -> list[Candidate]:
     if wanted < 1 or len({each.server_id for each in places}) < wanted:
         return []
     ordered = sorted(places, key=lambda each: each.disk)
-    return max(map(list, combinations(ordered, wanted)), key=_merit)
+    return max(map(list, combinations(ordered, wanted)), key=lambda each: _merit(each, domain))
 
 
 def spread(places: Sequence[Candidate]) -> tuple[int, int, int, int]:
@@ -71,8 +75,10 @@ def spread(places: Sequence[Candidate]) -> tuple[int, int, int, int]:
     )
 
 
-def _merit(chosen: Sequence[Candidate]) -> tuple[object, ...]:
-    return *spread(chosen), min(_free_share(each) for each in chosen)
+def _merit(chosen: Sequence[Candidate], domain: Domain) -> tuple[object, ...]:
+    servers, *others = spread(chosen)
+    domains = len({domain_of(each, domain) for each in chosen})
+    return servers, domains, *others, min(_free_share(each) for each in chosen)
 
 
 def _free_share(place: Candidate) -> float:

@@ -161,7 +161,8 @@ def keeps_apart(
 def better_place(movable: Movable, policy: Policy, fill: Fill) -> Move | None:
     """The move of one copy that brings a chunk nearer to what its policy says; None: it is there.
 
-    First to servers with the label, then into more of the policy's domains.
+    First to servers with the label, then from one server to two, then into more of the policy's
+    domains.
     """
     places = fill.places
     if any(disk not in places for disk in movable.disks):
@@ -180,6 +181,11 @@ def better_place(movable: Movable, policy: Policy, fill: Fill) -> Move | None:
                 if found is not None:
                     return found
         free = labelled
+    for copy in copies:
+        if sum(each.server_id == copy.server_id for each in copies) > 1:
+            found = _best(movable, copy, free, policy, fill)
+            if found is not None:
+                return found
     domains = [domain_of(each, policy.domain) for each in copies]
     for copy, domain in zip(copies, domains, strict=True):
         if domains.count(domain) > 1:

@@ -8,6 +8,7 @@ is moved while anything is endangered.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
 
@@ -15,7 +16,8 @@ import trio
 
 from dfswire.errors import DFSError
 from dfswire.moving import DiskPlan, PlannedMove, RebalancePlan, RebalanceRequest
-from metad.copies import replicas
+from metad.copies import misplaced, replicas
+from metad.copies.misplaced import Found, Places, wanted_places
 from metad.jobs.rebalance import Balancing, Fill, Movable, Move, better_place
 from metad.jobs.rows import Job, Progress
 from metad.jobs.runner import Jobs, Kind
@@ -24,22 +26,20 @@ from metad.storage.database import Database
 
 REBALANCE, SPREAD = "rebalance", "spread"  # kinds of jobs
 PAGE = 256  # chunks read at once
-LOOKED_AT_MAX = 20_000  # chunks each time; 0.5 s in a thread
+FOUND_MAX = 20_000  # misplaced chunks of one search
+LOOKED_AT_PER_STEP = 256  # of these; 15 ms on the loop
 MOVES_MAX = 64  # under way at once, and each takes some heartbeats: about 10 a second
 PLANNED_MAX = 10_000  # moves of a dry run
 TOLD_MAX = 100
 STEP_S = 1.0
 IDLE_S = 60.0  # how often it is looked whether disks are unevenly full
+COUNT_S = 15.0  # how often misplaced chunks are counted, in a small cluster
+COUNT_SHARE = 20.0  # and how many times the duration of a count is waited after it
 
 _PAGE = (
     "SELECT c.id, c.length, c.policy FROM replica r JOIN chunk c ON c.id = r.chunk "
     "WHERE r.disk = (SELECT key FROM disk WHERE identity = ?) AND r.state = 'good' "
     "AND c.state = 'live' AND r.chunk > ? ORDER BY r.chunk LIMIT ?"
-)
-_WITH_POLICY = (
-    "SELECT id, length, policy FROM chunk WHERE state = 'live' AND id > ? "
-    "AND policy IN (SELECT key FROM policy WHERE label <> '' OR domain <> 'host') "
-    "ORDER BY id LIMIT ?"
 )
 
 
@@ -58,7 +58,11 @@ class Moving:
         self._jobs = jobs
         self._endangered = endangered
         self._give_up = give_up
-        self._looked_at = b""
+        self._found: deque[Found] = deque()
+        self._ordered = 0  # moves, of what the last search found
+        self.misplaced = 0
+        """Chunks that could be in more domains than they are, or on servers with their label, when
+        that was counted last."""
         self._to_label: set[bytes] = set()
         self._under_way: dict[bytes, Move] = {}  # until the figures of both disks show it
         jobs.register(Kind(REBALANCE, "bytes", self._rebalance_step))
@@ -101,18 +105,38 @@ class Moving:
 
     async def run_forever(self) -> None:
         """Start a job when disks are too unevenly full, or policies want copies elsewhere."""
+        clock = self._state.clock
+        looked_s = clock()
         while True:
-            await trio.sleep(IDLE_S)
+            began_s = clock()
+            places = self._places()
+            self.misplaced = await self._state.db.read_in_thread(
+                lambda db: misplaced.count(db, places)  # noqa: B023 - it runs here and now
+            )
+            await trio.sleep(max(COUNT_S, COUNT_SHARE * (clock() - began_s)))
             try:
-                for kind, is_due in ((SPREAD, self._is_misplaced), (REBALANCE, self._is_uneven)):
-                    if self._must_wait() or self._jobs.find(kind) is not None:
-                        continue
-                    # Now: in a thread there is no clock.
-                    fill = Fill.of(self._state.servers.candidates(self._state.clock()))
-                    if await self._state.db.read_in_thread(partial(is_due, fill)):
-                        await self._jobs.begin(kind, {})
+                if self.misplaced:
+                    await self._begin_if(SPREAD, partial(self._can_be_better, places))
+                if clock() - looked_s >= IDLE_S:
+                    looked_s = clock()
+                    await self._begin_if(REBALANCE, self._is_uneven)
             except DFSError:
                 continue  # the database can't be written now
+
+    async def _begin_if(self, kind: str, is_due: Callable[[Fill, Database], bool]) -> None:
+        if self._must_wait() or self._jobs.find(kind) is not None:
+            return
+        # Now: in a thread there is no clock.
+        fill = Fill.of(self._state.servers.candidates(self._state.clock()))
+        if await self._state.db.read_in_thread(partial(is_due, fill)):
+            await self._jobs.begin(kind, {})
+
+    def _places(self) -> dict[int, Places]:
+        servers = self._state.servers
+        known = servers.domains(servers.known_disks())
+        usable = servers.candidates(self._state.clock())
+        policies = self._state.policies.all()
+        return {key: wanted_places(policy, known, usable) for key, policy in policies.items()}
 
     def _is_uneven(self, fill: Fill, db: Database) -> bool:
         """Outside of the band, and something can be done about it."""
@@ -120,17 +144,14 @@ class Moving:
         balancing = Balancing(fill, band, lambda disk: self._on_disk(db, disk))
         return next(balancing.moves(1), None) is not None
 
-    def _is_misplaced(self, fill: Fill, db: Database) -> bool:
-        """Is there a better place for any of the next chunks?  Round and round through all."""
-        rows = db.read(_WITH_POLICY, (self._looked_at, LOOKED_AT_MAX))
-        self._looked_at = rows[-1][0] if len(rows) == LOOKED_AT_MAX else b""
-        return any(
-            better_place(
-                self._movable(db, chunk, length, policy), self._state.policies.of(policy), fill
-            )
-            is not None
-            for chunk, length, policy in rows
-        )
+    def _can_be_better(self, places: dict[int, Places], fill: Fill, db: Database) -> bool:
+        """Is there a better place for any of the first misplaced chunks?"""
+        found = misplaced.find(db, places, LOOKED_AT_PER_STEP)
+        return any(self._better(db, each, fill) for each in found)
+
+    def _better(self, db: Database, found: Found, fill: Fill) -> Move | None:
+        movable = self._movable(db, *found)
+        return better_place(movable, self._state.policies.of(found.policy), fill)
 
     def _must_wait(self) -> bool:
         """For repair; or because a server is suspect, or not heard yet since metad's start, and
@@ -171,31 +192,40 @@ class Moving:
         return Progress(None, done, max(job.total, done + left), text, pause_s=STEP_S)
 
     async def _spread_step(self, job: Job) -> Progress:
-        """Look at the next chunks whose policies want special places; `cursor` is the last one."""
+        """Look at some of the misplaced chunks that the last search has found."""
         self._follow_up()
         if self._must_wait() or len(self._under_way) >= MOVES_MAX:
             text = "waits for repair" if self._must_wait() else "waits for its moves"
-            return Progress(job.cursor, job.done, job.total, text, pause_s=STEP_S)
-        state = self._state
-        fill = Fill.of(state.servers.candidates(state.clock()))
-        room = MOVES_MAX - len(self._under_way)
-        cursor, looked_at = job.cursor, 0
-        rows = state.db.read(_WITH_POLICY, (bytes.fromhex(cursor or ""), PAGE))
-        for chunk, length, policy in rows:
-            move = better_place(
-                self._movable(state.db, chunk, length, policy), state.policies.of(policy), fill
+            return Progress(None, job.done, job.total, text, pause_s=STEP_S)
+        if not self._found and not self._under_way:
+            places = self._places()
+            self._found.extend(
+                await self._state.db.read_in_thread(
+                    lambda db: misplaced.find(db, places, FOUND_MAX)
+                )
             )
-            if move is not None:
-                if not room:
-                    break
-                if self._order(move):
-                    room -= 1
-                    self._to_label.add(chunk)
-            cursor, looked_at = chunk.hex(), looked_at + 1
-        done = job.done + looked_at
-        if not rows and not self._under_way:
+            self._ordered = 0
+        ordered = self._order_better_places()
+        done = job.done + ordered
+        self._ordered += ordered
+        if not self._found and not self._under_way and not self._ordered:
             return Progress(None, done, done, "copies are where they should be", finished=True)
-        return Progress(cursor, done, 0, f"{len(self._under_way)} moves", pause_s=STEP_S / 5)
+        text = f"{len(self._under_way)} moves are under way"
+        return Progress(None, done, done + len(self._found), text, pause_s=STEP_S / 5)
+
+    def _order_better_places(self) -> int:
+        """How many moves were ordered."""
+        state, ordered = self._state, 0
+        fill = Fill.of(state.servers.candidates(state.clock()))
+        for _ in range(min(len(self._found), LOOKED_AT_PER_STEP)):
+            if len(self._under_way) >= MOVES_MAX:
+                break
+            found = self._found.popleft()
+            move = self._better(state.db, found, fill)
+            if move is not None and self._order(move):
+                self._to_label.add(found.chunk)
+                ordered += 1
+        return ordered
 
     def _on_disk(
         self, db: Database, disk: str, but: Collection[bytes] = frozenset()

@@ -169,7 +169,7 @@ def _plan_chunk(plan: _Plan, chunk: EndangeredChunk) -> bool:
     taken = at.servers.domains([*counted, *coming])
     places, must_wait = _destinations(plan, chunk, fitting, taken, missing, policy.label)
     for place in places:
-        sources = _sources(plan, good, place.server_id)
+        sources = _sources(plan, chunk, place.server_id)
         if not sources:
             continue  # nobody can reach anybody who has it; looked at again with the next search
         if not plan.has_capacity(sources[0].disk):
@@ -188,7 +188,7 @@ def _destinations(
     label: str,
 ) -> tuple[list[Candidate], bool]:
     """Where copies can go now, and whether others must wait for a better place."""
-    reachable = [each for each in fitting if _sources(plan, _good(chunk, plan.at), each.server_id)]
+    reachable = [each for each in fitting if _sources(plan, chunk, each.server_id)]
     free = [each for each in reachable if plan.has_capacity(each.disk)]
 
     def chosen(candidates: Sequence[Candidate]) -> list[Candidate]:
@@ -204,11 +204,18 @@ def _destinations(
     return [each for each in best if plan.has_capacity(each.disk)], True
 
 
-def _sources(plan: _Plan, good: Iterable[str], destination: str) -> list[Replica]:
+def _sources(plan: _Plan, chunk: EndangeredChunk, destination: str) -> list[Replica]:
     """The living ones that the destination reaches: first those with capacity, of these the
-    healthy, of these the idle."""
+    healthy, of these the idle.
+
+    Copies that are on their way out come after all others: they may be gone, but whoever copies
+    verifies what it gets.
+    """
     at = plan.at
-    states = {disk: at.servers.disk_state(disk, at.now) for disk in good}
+    leaving = {disk for disk, state in chunk.replicas if state == EXCESS}
+    states = {
+        disk: at.servers.disk_state(disk, at.now) for disk in [*_good(chunk, at), *sorted(leaving)]
+    }
     alive = [
         disk
         for disk, state in states.items()
@@ -219,6 +226,7 @@ def _sources(plan: _Plan, good: Iterable[str], destination: str) -> list[Replica
     return sorted(
         at.servers.replicas(alive, at.now),
         key=lambda each: (
+            each.disk in leaving,
             not plan.has_capacity(each.disk),
             states[each.disk] != "up",
             plan.busy[each.disk],

@@ -138,17 +138,20 @@ class Trimmer:
                 waiting[disk] += 1
 
     def _surplus(self, chunk: bytes) -> Surplus:
-        return surplus(self._held(chunk, _good(self._db, chunk)), self._wanted_of(chunk))
+        stored = replicas.chunk_info(self._db, chunk)
+        if stored is None:
+            return Surplus([], [])
+        policy = self._policies.of(stored.policy)
+        held = self._held(chunk, _good(self._db, chunk), policy.label)
+        return surplus(held, policy.replicas, policy.domain)
 
     def _wanted_of(self, chunk: bytes) -> int:
         stored = replicas.chunk_info(self._db, chunk)
         return self._policies.of(stored.policy).replicas if stored is not None else 0
 
-    def _held(self, chunk: bytes, disks: Iterable[str]) -> list[Held]:
+    def _held(self, chunk: bytes, disks: Iterable[str], label: str) -> list[Held]:
         now = self._clock()
         unwanted = self._unwanted.get(chunk, set())
-        stored = replicas.chunk_info(self._db, chunk)
-        label = self._policies.of(stored.policy).label if stored is not None else ""
         return [
             Held(
                 place,

@@ -46,6 +46,20 @@ def test_failure_domains_matter_more_than_room() -> None:
     assert surplus(copies, 2).keep in (["a", "c"], ["b", "c"])
 
 
+def test_the_domains_of_the_policy_matter_most() -> None:
+    copies = [
+        Held(at("a", zone="1", rack="a")),
+        Held(at("b", zone="1", rack="a", host="b")),
+        Held(at("c", zone="2", rack="c")),
+        Held(at("d", zone="3", rack="d", free=1)),
+        Held(at("e", zone="1", rack="e", free=1)),
+    ]
+    assert surplus(copies, 4, "rack").keep in (["a", "c", "d", "e"], ["b", "c", "d", "e"])
+    two = [Held(at(disk, zone=disk[0], rack=disk)) for disk in ("1a", "1b", "2c", "2d")]
+    two += [Held(at("3e", zone="3", rack="2c")), Held(at("3f", zone="3", rack="2c", host="f"))]
+    assert surplus(two, 4, "rack").keep.count("3e") + surplus(two, 4, "rack").keep.count("3f") < 2
+
+
 def test_a_copy_that_does_not_count_is_neither_relied_on_nor_condemned() -> None:
     away = Held(at("c"), counts=False)
     assert trimmed(Held(at("a")), Held(at("b")), away) == []

@@ -150,3 +150,28 @@ async def places(cluster: Cluster, path: bytes) -> list[set[str]]:
     return [
         {each.disk for each in chunk.replicas if each.state == "good"} for chunk in reply.chunks
     ]
+
+
+async def test_copies_in_one_rack_are_visible_and_moved_apart(
+    autojump_clock: MockClock, rng: random.Random
+) -> None:
+    data = rng.randbytes(12 * CHUNK_SIZE_BYTES)
+    async with running_cluster(rng, servers=3, racks=["a", "a", ""]) as cluster:
+        await cluster.kill_chunkd(2)
+        await trio.sleep(15)
+        async with cluster.client() as client:
+            await write_file(client.vfs, "f", data, sync=True)
+        terms = PolicyTerms(replicas=2, domain="rack")
+        request = SetPolicy(path=b"/", terms=terms, force=True)
+        assert (await ask(cluster, "policy.set", request)).applied
+        await trio.sleep(60)
+        assert (await cluster.status()).chunks.misplaced == 0, "there is no other rack"
+        await cluster.start_chunkd(2)
+        await cluster.until(lambda status: status.chunks.misplaced > 0, 60)
+        status = await cluster.status()
+        assert status.chunks.misplaced == 12 and status.chunks.under_replicated == 0
+        await cluster.until(lambda status: status.chunks.misplaced == 0, 900)
+        assert all("disk2" in each for each in await places(cluster, b"/f"))
+        await cluster.until(lambda status: status.chunks.by_replicas == [0, 0, 12], 300)
+        assert all("disk2" in each for each in await places(cluster, b"/f"))
+        await check(cluster, {"f": data})
