@@ -36,6 +36,7 @@ def test_json_has_every_key(
         "lost": 0,
         "by_replicas": [0, 0, 2],
         "pending_delete": 0,
+        "misplaced": 0,
     }
     assert answer["servers"][0]["state"] == "up"
     assert answer["servers"][0]["disks"][0]["quarantined"] == 0
@@ -138,3 +139,15 @@ def test_copies_of_the_journal(
     assert "journal  2 of 2 copies in step" in capsys.readouterr().out
     assert run(monkeypatch, msgspec.structs.replace(fine, journal_copies=1)) == 1
     assert "copies of the metadata journal: 1 of 2; nothing" in capsys.readouterr().out
+
+
+def test_copies_in_the_wrong_places_and_a_held_reclaim(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reply = cluster(server())
+    chunks = msgspec.structs.replace(reply.chunks, misplaced=7)
+    reply = msgspec.structs.replace(reply, chunks=chunks, reclaim_held="restored yesterday")
+    assert run(monkeypatch, reply) == 1
+    shown = capsys.readouterr().out
+    assert "in one failure domain, or not where their label is: 7; nothing: they are moved" in shown
+    assert "nothing is deleted: restored yesterday; look, then say 'dfs metad release'" in shown
