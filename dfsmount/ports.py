@@ -1,7 +1,8 @@
-"""What the client's data path needs from the rest of the client, as small interfaces.
+"""What parts of the client need from each other, as small interfaces.
 
-`metaclient` and `dfswire.client.Client` fulfil them in a real mount, the fakes of the tests in a
-unit test.  Nothing here has behaviour.
+The data path speaks to `Metadata` and `Caller`, which are `metaclient` and `dfswire.client.Client`
+in a real mount; the session tells a `Listener` (coherence.py) what to forget.  Unit tests have
+fakes for them.  Nothing here has behaviour.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from typing import Any, Protocol
 
 import msgspec
 
+from dfswire.locks import HeldLocks
+from dfswire.messages import Invalidation, Lease
 from dfswire.metadata import GrantReply, LayoutReply
 from dfswire.operations import AnyOperation, OpResult
 
@@ -59,3 +62,31 @@ class Caller(Protocol):
     ) -> Any:
         """One remote call; for calls with a reply body the answer is (message, memoryview)."""
         ...
+
+
+class Listener(Protocol):
+    """Who must forget, and knows what this client has open, locked and leased."""
+
+    async def invalidate(self, invalidations: list[Invalidation]) -> None:
+        """Return when neither this process nor its kernel will serve these things any more."""
+
+    async def drop_all(self) -> None:
+        """Forget everything that is cached; data that is not yet committed stays."""
+
+    def open_inodes(self) -> list[int]:
+        """All inodes that are open at this moment."""
+
+    def held_locks(self) -> HeldLocks:
+        """All locks of this client at this moment."""
+
+    def recall(self, leases: list[Lease]) -> None:
+        """Somebody waits for these exclusive leases: store what is dirty, in the background."""
+
+    def leases_in_use(self) -> list[Lease]:
+        """The exclusive leases that are still needed; all others end now."""
+
+    def stream_opened(self) -> None:
+        """metad has heard of the open inodes and of the leases in use."""
+
+    async def session_lost(self) -> None:
+        """The session ended: uncommitted data and grants are worth nothing any more."""

@@ -203,7 +203,7 @@ LAYERS = {
         metaclient chunkclient
         batches
         retries
-        session hedging serverhealth
+        session hedging serverhealth badreplicas
         experience followed
     """,
     "dfsmount.cli": """

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import trio
 
 from dfsmount.ports import Caller, Metadata
+from dfsmount.remote.badreplicas import BadReplicas
 from dfsmount.remote.hedging import first_answer
 from dfsmount.remote.serverhealth import ServerHealth
 from dfswire.chunks import (
@@ -21,20 +22,13 @@ from dfswire.chunks import (
     ReadReply,
     SyncChunks,
     SyncReply,
-    VerifyChunk,
     WriteChunk,
     WriteReply,
     block_checksums,
     chunk_digest,
 )
 from dfswire.errors import CorruptChunk, DFSError, Unavailable, UnknownChunk
-from dfswire.messages import (
-    BLOCK_SIZE_BYTES,
-    ChunkGrant,
-    ChunkLocation,
-    Replica,
-    WrittenChunk,
-)
+from dfswire.messages import BLOCK_SIZE_BYTES, ChunkGrant, ChunkLocation, Replica, WrittenChunk
 
 log = logging.getLogger(__name__)
 
@@ -61,19 +55,19 @@ class Stored:
 
 
 class ChunkClient:
-    """Calls to all chunkds.  Reports of bad replicas run in `nursery`."""
+    """Calls to all chunkds.  Reports of bad replicas (`report`) and probes run in `nursery`."""
 
     def __init__(
         self, client: Caller, metadata: Metadata, health: ServerHealth, nursery: trio.Nursery
     ) -> None:
         self._client = client
-        self._metadata = metadata
         self._health = health
         self._nursery = nursery
         self._hedges = trio.Semaphore(HEDGES_MAX)
         self._probed_s: dict[str, float] = {}
         self.hedged = 0  # reads for which a second server was asked
-        self._reporting: set[tuple[bytes, str]] = set()
+        self._bad = BadReplicas(client, metadata, nursery)
+        self.report = self._bad.report
 
     # Writing
 
@@ -254,27 +248,6 @@ class ChunkClient:
                 log.info("probe of %s: %s", replica.address, problem)
             if trio.current_time() - began_s < PROBE_SLOW_S:
                 return
-
-    # Bad replicas
-
-    def report(self, chunk: bytes, replica: Replica, reason: str) -> None:
-        """In the background, make metad and the replica's server look at it."""
-        if (chunk, replica.disk) not in self._reporting:
-            log.info("bad replica of %s on %s: %s", chunk.hex(), replica.address, reason)
-            self._reporting.add((chunk, replica.disk))
-            self._nursery.start_soon(self._tell_and_verify, chunk, replica, reason)
-
-    async def _tell_and_verify(self, chunk: bytes, replica: Replica, reason: str) -> None:
-        """metad learns it from us at once, and from the server when it has looked for itself."""
-        try:
-            await self._metadata.report_bad(chunk, replica.disk, reason)
-            request = VerifyChunk(chunk=chunk, disk=replica.disk)
-            await self._client.call("chunk.verify", replica.address, request, attempts=1)
-        except DFSError as problem:
-            # The next reader reports it again, and the scrubber finds it.
-            log.info("bad replica of %s could not be reported: %s", chunk.hex(), problem)
-        finally:
-            self._reporting.discard((chunk, replica.disk))
 
     # Syncing
 

@@ -13,15 +13,14 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import AsyncIterator, Callable
-from typing import Protocol
 
 import trio
 
+from dfsmount.ports import Listener
 from dfswire.client import Client
 from dfswire.errors import DFSError, SessionLost, Unavailable
 from dfswire.health import Experience
-from dfswire.locks import HeldLocks
-from dfswire.messages import Event, Invalidation, Lease
+from dfswire.messages import Event
 from dfswire.metadata import (
     AckEvents,
     FollowEvents,
@@ -36,34 +35,6 @@ log = logging.getLogger(__name__)
 RECONNECT_PAUSE_S = 0.2
 RENEW_AT_MOST_EVERY_S = 2.0
 OPEN_ATTEMPTS = 3  # a session whose grant was lost holds nothing, and ends with its lease
-
-
-class Listener(Protocol):
-    """Who must forget."""
-
-    async def invalidate(self, invalidations: list[Invalidation]) -> None:
-        """Return when neither this process nor its kernel will serve these things any more."""
-
-    async def drop_all(self) -> None:
-        """Forget everything that is cached; data that is not yet committed stays."""
-
-    def open_inodes(self) -> list[int]:
-        """All inodes that are open at this moment."""
-
-    def held_locks(self) -> HeldLocks:
-        """All locks of this client at this moment."""
-
-    def recall(self, leases: list[Lease]) -> None:
-        """Somebody waits for these exclusive leases: store what is dirty, in the background."""
-
-    def leases_in_use(self) -> list[Lease]:
-        """The exclusive leases that are still needed; all others end now."""
-
-    def stream_opened(self) -> None:
-        """metad has heard of the open inodes and of the leases in use."""
-
-    async def session_lost(self) -> None:
-        """The session ended: uncommitted data and grants are worth nothing any more."""
 
 
 class Session:
