@@ -1,4 +1,9 @@
-"""metad is away and programs wait for it: each can be killed, and nobody else notices anything."""
+"""metad is away and programs wait for it: each can be killed, and nobody else notices anything.
+
+metad is back only after all of them have ended, so it is not for its answers that they did.  How
+soon that is (two looks of the mount at its callers, at most 2 s) is a matter of virtual time, in
+t2_dfsmount/test_requests.py: here it would be a matter of what else the machine has to do.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +13,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,8 +23,8 @@ from dfsmount.lowlevel.requests import caller_is_dying
 from tests.t5_process.harness import Cluster
 from tests.t5_process.observed import run_dfs, sha256_of, wait_for
 
+HANGS_S = 60.0  # after that it has not ended because it cannot
 KILL_S = 2.0  # what is promised
-SLACK_S = 20.0  # of a busy machine
 UNMOUNT_S = 20.0
 CONTENT = bytes(range(256)) * 10_000
 
@@ -79,6 +83,11 @@ def waits_for_the_mount(process: subprocess.Popen[str]) -> bool:
     return process.poll() is not None or b"request_wait_answer" in stack.read_bytes()
 
 
+def is_stopped(pid: int) -> bool:
+    """By a signal; it does nothing until another one comes."""
+    return "State:\tT" in Path(f"/proc/{pid}/status").read_text()
+
+
 def furnish(place: Path) -> None:
     (place / "full").mkdir()
     for number in range(3):
@@ -130,10 +139,9 @@ def test_everything_that_waits_for_metad_can_be_killed(
             assert process.poll() is None, f"{name} did not wait: it ended with {process.poll()}"
         for process in processes.values():
             process.kill()
-        deadline = time.monotonic() + KILL_S + SLACK_S
         for name, process in processes.items():
-            left_s = max(0.0, deadline - time.monotonic())
-            assert process.wait(left_s) == -signal.SIGKILL, name
+            assert process.wait(HANGS_S) == -signal.SIGKILL, name
+        assert is_stopped(cluster.pid("metad")), "metad may have answered"
     # The mount goes on, and believes nothing that is not so.
     for number in range(len(PROGRAMS)):
         place = all_furnished / str(number)
@@ -157,7 +165,7 @@ def test_a_terminated_program_ends_as_well(cluster: Cluster, furnished: Path) ->
         process = cleanup.enter_context(waiting("cat old", furnished / "0"))
         wait_for(lambda: waits_for_the_mount(process), "it waits")
         process.send_signal(signal.SIGINT)
-        assert process.wait(KILL_S + SLACK_S) == -signal.SIGINT
+        assert process.wait(HANGS_S) == -signal.SIGINT
 
 
 WRITER = """
@@ -184,7 +192,7 @@ def test_what_a_killed_program_has_written_is_kept(
             process.stdin.flush()
             wait_for(lambda: waits_for_the_mount(process), "fsync waits")
             process.kill()
-            assert process.wait(KILL_S + SLACK_S) == -signal.SIGKILL
+            assert process.wait(HANGS_S) == -signal.SIGKILL
     cluster.remount()
     assert (furnished / "0/kept").read_bytes() == CONTENT
 
@@ -243,7 +251,7 @@ def test_a_killed_program_with_a_timer_ends(cluster: Cluster, furnished: Path, t
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(1.0)
         process.kill()
-        assert process.wait(KILL_S + SLACK_S) == -signal.SIGKILL
+        assert process.wait(HANGS_S) == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("command", ["fusermount3 -u", "dfs umount"])
