@@ -17,7 +17,7 @@ import trio
 
 from dfsmount.files.reader import Reader
 from dfsmount.files.writer import Writer
-from dfswire.errors import BadHandle, DFSError, InputOutput, NoEntry
+from dfswire.errors import BadHandle, InputOutput, NoEntry
 from dfswire.messages import Attr
 
 log = logging.getLogger(__name__)
@@ -136,8 +136,6 @@ class OpenFiles:
             # Again as long as others, who closed while this one flushed, have left something.
             while file.handles == 1 and file.writer.has_dirty and not file.unlinked:
                 await file.writer.flush(durable=False, last=True)
-        except DFSError as problem:
-            log.warning("inode %d: written data is lost: %s", file.inode, problem)
         finally:
             file.handles -= 1
             if file.handles == 0:

@@ -214,6 +214,19 @@ async def test_hedges_are_few(autojump_clock: MockClock, nursery: trio.Nursery) 
     assert bench.cluster.calls["chunk.read"] == 24 + 1, "and one probe of who was outpaced"
 
 
+async def test_one_that_was_outpaced_may_be_gone_when_it_is_probed(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    bench = Bench(nursery, local_hosts=("h0",))
+    bench.store()
+    bench.servers[0].delay_s = 1.0
+    await bench.client.read(bench.location, 0, 65536)
+    bench.servers[0].is_down = True
+    await trio.sleep(4)
+    told = {each.address: each for each in bench.health.take()}
+    assert told["h0:9500"].failed
+
+
 async def test_how_slow_a_server_is_that_was_outpaced_is_found_out_and_told(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:

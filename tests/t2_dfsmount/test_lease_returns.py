@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from dfsmount.leases.exclusive import ALL_PARTS
 from dfsmount.leases.idle import IDLE_MAX, IDLE_S
-from dfswire.errors import InputOutput, UnknownChunk
+from dfswire.errors import InputOutput, SessionLost, UnknownChunk
 from dfswire.messages import Lease
 from dfswire.operations import Batch, BatchReply, Fault, OpResult
 from tests.t2_dfsmount.lease_client import COMMIT, CREATE, ending, granting, running
@@ -121,6 +123,24 @@ async def test_an_idle_lease_is_given_back_whatever_the_rounding(
         world.leases.returns.closed(7)
         await trio.sleep(2 * IDLE_S)
         assert len(world.metad.given_back) == 1
+
+
+async def test_with_the_session_a_lease_is_given_back_already(
+    autojump_clock: MockClock, expect_log: Callable[[str], None]
+) -> None:
+    expect_log("metad ended this client's session")
+    async with running() as world:
+        await world.write()
+
+        def gone(_request: object) -> object:
+            raise SessionLost("unknown")
+
+        world.metad.answers["lease.give_back"] = gone
+        world.leases.returns.closed(7)
+        await trio.sleep(2 * IDLE_S)
+        assert world.metad.calls.count("lease.give_back") == 1
+        await world.write()
+        assert world.takes() == 2
 
 
 async def test_giving_back_is_tried_again(autojump_clock: MockClock) -> None:

@@ -12,6 +12,7 @@ from trio.testing import MockClock
 
 from dfsmount.remote.session import Session
 from dfswire.client import Client
+from dfswire.errors import SessionLost
 from dfswire.messages import Invalidated, Invalidation
 from tests.t2_dfsmount.fakes_meta import INTRODUCTION, LEASE_S, RENEW_S, FakeMetad, Recorder
 
@@ -91,6 +92,24 @@ async def test_the_lease_is_renewed_in_time(autojump_clock: MockClock) -> None:
         await trio.sleep(10 * LEASE_S)
         assert session.lease_left_s() > LEASE_S - 2 * RENEW_S
         assert listener.heard == OPENED
+
+
+async def test_a_session_that_is_gone_is_noticed_by_renewing_it(
+    autojump_clock: MockClock, expect_log: Any
+) -> None:
+    """Though the stream, of another connection, goes on."""
+    expect_log("metad ended this client's session")
+    async with running() as (metad, session, listener):
+        before = await session.current()
+
+        def gone(_request: object) -> object:
+            del metad.answers["session.renew"]
+            raise SessionLost("unknown")
+
+        metad.answers["session.renew"] = gone
+        await trio.sleep(2 * RENEW_S)
+        assert await session.current() != before
+        assert "lost" in listener.heard
 
 
 async def test_everything_is_dropped_when_the_lease_ends(
