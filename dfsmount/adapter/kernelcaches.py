@@ -58,15 +58,22 @@ class KernelCaches:
     def inodes(self) -> list[int]:
         return [ROOT_INODE, *self._lookups]
 
-    def forget_inode(self, inode: int, data: bool) -> None:
-        offset = 0 if data else ATTRIBUTES_ONLY
-        body = struct.pack("=Qqq", inode, offset, 0)
-        _ignoring_enoent(lambda: self._notify(FUSE_NOTIFY_INVAL_INODE, body))
+    def forget_inode(self, inode: int, data: bool) -> bool:
+        return self._forget_range(inode, 0 if data else ATTRIBUTES_ONLY, 0)
 
-    def forget_pages(self, inode: int, offset: int, end: int | None) -> None:
-        length = 0 if end is None else end - offset  # 0: up to the end
+    def forget_pages(self, inode: int, offset: int, end: int | None) -> bool:
+        return self._forget_range(inode, offset, 0 if end is None else end - offset)
+
+    def _forget_range(self, inode: int, offset: int, length: int) -> bool:
+        """Attributes, and pages: `length` 0 is up to the end of the file.
+
+        False when the kernel has been told of the inode, did not give it back, and does not know
+        it: an answer that names an inode for the first time is taken in by the process that asked,
+        when it runs again.  (Attributes of what it knows are safe: it compares fi->attr_version.)
+        """
         body = struct.pack("=Qqq", inode, offset, length)
-        _ignoring_enoent(lambda: self._notify(FUSE_NOTIFY_INVAL_INODE, body))
+        known = _is_known(lambda: self._notify(FUSE_NOTIFY_INVAL_INODE, body))
+        return known or inode not in self._lookups
 
     def expire_names(self) -> bool:
         """All entries are asked for again when they are next walked through (Linux 6.16).
@@ -77,7 +84,7 @@ class KernelCaches:
         if self.device is None or is_mounted_upon(self.device):
             return False
         try:
-            _ignoring_enoent(lambda: self._notify(FUSE_NOTIFY_INC_EPOCH, b""))
+            _is_known(lambda: self._notify(FUSE_NOTIFY_INC_EPOCH, b""))
         except OSError as problem:
             if problem.errno != errno.EINVAL:
                 raise
@@ -91,7 +98,7 @@ class KernelCaches:
         would get ENOENT from getcwd(2) until somebody walks there by a path.
         """
         body = struct.pack("=QII", parent, len(name), FUSE_EXPIRE_ONLY) + name + b"\0"
-        _ignoring_enoent(lambda: self._notify(FUSE_NOTIFY_INVAL_ENTRY, body))
+        _is_known(lambda: self._notify(FUSE_NOTIFY_INVAL_ENTRY, body))
 
     def _notify(self, code: int, body: bytes) -> None:
         head = struct.pack("=IiQ", FUSE_OUT_HEADER_BYTES + len(body), code, 0)
@@ -105,10 +112,12 @@ def _target(link: Path) -> str:
         return ""
 
 
-def _ignoring_enoent(notify: Callable[[], object]) -> None:
-    """The kernel answers ENOENT for what it does not have: it is forgotten already."""
+def _is_known(notify: Callable[[], object]) -> bool:
+    """False when the kernel does not have what it is to forget."""
     try:
         notify()
     except OSError as problem:
         if problem.errno not in (errno.ENOENT, errno.ENOTCONN, errno.ENODEV):
             raise
+        return problem.errno != errno.ENOENT
+    return True

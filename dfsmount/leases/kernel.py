@@ -10,15 +10,20 @@ waits for us; then nobody would ever go on.  So nothing here waits for our own o
 * Where we are changing a directory ourselves (or somebody has its lock for long), all names of the
   kernel expire at once, which takes no lock.  For a while the kernel gets no names of this
   directory to keep, since it will happen again.
+
+What was answered just before may not have reached the kernel's tables yet, and would be believed
+once it has: such inodes are told of again until it has.
 """
 
 from __future__ import annotations
 
 import logging
 import math
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Protocol
 
 import trio
@@ -31,6 +36,8 @@ CONTESTED_S = 5.0  # two mounts that met in a directory will meet there again
 MANY_NAMES = 1000  # one by one they take milliseconds
 PAGE_BYTES = 4096
 END_LOOK_S = 0.01
+LEARNING_S = 10.0  # at most, for the kernel to take in an answer
+LEARNING_PAUSE_S = 0.001
 
 Names = list[tuple[int, bytes]]
 Pages = tuple[int, int, int | None]  # inode, offset, end (None: that of the file)
@@ -39,11 +46,14 @@ Pages = tuple[int, int, int | None]  # inode, offset, end (None: that of the fil
 class Kernel(Protocol):
     """The kernel's caches.  All calls may block and are made from a worker thread."""
 
-    def forget_inode(self, inode: int, data: bool) -> None:
-        """Attributes, and with `data` the page cache.  Waits for pages that are read or written."""
+    def forget_inode(self, inode: int, data: bool) -> bool:
+        """Attributes, and with `data` the page cache.  Waits for pages that are read or written.
 
-    def forget_pages(self, inode: int, offset: int, end: int | None) -> None:
-        """Attributes, and the pages of a range (None: up to the end of the file)."""
+        False: an answer that names the inode is on its way into the kernel; to be said again.
+        """
+
+    def forget_pages(self, inode: int, offset: int, end: int | None) -> bool:
+        """Attributes, and the pages of a range (None: up to the end of the file).  The same."""
 
     def forget_name(self, parent: int, name: bytes) -> None:
         """One directory entry.  Waits for operations in the directory."""
@@ -58,9 +68,11 @@ class Kernel(Protocol):
 class NoKernel:
     """For clients that are not a mount (tests, and later the gateway)."""
 
-    def forget_inode(self, inode: int, data: bool) -> None: ...
+    def forget_inode(self, inode: int, data: bool) -> bool:
+        return True
 
-    def forget_pages(self, inode: int, offset: int, end: int | None) -> None: ...
+    def forget_pages(self, inode: int, offset: int, end: int | None) -> bool:
+        return True
 
     def forget_name(self, parent: int, name: bytes) -> None: ...
 
@@ -244,10 +256,11 @@ class Notices:
         def forget() -> None:
             for parent, name in names:
                 kernel.forget_name(parent, name)
-            for inode, data in inodes.items():
-                kernel.forget_inode(inode, data)
-            for inode, offset, end in pages:
-                kernel.forget_pages(inode, offset, end)
+            left = [partial(kernel.forget_inode, *one) for one in inodes.items()]
+            left += [partial(kernel.forget_pages, *one) for one in pages]
+            give_up_at = time.monotonic() + LEARNING_S
+            while (left := [say for say in left if not say()]) and time.monotonic() < give_up_at:
+                time.sleep(LEARNING_PAUSE_S)
 
         await trio.to_thread.run_sync(forget, abandon_on_cancel=True, limiter=self._threads)
 

@@ -184,20 +184,28 @@ class FakeMetad:
 
 
 class FakeKernel:
-    """`gate` stands for an operation under way in the kernel, for which a notification waits."""
+    """`gate` stands for an operation under way in the kernel, for which a notification waits;
+    `learning` says how often an inode is not known yet, since its first answer is on its way."""
 
     def __init__(self) -> None:
         self.heard: list[tuple[int, object]] = []
         self.expires = False  # knows how to let all names expire
         self.gate = threading.Event()
         self.gate.set()
+        self.learning: dict[int, int] = {}
 
-    def forget_inode(self, inode: int, data: bool) -> None:
+    def forget_inode(self, inode: int, data: bool) -> bool:
         self.gate.wait()
         self.heard.append((inode, data))
+        return self._knows(inode)
 
-    def forget_pages(self, inode: int, offset: int, end: int | None) -> None:
+    def forget_pages(self, inode: int, offset: int, end: int | None) -> bool:
         self.heard.append((inode, (offset, end)))
+        return self._knows(inode)
+
+    def _knows(self, inode: int) -> bool:
+        self.learning[inode] = self.learning.get(inode, 0) - 1
+        return self.learning[inode] < 0
 
     def forget_name(self, parent: int, name: bytes) -> None:
         self.gate.wait()

@@ -171,3 +171,21 @@ async def test_the_end_waits_for_what_the_kernel_is_being_told(
     assert kernel.heard == [(7, False)]
     await notices.tell({1: False}, [])
     assert kernel.heard == [(7, False)]
+
+
+async def test_an_inode_whose_first_answer_is_on_its_way_is_told_of_until_it_is_known(
+    notices: Notices, kernel: FakeKernel
+) -> None:
+    kernel.learning = {7: 3}
+    await notices.tell({7: False, 8: True}, [])
+    assert kernel.heard == [(7, False), (8, True), (7, False), (7, False), (7, False)]
+
+
+async def test_an_inode_that_never_becomes_known_is_not_told_of_for_ever(
+    notices: Notices, kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dfsmount.leases.kernel.LEARNING_S", 0.05)
+    kernel.learning = {7: 10**9}
+    with trio.fail_after(LONG_S):
+        await notices.tell({7: False}, [])
+    assert len(kernel.heard) > 1

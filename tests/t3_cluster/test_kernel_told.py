@@ -98,10 +98,11 @@ async def test_slow_answers_of_the_kernel_do_not_keep_later_ones_from_being_aske
     go_on = threading.Event()
 
     class Slow(Kernel):
-        def forget_inode(self, inode: int, data: bool) -> None:
+        def forget_inode(self, inode: int, data: bool) -> bool:
             if not go_on.is_set() and len(told) < 60:
                 told.append(inode)
                 go_on.wait(10)
+            return True
 
     async with trio.open_nursery() as nursery:
         notices = Notices(nursery)
