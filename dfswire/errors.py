@@ -5,6 +5,7 @@
     │   ├── NoEntry  Exists  NotDirectory  IsDirectory  NotEmpty  NotPermitted  AccessDenied
     │   ├── NameTooLong  TooManyLinks  FileTooBig  Invalid  NoAttribute  BadHandle
     │   ├── NoSpace  Stale  InputOutput  Interrupted  NotSupported  NoData
+    │   │   └── Full              NoSpace, and no server is away that might have some: for certain
     │   ├── WouldBlock  Deadlock  NoLocks
     ├── ClusterError              the answer of a daemon about the cluster itself
     │   ├── UnknownChunk          this disk does not have it; or not granted to you
@@ -97,6 +98,10 @@ class BadHandle(FileError):
 
 class NoSpace(FileError):
     code, errno = "no_space", errno.ENOSPC
+
+
+class Full(NoSpace):
+    code = "full"
 
 
 class Stale(FileError):

@@ -9,6 +9,7 @@ collects).  One refill is under way at a time.
 from __future__ import annotations
 
 from collections import defaultdict, deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import trio
@@ -34,6 +35,11 @@ class _Pooled:
 
     def names(self, addresses: list[str]) -> bool:
         return any(target.address in addresses for target in self.grant.targets)
+
+
+def addresses_of(grant: ChunkGrant) -> list[str]:
+    """The servers that a chunk goes to, in the order of the chain."""
+    return [target.address for target in grant.targets]
 
 
 class GrantPool:
@@ -69,6 +75,33 @@ class GrantPool:
         elif self._is_low(inode) and not self._asking.locked():
             self._nursery.start_soon(self._refill, inode)
         return grant
+
+    async def take_elsewhere(self, inode: int, addresses: list[str]) -> list[ChunkGrant]:
+        """Grants without these servers; if that can't be, some without one of them each.
+
+        They are asked for now.  Raises what metad answers, but for NoSpace: then there are none.
+        """
+        found = await self._ask_without(inode, addresses)
+        if not found:
+            for address in addresses:
+                found += await self._ask_without(inode, [address])
+        return found
+
+    async def _ask_without(self, inode: int, addresses: list[str]) -> list[ChunkGrant]:
+        avoid = sorted({*self._health.to_avoid(), *addresses})
+        try:
+            reply = await self._metadata.grant(1, avoid, inode)
+        except NoSpace:
+            return []
+        return [
+            grant
+            for grant in reply.grants
+            if not any(target.address in addresses for target in grant.targets)
+        ]
+
+    def silent(self, addresses: Iterable[str]) -> None:
+        """One of these servers did not answer in time."""
+        self._health.silent(addresses)
 
     def prepare(self, inode: int) -> None:
         """A file was made: know what chunks it shall have by the time that one is full."""

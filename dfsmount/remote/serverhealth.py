@@ -58,6 +58,7 @@ class ServerHealth:
         self.failures: Counter[str] = Counter()
         self._answered_s: dict[str, float] = {}
         self._meetings = Meetings()
+        self._silent: list[tuple[float, set[str]]] = []
         self.on_trouble: Callable[[], None] = lambda: None
         """Called when there is something that metad should hear soon."""
 
@@ -74,6 +75,10 @@ class ServerHealth:
 
     def stored(self, address: str, length: int, seconds: float) -> None:
         """The server says that it took so long to receive and store a chunk."""
+        if self._silent:
+            for _at, suspects in self._silent:
+                suspects.discard(address)
+            self._judge()
         self._met(address, f"store {length > LARGE_BYTES}", seconds)
 
     def failed(self, address: str) -> None:
@@ -83,6 +88,20 @@ class ServerHealth:
         self._answered_s.pop(address, None)
         self._meetings.failed(address)
         self._tell()
+
+    def silent(self, addresses: Iterable[str]) -> None:
+        """One of these did not answer in time; which one will turn out, as others of them do."""
+        self._silent.append((trio.current_time(), set(addresses)))
+        self._judge()
+
+    def _judge(self) -> None:
+        since = trio.current_time() - REMEMBERED_S
+        guilty = {next(iter(each)) for at, each in self._silent if at > since and len(each) == 1}
+        self._silent = [
+            (at, each) for at, each in self._silent if at > since and each and not each & guilty
+        ]
+        for address in sorted(guilty):
+            self.failed(address)
 
     def to_avoid(self) -> list[str]:
         """The addresses where nothing should be stored at the moment."""

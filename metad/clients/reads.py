@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import trio
 
-from dfswire.errors import NoData
+from dfswire.errors import Full, NoData, NoSpace
 from dfswire.messages import (
     CHUNK_ID_BYTES,
     FILE_MAX_BYTES,
@@ -182,7 +182,7 @@ class Reads:
         """New chunks for a file of this client, as its policy wants them.
 
         What the servers can't do now (too few with the label) is done as well as they can, and put
-        right later.  Raises NoSpace.
+        right later.  Raises NoSpace; Full when no server is away.
         """
         state, config = self._state, self._state.config
         host = self._clients.check(request.session).host
@@ -191,15 +191,20 @@ class Reads:
         candidates = state.servers.candidates(state.clock())
         granted: list[tuple[bytes, list[Replica]]] = []
         for _ in range(request.count):
-            chosen = choose_for_grant(
-                candidates,
-                policy.replicas,
-                state.policies.chunk_size_bytes(key),
-                state.rng,
-                avoid=request.avoid,
-                preferred_host=host,
-                label=policy.label,
-            )
+            try:
+                chosen = choose_for_grant(
+                    candidates,
+                    policy.replicas,
+                    state.policies.chunk_size_bytes(key),
+                    state.rng,
+                    avoid=request.avoid,
+                    preferred_host=host,
+                    label=policy.label,
+                )
+            except Full as problem:
+                if self._is_anybody_away():
+                    raise NoSpace(str(problem)) from problem
+                raise
             targets = [Replica(disk=each.disk, address=each.address) for each in chosen]
             granted.append((state.rng.randbytes(CHUNK_ID_BYTES), targets))
         expires_ns = state.now_ns() + int(config.grant_expiry_s * 1e9)
@@ -216,6 +221,15 @@ class Reads:
             policy=key,
             uniform=not policies.any_assigned(state.db),
             chunk_size_bytes=policy.chunk_size_bytes,
+        )
+
+    def _is_anybody_away(self) -> bool:
+        """A server that may come back, and have room."""
+        servers, now = self._state.servers, self._state.clock()
+        return any(
+            servers.heartbeat_state(each, now) != "up"
+            and servers.server_admin(each.server_id) == "enabled"
+            for each in servers
         )
 
     async def statfs(self, request: StatfsRequest) -> StatfsReply:

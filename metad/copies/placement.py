@@ -12,7 +12,7 @@ import random
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from dfswire.errors import NoSpace
+from dfswire.errors import Full, NoSpace
 
 RESERVE_BYTES = 64 << 20  # for the daemon's own files and for chunks granted but not yet reported
 _SAME_HOST, _OTHER_HOST, _OTHER_RACK, _OTHER_ZONE = range(4)
@@ -84,7 +84,9 @@ def choose_for_grant(
     preferred_host: str = "",
     label: str = "",
 ) -> list[Candidate]:
-    """Disks for a new chunk: at least min(replicas, 2), on distinct servers.  Raises NoSpace.
+    """Disks for a new chunk: at least min(replicas, 2), on distinct servers.
+
+    Raises Full when there are enough servers, but too few with room; NoSpace when they are too few.
 
     Addresses in `avoid` (the client can't reach them) and slow servers are used only when it can't
     be done without: rather one copy less for a moment, which repair makes, than a slow write.
@@ -98,7 +100,8 @@ def choose_for_grant(
         )
         if len(chosen) >= least:
             return chosen
-    raise NoSpace(
+    kind = Full if len({each.server_id for each in candidates}) >= least else NoSpace
+    raise kind(
         f"{least} servers that are up and have room are needed for a chunk; there are {len(chosen)}"
     )
 

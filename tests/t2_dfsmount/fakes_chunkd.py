@@ -103,6 +103,7 @@ class FakeChunkds:
         following = self.servers[request.chain[0].address]
         if server.cannot_forward or following.is_down:
             return [WriteResult(disk=one.disk, error="not reached") for one in request.chain]
+        await trio.sleep(following.delay_s)
         onward = WriteChunk(
             chunk=request.chunk,
             length=request.length,

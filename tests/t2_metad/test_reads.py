@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from dfswire.errors import NoEntry, NoSpace, SessionLost
+from dfswire.errors import Full, NoEntry, NoSpace, SessionLost
 from dfswire.messages import ROOT_INODE, Extent
 from dfswire.metadata import (
     GrantReply,
@@ -25,7 +25,7 @@ from dfswire.metadata import (
 )
 from dfswire.operations import Commit, Create, SetXattr
 from metad.storage.database import Database
-from tests.t2_metad.machines_for_tests import GIB
+from tests.t2_metad.machines_for_tests import GIB, disk, heartbeat
 from tests.t2_metad.metad_for_tests import FakeClient, FakeServer, Metad
 
 
@@ -114,6 +114,25 @@ async def test_no_grants_without_servers_that_are_up(
     mock_clock.jump(4.0)
     with pytest.raises(NoSpace):
         await metad.call("meta.grant", GrantRequest(session=client.session, count=1))
+
+
+async def test_full_is_not_the_same_as_too_few_servers(
+    metad: Metad, client: FakeClient, mock_clock: MockClock
+) -> None:
+    made = await servers(metad, 3)
+    for server in made:
+        full = heartbeat(server.server_id, disks=[disk(server.disk, free=0)])
+        await metad.call("server.heartbeat", full)
+    request = GrantRequest(session=client.session, count=1)
+    with pytest.raises(Full):
+        await metad.call("meta.grant", request)
+    mock_clock.jump(4.0)
+    for server in made[:2]:
+        full = heartbeat(server.server_id, disks=[disk(server.disk, free=0)])
+        await metad.call("server.heartbeat", full)
+    with pytest.raises(NoSpace) as refused:  # the third one may have room, and come back
+        await metad.call("meta.grant", request)
+    assert type(refused.value) is NoSpace
 
 
 async def test_layout_names_the_best_replica_first(
