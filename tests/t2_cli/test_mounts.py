@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from dfsmount.cli import mounts
@@ -112,6 +114,14 @@ def test_users_of_a_directory(tmp_path: Path) -> None:
         (user,) = users_of(tmp_path / "mnt")
         assert user.endswith(f"({os.getpid()})")
         assert users_of(tmp_path / "mn") == []  # another directory
+
+
+def test_a_process_that_ends_while_users_are_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = SimpleNamespace(pid=1 << 22, info={"name": "true"})  # no pid is so large
+    monkeypatch.setattr(psutil, "process_iter", lambda _attributes: [ended])
+    assert users_of(tmp_path) == []
 
 
 def test_which_process_serves_a_mount() -> None:
