@@ -63,9 +63,10 @@ fsx-public:      ## The fsx of xfstests: SRC=clone of xfstests OPS=250000 SEED=1
 	$(BIN)/python -m tests.fsx.public $(SRC) --ops $(or $(OPS),250000) --seed $(or $(SEED),1) \
 		$(MORE)
 
-power-cuts:      ## Power cuts of a whole cluster while it is written to: COUNT=1000 SEED=0
+power-cuts:      ## Power cuts of a whole cluster while it is written to: COUNT=1000 SEED=0 JOBS=2
 	@scripts/setup.sh test
-	$(BIN)/python -m tests.t5_faults.powercuts --count $(or $(COUNT),1000) --seed $(or $(SEED),0)
+	$(BIN)/python -m tests.t5_faults.powercuts --count $(or $(COUNT),1000) --seed $(or $(SEED),0) \
+		--jobs $(or $(JOBS),2)
 
 drills:          ## metad's disk is lost under load, and restored from the chunkds: COUNT=10 SEED=0 BACK=0
 	@scripts/setup.sh test

@@ -1,11 +1,12 @@
 """Power cuts of a whole cluster during fsync-heavy writing, one after the other.
 
-    python -m tests.t5_faults.powercuts --count 1000 --seed 0
+    python -m tests.t5_faults.powercuts --count 1000 --seed 0 --jobs 2
 
 Each round: twelve writers work on the mount (promises.py); at a random moment all disks, metad's
 too, lose what is not on them, and every process is killed; the disks are mounted again, everything
 is started, and all promises of this round and of the one before are looked at.  It ends with status
-1 at the first one that was broken, and leaves the directory as it is.
+1 at the first one that was broken, and leaves the directory as it is.  A round waits for disks and
+for processes half of its time: with `--jobs` so many clusters have their rounds at the same time.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -148,13 +150,37 @@ def run(count: int, seed: int, directory: Path, report: Callable[[str], None]) -
     return cuts.totals
 
 
+def run_beside(count: int, seed: int, jobs: int) -> int:
+    """The rounds shared out among so many of these programs; 1 when a promise was broken."""
+    programs = []
+    for job in range(jobs):
+        share = count // jobs + (job < count % jobs)
+        words = ["--count", str(share), "--seed", str(seed * jobs + job)]
+        command = [sys.executable, "-u", "-m", "tests.t5_faults.powercuts", *words]
+        programs.append(subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True))
+
+    def pass_on(job: int) -> int:
+        output = programs[job].stdout
+        assert output is not None
+        for line in output:
+            sys.stdout.write(f"{job + 1}: {line}")
+            sys.stdout.flush()
+        return programs[job].wait()
+
+    with ThreadPoolExecutor(jobs) as pool:
+        return max(map(abs, pool.map(pass_on, range(jobs))))
+
+
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=1)
     words = parser.parse_args()
     disks.sweep()
+    if words.jobs > 1:
+        raise SystemExit(run_beside(words.count, words.seed, words.jobs))
     directory = Path(tempfile.mkdtemp(prefix="dfs-power-"))
     is_terminal = sys.stdout.isatty()
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.t5_faults.disks import run
 from tests.t5_faults.harness import FaultyCluster
 from tests.t5_process.observed import wait_for
 
@@ -108,3 +109,44 @@ def test_unlinked_file_of_a_vanished_host(fenced: FaultyCluster, saw: Saw) -> No
             gone_s = time.monotonic() - started
     wait_for(lambda: works(here / "after"), "the mount that was away works again")
     saw(f"reclaimed after {gone_s:.1f} s (fence {FENCE_S:g} s)")
+
+
+def test_mount_aborted(fenced: FaultyCluster, tmp_path: Path, saw: Saw) -> None:
+    """F23: the kernel's end of a mount is cut off: what was fsynced is there, and it ends."""
+    here, there = fenced.mount_point, fenced.directory / "other"
+    with opened(here / "kept") as kept, opened(here / "dirty") as dirty:
+        os.pwrite(kept, b"1" * SIZE, 0)
+        os.fsync(kept)
+        os.pwrite(dirty, b"2" * SIZE, 0)  # may be lost, but never in part
+        fcntl.flock(kept, fcntl.LOCK_EX)
+        started = time.monotonic()
+        abort(here, tmp_path)
+        with pytest.raises(OSError) as caught:
+            os.fsync(kept)
+        assert caught.value.errno in (errno.ENOTCONN, errno.ECONNABORTED)
+    wait_for(lambda: fenced.identity("mnt") is None, "the mount's process ends")
+    with opened(there / "kept") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        freed_s = time.monotonic() - started
+        assert os.pread(other, SIZE + 1, 0) == b"1" * SIZE
+    fenced.restore()
+    assert (here / "kept").read_bytes() == b"1" * SIZE
+    found = (here / "dirty").read_bytes() if (here / "dirty").exists() else b""
+    assert found in (b"", b"2" * SIZE), "a part of what one write wrote"
+    assert (there / "kept").read_bytes() == b"1" * SIZE
+    saw(
+        f"{errno.errorcode[caught.value.errno or 0]}; its lock was free after {freed_s:.1f} s, "
+        "mounted again at once"
+    )
+
+
+def abort(point: Path, place: Path) -> None:
+    """By fusectl, as an administrator does when a mount hangs."""
+    device = point.stat().st_dev
+    control = place / "fusectl"
+    control.mkdir()
+    run("mount", "-t", "fusectl", "fusectl", control)
+    try:
+        (control / str(os.minor(device)) / "abort").write_text("1")
+    finally:
+        run("umount", control)
