@@ -51,6 +51,8 @@ class Shape:
     servers: int = 3
     replicas: int = 2
     clients: int = 2
+    inventory_s: float = 8.0
+    scrub_s: float = 12.0
 
 
 def metad_config(replicas: int) -> MetadConfig:
@@ -135,6 +137,7 @@ class Cluster:
         self.database: SimulatedDatabase | None = None
         self.metad: Metad | None = None
         self._metad_process: Process | None = None
+        self._metad_starts = False
         self._nursery = nursery
         self._seed = seed
         self._rng = random.Random(f"metad {seed}")
@@ -153,7 +156,8 @@ class Cluster:
     # -- metad
 
     async def start_metad(self) -> None:
-        if self.metad is None:
+        if self.metad_is_off:  # its lock keeps a second one out
+            self._metad_starts = True
             await self._nursery.start(self._run_metad)
 
     async def kill_metad(self) -> None:
@@ -161,6 +165,10 @@ class Cluster:
         if self._metad_process is not None:
             self.network.down(METAD)
             await self._metad_process.kill()
+
+    @property
+    def metad_is_off(self) -> bool:
+        return self.metad is None and not self._metad_starts
 
     async def metad_has_ended(self) -> None:
         if self._metad_process is not None:
@@ -175,6 +183,7 @@ class Cluster:
 
     async def _run_metad(self, task_status: trio.TaskStatus[None]) -> None:
         process = self._metad_process = Process()
+        self._metad_starts = False
         now_ns = functools.partial(self.clocks.wall_ns, "metad")
         try:
             with process.scope:
@@ -261,10 +270,10 @@ class Cluster:
                     data=["/none"],
                     listen=address,
                     sync_interval_s=2.0,
-                    scrub_period_s=12.0,
+                    scrub_period_s=self.shape.scrub_s,
                     scrub_min_bytes_per_s=1 << 30,
-                    inventory_interval_s=8.0,
-                    inventory_changes_s=3.0,
+                    inventory_interval_s=self.shape.inventory_s,
+                    inventory_changes_s=self.shape.inventory_s / 2,
                     unknown_min_age_s=40.0,
                     unknown_kept_s=600.0,
                 )

@@ -17,6 +17,7 @@ from pathlib import Path
 from chunkd import chunkfile
 from chunkd.filesystem import Buffers, Facts, FileSystem, Space
 from dfswire.bodies import Octets
+from dfswire.chunks import chunk_digest
 from dfswire.errors import DFSError
 
 ROOT = Path("/disk")
@@ -155,8 +156,8 @@ class SimulatedDisk(FileSystem):
 
     # -- the truth, for oracles
 
-    def holds(self, chunk: bytes, *, durable: bool) -> bool:
-        """Whether a good copy is here, and if `durable`, would survive a power cut."""
+    def holds(self, chunk: bytes, *, durable: bool, digest: bytes = b"") -> bool:
+        """Is a good copy (of this digest) here, which if `durable` survives a power cut?"""
         try:
             directory, name, file = self._found(chunk)
         except KeyError:
@@ -173,7 +174,7 @@ class SimulatedDisk(FileSystem):
             chunkfile.check_blocks(chunk, content[: index.length], index.checksums)
         except DFSError:
             return False
-        return True
+        return not digest or digest == chunk_digest(chunk, index.length, index.checksums)
 
     def has_evidence(self, chunk: bytes) -> bool:
         """Whether a file of this chunk is somewhere here, however damaged."""

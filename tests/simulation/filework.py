@@ -54,6 +54,8 @@ class FileWork:
             handle, attr = await vfs.create(ROOT_INODE, name, 0o644, os.O_RDWR, 0, 0)
             try:
                 await vfs.write(handle, first * CELL_BYTES, data)
+                if step.sync and step.other % 2:  # stored already, and not on disk
+                    await vfs.flush(handle)
                 if step.sync:
                     await vfs.fsync(handle)
                     self._oracle.promised(attr.inode, first * CELL_BYTES, len(data))

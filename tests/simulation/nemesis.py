@@ -177,6 +177,20 @@ class Nemesis:
         self._cluster.trace(f"        {party}")
         await self._for_a_while(rng.choice([links, links, links[:1], links[1:]]), fault.for_s + 3.0)
 
+    async def _restart_unheard(self, fault: Fault, machine: Machine, rng: random.Random) -> None:
+        """metad restarts while a client is cut off, which believes what it was told before."""
+        party = rng.choice(self._users).party
+        self._cluster.trace(f"        {party}")
+        links = [(party, "metad"), ("metad", party)]
+        for link in links:
+            self._network.cut(*link)
+        await trio.sleep(rng.uniform(0.0, 2.0))
+        await self._cluster.kill_metad()
+        await trio.sleep(rng.uniform(0.1, 1.0))
+        await self._cluster.start_metad()
+        await trio.sleep(fault.for_s)
+        self._network.heal(*links)
+
     async def _swizzle(self, fault: Fault, machine: Machine, rng: random.Random) -> None:
         """One after the other is cut off, and comes back in another order."""
         chosen = rng.sample(self._parties(), rng.randrange(2, 4))
@@ -255,6 +269,20 @@ class Nemesis:
             if content:
                 content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
                 self._rewrite(machine, chunk, bytes(content))
+
+    async def _rot_unseen(self, fault: Fault, machine: Machine, rng: random.Random) -> None:
+        """A copy rots, and before anybody has read it, it is the only one that is left."""
+        await self._flip(fault, machine, rng)
+        number, chunk = self._oracle.spoilt[-1] if self._oracle.spoilt else (-1, b"")
+        others = [
+            each
+            for each in self._cluster.machines
+            if each.number != number and each.disk.holds(chunk, durable=False)
+        ]
+        if len(others) == 1 and others[0].process is not None:
+            await self._cluster.kill_chunkd(others[0])
+            await trio.sleep(fault.for_s + 9.0)  # until repair would begin
+            await self._cluster.start_chunkd(others[0])
 
     async def _truncate(self, fault: Fault, machine: Machine, rng: random.Random) -> None:
         if (chunk := self._spoil(fault, machine, rng)) is not None:

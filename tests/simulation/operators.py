@@ -108,6 +108,8 @@ class Operators:
     async def restore_metad(self, fault: Fault, machine: Machine, rng: random.Random) -> None:
         """metad's disk is lost; its database is made again from the journal, which is whole."""
         await self._cluster.kill_metad()
+        if not self._cluster.metad_is_off:  # somebody was faster
+            return
         self._restored = True
         self._cluster.metad_disk.restore()
         await trio.sleep(min(fault.for_s, 3.0))

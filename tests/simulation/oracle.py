@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import trio
+
 from metad.checks import fsck
 from metad.copies import replicas
-from tests.simulation.cluster import Cluster, Machine
+from tests.simulation.cluster import RECLAIM_GRACE_S, Cluster, Machine
 from tests.simulation.history import FileHistory, Violation
 from tests.simulation.schedule import CELL_BYTES
 
@@ -19,14 +21,15 @@ class Oracle:
         self.damaged: set[int] = set()
         self.cut: set[int] = set()  # machines that have lost their power
         self.spoilt: list[tuple[int, bytes]] = []  # (machine, chunk) whose files were changed
+        self._named_s: dict[bytes, float] = {}  # chunks, and when a file was last seen to name them
         self.wanted = cluster.shape.replicas
 
-    def copies(self, chunk: bytes, *, durable: bool) -> list[str]:
-        """The disks that really have a good copy."""
+    def copies(self, chunk: bytes, digest: bytes) -> list[str]:
+        """The disks that really have a good copy of what metad knows, and would keep it."""
         return [
             machine.disk.name
             for machine in self._cluster.machines
-            if machine.disk.holds(chunk, durable=durable)
+            if machine.disk.holds(chunk, durable=True, digest=digest)
         ]
 
     def promised(self, inode: int, offset: int, length: int) -> None:
@@ -35,13 +38,13 @@ class Oracle:
         database = self._cluster.database
         assert database is not None
         rows = database.read(
-            "SELECT chunk FROM extent WHERE inode = ? AND offset < ? AND offset + length > ? "
-            "AND chunk IS NOT NULL",
+            "SELECT chunk, digest FROM extent e JOIN chunk c ON c.id = chunk WHERE inode = ? "
+            "AND offset < ? AND offset + e.length > ?",
             (inode, offset + length, offset),
         )
         least = min(self._cluster.shape.replicas, 2) - len(self.damaged)
-        for (chunk,) in rows:
-            found = self.copies(chunk, durable=True)
+        for chunk, digest in rows:
+            found = self.copies(chunk, digest)
             if len(found) < least:
                 raise Violation(
                     "I1", f"fsync of inode {inode}: chunk {chunk.hex()[:8]} is durable on {found}"
@@ -54,8 +57,7 @@ class Oracle:
         if cluster.metad is None or database is None:
             return ["metad is not running"]
         found = []
-        live = [chunk for (chunk,) in database.read("SELECT id FROM chunk WHERE state = 'live'")]
-        for chunk in live:
+        for chunk, digest in database.read("SELECT id, digest FROM chunk WHERE state = 'live'"):
             if chunk in excused:
                 continue
             reported = [
@@ -63,7 +65,7 @@ class Oracle:
                 for disk, state in replicas.replicas_of(database, chunk)
                 if state == replicas.GOOD
             ]
-            real = self.copies(chunk, durable=True)
+            real = self.copies(chunk, digest)
             if len(reported) < self.wanted or not set(reported) <= set(real):
                 found.append(f"I6: chunk {chunk.hex()[:8]} is on {reported}, really on {real}")
         if found:  # fsck takes long, and there is something to wait for already
@@ -83,15 +85,36 @@ class Oracle:
         if self._cluster.metad is None or database is None or database.in_transaction:
             return
         rows = database.read(
-            "SELECT r.chunk, identity FROM replica r JOIN disk d ON d.key = r.disk "
+            "SELECT r.chunk, digest, identity FROM replica r JOIN disk d ON d.key = r.disk "
             "JOIN chunk c ON c.id = r.chunk WHERE r.state = 'good' AND c.state = 'live'"
         )
         for machine in self._cluster.machines:
             if machine.number in self.damaged | self.cut:
                 continue
-            for chunk, disk in rows:
-                if disk == machine.disk.name and not machine.disk.holds(chunk, durable=False):
+            for chunk, digest, disk in rows:
+                if disk == machine.disk.name and not machine.disk.holds(
+                    chunk, durable=False, digest=digest
+                ):
                     raise Violation("I6", f"metad believes that {disk} has {chunk.hex()[:8]}")
+
+    def check_grace(self) -> None:
+        """Raise Violation when a chunk was deleted too soon after some file has still named it.
+
+        While metad's clock on the wall is right, for by that it goes.
+        """
+        database, clocks = self._cluster.database, self._cluster.clocks
+        if self._cluster.metad is None or database is None or database.in_transaction:
+            return
+        now_s = trio.current_time()
+        states: dict[bytes, str] = dict(database.read("SELECT id, state FROM chunk"))
+        for chunk, seen_s in list(self._named_s.items()):
+            if chunk in states:
+                continue
+            del self._named_s[chunk]
+            right = not clocks.skipped_s and not clocks.error_s.get("metad")
+            if right and now_s < seen_s + RECLAIM_GRACE_S:
+                raise Violation("I1", f"chunk {chunk.hex()[:8]} was deleted within its grace")
+        self._named_s |= {chunk: now_s for chunk, state in states.items() if state == "live"}
 
     def vanishes(self, machine: Machine, chunk: bytes) -> None:
         """The nemesis takes this file away: if it is a damaged one, the daemons can't keep it.

@@ -11,12 +11,23 @@ from dataclasses import dataclass, replace
 
 from tests.simulation.cluster import Shape
 
+INVENTORY_S = (5.0, 25.0)  # how often, in one run or another
+SCRUB_S = (12.0, 30.0)
 FAULTS_S = 18.0  # all begin within this time
 STEPS = 12  # of each client
 CALM = 0.15  # of the seeds have faults of which applications must see nothing at all
 
 # Damage: may destroy copies that were durable.  On replicas - 1 machines of a run only.
-DAMAGE = ("flip", "truncate", "misdirect", "vanish", "wipe", "read_error", "sync_error")
+DAMAGE = (
+    "flip",
+    "truncate",
+    "misdirect",
+    "vanish",
+    "wipe",
+    "read_error",
+    "sync_error",
+    "rot_unseen",
+)
 TROUBLE = (
     "kill_chunkd",
     "cut_power",
@@ -24,6 +35,7 @@ TROUBLE = (
     "torn",
     "kill_metad",
     "crash_metad",
+    "restart_unheard",
     "pause",
     "cut_one_way",
     "isolate",
@@ -92,6 +104,7 @@ _SESSIONS = (
     "cut_one_way",
     "kill_metad",
     "crash_metad",
+    "restart_unheard",
     "clock_rate",
     "client_death",
     "drop",
@@ -189,6 +202,7 @@ def draw(seed: int) -> Schedule:
     """The schedule of a seed."""
     rng = random.Random(f"schedule {seed}")
     shape = rng.choice([Shape(), Shape(), Shape(clients=3), Shape(4, 2, 2), Shape(4, 3, 2)])
+    shape = replace(shape, inventory_s=rng.choice(INVENTORY_S), scrub_s=rng.choice(SCRUB_S))
     victims = tuple(rng.sample(range(shape.servers), shape.replicas - 1))
     times = sorted(rng.uniform(0.5, FAULTS_S) for _ in range(rng.randrange(2, 10)))
     calm, theme = rng.random() < CALM, rng.choice(THEMES)

@@ -210,6 +210,7 @@ class _Run:
         while True:
             await trio.sleep(LOOK_EVERY_S)
             self._oracle.check_honesty()
+            self._oracle.check_grace()
 
     def _given_up_since(self, before: list[int]) -> int:
         """Each fsync of bytes that nobody has any more waits WAIT_MAX_S before it says so."""
