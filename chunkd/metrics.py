@@ -27,6 +27,11 @@ _GAUGES = (
     ("dfs_disk_used_bytes", "Bytes of the chunk files.", "used_bytes"),
     ("dfs_disk_quarantined_chunks", "Chunks found bad and set aside.", "quarantined"),
     ("dfs_disk_scrub_ratio", "How far the present scrub pass is, 0 to 1.", "scrub_fraction"),
+    (
+        "dfs_disk_scrub_finished_seconds",
+        "When the last scrub pass ended, since the epoch; 0: none has yet.",
+        "scrub_finished_s",
+    ),
     ("dfs_disk_failed", "1 when the disk counts as failed.", "failed"),
 )
 _COUNTERS = (

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from dfswire.health import Experiences, RepairStatus
+from dfswire.jobs import JobStatus
 from dfswire.messages import (
     CHUNK_ID_BYTES,
     Attr,
@@ -315,6 +316,7 @@ class ClusterStatus(Message, frozen=True, kw_only=True):
     unsatisfied: list[str] = []  # what policies of directories want and the servers cannot do
     journal_copies: int = 0  # chunkds that have everything of metad's journal, and how many should
     journal_copies_wanted: int = 0
+    jobs: list[JobStatus] = []  # that run
     reclaim_held: str = ""  # why nothing is deleted: a restore that nobody has confirmed
 
 

@@ -10,17 +10,31 @@ from collections.abc import Iterator
 
 from dfswire.metrics import Metric, counter, gauge
 from metad.clients.reads import room
+from metad.jobs.runner import Jobs
 from metad.locks.table import LockTable
+from metad.operators.moving import Moving
 from metad.operators.totals import Counted, Totals
 from metad.state import State
+from metad.upkeep.repair import Repairer
 
 
 class MetadMetrics:
     """Registers itself with the metrics of `state`."""
 
-    def __init__(self, state: State, totals: Totals, locks: LockTable) -> None:
+    def __init__(
+        self,
+        state: State,
+        totals: Totals,
+        locks: LockTable,
+        repairer: Repairer,
+        moving: Moving,
+        jobs: Jobs,
+    ) -> None:
         self._state = state
         self._locks = locks
+        self._repairer = repairer
+        self._moving = moving
+        self._jobs = jobs
         self._totals = totals
         self._counted: Counted | None = None
         state.metrics.read(self._collect, self._count)
@@ -33,6 +47,7 @@ class MetadMetrics:
         yield from self._database()
         yield from self._chunks()
         yield from self._servers()
+        yield from self._work()
         yield counter(
             "dfs_events_total",
             "Events by kind, those included that are merged in the event log.",
@@ -95,6 +110,33 @@ class MetadMetrics:
             ("dfs_dead_chunks", "Chunks that wait to be deleted.", chunks.pending_delete),
         ):
             yield gauge(name, documentation, [((), number)])
+
+    def _work(self) -> Iterator[Metric]:
+        repair = self._repairer.status()
+        for name, documentation, number in (
+            (
+                "dfs_misplaced_chunks",
+                "Live chunks with copies in one domain.",
+                self._moving.misplaced,
+            ),
+            ("dfs_endangered_chunks", "Live chunks that repair has to see to.", repair.chunks),
+            ("dfs_repair_left_bytes", "Bytes to copy until they are safe.", repair.bytes_left),
+            ("dfs_repair_bytes_per_second", "What repair copies now.", repair.bytes_per_s),
+        ):
+            yield gauge(name, documentation, [((), number)])
+        running = self._jobs.running()
+        yield gauge(
+            "dfs_job_done_ratio",
+            "How far each running job is, 0 to 1; 0 while that is not known.",
+            [((job.kind, job.name), job.done / job.total if job.total else 0.0) for job in running],
+            ("kind", "name"),
+        )
+        yield gauge(
+            "dfs_job_errors",
+            "Steps of each running job that failed and were tried again.",
+            [((job.kind, job.name), job.errors) for job in running],
+            ("kind", "name"),
+        )
 
     def _servers(self) -> Iterator[Metric]:
         state = self._state

@@ -133,7 +133,11 @@ class Service:
         self.metrics = state.metrics
         self.jobs = Jobs(state.db, state.event_log, clock=state.clock, wall_ns=state.wall_ns)
         self.moving = Moving(
-            state, self.jobs, lambda: self.repairer.status().chunks, self.trimmer.give_up
+            state,
+            self.jobs,
+            lambda: self.repairer.status().chunks,
+            self.trimmer.give_up,
+            self.repairer.throttle,
         )
         self.policy_calls = PolicyCalls(state, self.jobs)
         self.drains = Drains(state, self.jobs, self.repairer.wake)
@@ -155,7 +159,7 @@ class Service:
         )
         self.clients.restore()
         self.locking = Locking(state, self.clients)
-        MetadMetrics(state, self.totals, self.locking.table)
+        MetadMetrics(state, self.totals, self.locking.table, self.repairer, self.moving, self.jobs)
         self.reads = Reads(state, self.clients, recalls)
         self.mutations = Mutations(
             state, self.clients, recalls, self.reclaimer.purge_soon, self.reports.stored
@@ -269,6 +273,7 @@ class Service:
             found,
             unsatisfied=self.policy_calls.unsatisfied(),
             chunks=msgspec.structs.replace(found.chunks, misplaced=self.moving.misplaced),
+            jobs=list(self.jobs.running()),
         )
 
     async def _info(self, request: InfoRequest) -> InfoReply:

@@ -46,6 +46,9 @@ def summary_lines(reply: ClusterStatus) -> Lines:
     if reply.journal_copies_wanted:
         yield f"journal  {reply.journal_copies} of {reply.journal_copies_wanted} copies in step"
     yield from repair_lines(reply.repair)
+    for job in reply.jobs:
+        share = f" {100 * job.done / job.total:.0f} %" if job.total else ""
+        yield f"job      {escape(job.name)}:{share} {escape(job.message)}"
 
 
 def histogram(chunks: ChunkTotals, wanted: int) -> Lines:

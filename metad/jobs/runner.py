@@ -10,7 +10,7 @@ and can be started again where it was.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -153,6 +153,11 @@ class Jobs:
             if not jobs:
                 raise NoEntry(f"no job {request.job or request.name}")
         return JobsReply(jobs=[self.status(each) for each in jobs])
+
+    def running(self) -> Sequence[JobStatus]:
+        """Those that are not stopped, done or failed."""
+        jobs = jobrows.all_jobs(self._db)
+        return [self.status(each) for each in jobs if each.state == "running"]
 
     async def start(self, request: StartJob) -> JobStatus:
         """Raises UsageError."""

@@ -23,6 +23,7 @@ from metad.jobs.rows import Job, Progress
 from metad.jobs.runner import Jobs, Kind
 from metad.state import State
 from metad.storage.database import Database
+from metad.upkeep.rates import Throttle
 
 REBALANCE, SPREAD = "rebalance", "spread"  # kinds of jobs
 PAGE = 256  # chunks read at once
@@ -45,7 +46,7 @@ _PAGE = (
 
 class Moving:
     """See the module's text.  `endangered`: how many chunks repair has to see to; `give_up` asks
-    trim.py to drop a copy."""
+    trim.py to drop a copy; `throttle` is repair's: together they copy no faster than that."""
 
     def __init__(
         self,
@@ -53,11 +54,13 @@ class Moving:
         jobs: Jobs,
         endangered: Callable[[], int],
         give_up: Callable[[bytes, str], None],
+        throttle: Throttle,
     ) -> None:
         self._state = state
         self._jobs = jobs
         self._endangered = endangered
         self._give_up = give_up
+        self._throttle = throttle
         self._found: deque[Found] = deque()
         self._ordered = 0  # moves, of what the last search found
         self.misplaced = 0
@@ -183,13 +186,11 @@ class Moving:
             balancing = Balancing(fill, band, lambda disk: self._on_disk(db, disk, moving))
             return list(balancing.moves(room))
 
-        moves = await state.db.read_in_thread(find) if room > 0 else []
-        moved = sum(self._order(each) for each in moves)
-        done = job.done + moved
-        if not moves and not self._under_way:
+        found = await state.db.read_in_thread(find) if room > 0 else []
+        done = job.done + sum(self._order(each) for each in found if self._may_begin(each))
+        if not found and not self._under_way:
             return Progress(None, done, done, "disks are as even as they can be", finished=True)
-        text = f"{len(self._under_way)} moves are under way"
-        return Progress(None, done, max(job.total, done + left), text, pause_s=STEP_S)
+        return Progress(None, done, max(job.total, done + left), self._text(), pause_s=STEP_S)
 
     async def _spread_step(self, job: Job) -> Progress:
         """Look at some of the misplaced chunks that the last search has found."""
@@ -210,8 +211,8 @@ class Moving:
         self._ordered += ordered
         if not self._found and not self._under_way and not self._ordered:
             return Progress(None, done, done, "copies are where they should be", finished=True)
-        text = f"{len(self._under_way)} moves are under way"
-        return Progress(None, done, done + len(self._found), text, pause_s=STEP_S / 5)
+        total = done + len(self._found)
+        return Progress(None, done, total, self._text(), pause_s=STEP_S / 5)
 
     def _order_better_places(self) -> int:
         """How many moves were ordered."""
@@ -220,8 +221,11 @@ class Moving:
         for _ in range(min(len(self._found), LOOKED_AT_PER_STEP)):
             if len(self._under_way) >= MOVES_MAX:
                 break
-            found = self._found.popleft()
+            found = self._found[0]
             move = self._better(state.db, found, fill)
+            if move is not None and not self._may_begin(move):
+                break
+            self._found.popleft()
             if move is not None and self._order(move):
                 self._to_label.add(found.chunk)
                 ordered += 1
@@ -239,6 +243,20 @@ class Moving:
 
     def _movable(self, db: Database, chunk: bytes, length: int, policy: int) -> Movable:
         return Movable(chunk, length, _good(db, chunk), self._state.policies.of(policy).label)
+
+    def _text(self) -> str:
+        text = f"{len(self._under_way)} moves are under way"
+        rates = [
+            f"{bytes_per_s / 1e6:g} MB/s {of}"
+            for bytes_per_s, of in self._throttle.rates
+            if bytes_per_s
+        ]
+        return f"{text}, at {' and '.join(rates)} at most" if rates else text
+
+    def _may_begin(self, move: Move) -> bool:
+        """By the rates: looked at for each, as those before it have spent of them."""
+        disks = [move.source, move.destination]
+        return self._throttle.allows(disks, self._state.clock())
 
     def _order(self, move: Move) -> int:
         """Order the copy; its bytes, or 0 when it can't be had now."""
@@ -261,6 +279,7 @@ class Moving:
         if not ordered:
             return 0
         self._under_way[move.chunk] = move
+        self._throttle.spend([move.source, move.destination], move.length, now)
         return move.length
 
     def _expect(self, fill: Fill) -> None:

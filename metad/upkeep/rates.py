@@ -22,6 +22,11 @@ class Throttle:
         self._disk_per_s = disk_per_s
         self._buckets: dict[str, tuple[float, float]] = {}  # "" is the cluster's: (bytes, when)
 
+    @property
+    def rates(self) -> tuple[tuple[float, str], tuple[float, str]]:
+        """The limits in bytes per second, and what each is of."""
+        return (self._total_per_s, "in all"), (self._disk_per_s, "for each disk")
+
     def allows(self, disks: Iterable[str], now: float) -> bool:
         """May a transfer between these disks begin?"""
         return all(

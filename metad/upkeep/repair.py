@@ -71,7 +71,7 @@ class Repairer:
         self._urgent: dict[bytes, None] = {}
         self._losses = Losses()
         self._present: set[str] = set()
-        self._throttle = Throttle(limits.bytes_per_s, limits.disk_bytes_per_s)
+        self.throttle = Throttle(limits.bytes_per_s, limits.disk_bytes_per_s)
         self._meter = Meter()
         self._cuts = Cuts()
         self._left = Endangered([], 0, 0)  # what the last search counted, less what was done since
@@ -204,7 +204,7 @@ class Repairer:
                 self._policies.of,
                 self._rng,
                 self._present,
-                self._throttle,
+                self.throttle,
                 self._cuts,
                 urgent,
             ),

@@ -13,6 +13,7 @@ from dfsmount.cli import status
 from dfsmount.cli.app import main
 from dfswire.cluster import ClusterStatus
 from dfswire.health import RepairStatus
+from dfswire.jobs import JobStatus
 from tests.t2_cli.answers import cluster, server
 
 
@@ -139,6 +140,27 @@ def test_copies_of_the_journal(
     assert "journal  2 of 2 copies in step" in capsys.readouterr().out
     assert run(monkeypatch, msgspec.structs.replace(fine, journal_copies=1)) == 1
     assert "copies of the metadata journal: 1 of 2; nothing" in capsys.readouterr().out
+
+
+def test_running_jobs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    job = JobStatus(
+        job=1,
+        name="rebalance",
+        kind="rebalance",
+        argument="{}",
+        state="running",
+        done=3,
+        total=4,
+        unit="bytes",
+        message="2 moves are under way, at 100 MB/s in all at most",
+        started_ns=0,
+    )
+    waiting = msgspec.structs.replace(job, name="drain", total=0, message="waits")
+    reply = msgspec.structs.replace(cluster(server()), jobs=[job, waiting])
+    assert run(monkeypatch, reply) == 0
+    shown = capsys.readouterr().out
+    assert "job      rebalance: 75 % 2 moves are under way, at 100 MB/s in all at most\n" in shown
+    assert "job      drain: waits\n" in shown
 
 
 def test_copies_in_the_wrong_places_and_a_held_reclaim(

@@ -175,3 +175,31 @@ async def test_copies_in_one_rack_are_visible_and_moved_apart(
         await cluster.until(lambda status: status.chunks.by_replicas == [0, 0, 12], 300)
         assert all("disk2" in each for each in await places(cluster, b"/f"))
         await check(cluster, {"f": data})
+
+
+async def test_moves_keep_to_the_rates_of_repair(
+    autojump_clock: MockClock, rng: random.Random
+) -> None:
+    data = rng.randbytes(40 * CHUNK_SIZE_BYTES)
+    per_s = 2 * CHUNK_SIZE_BYTES
+    settings = {"repair_bytes_per_s": per_s}
+    async with running_cluster(rng, servers=4, metad_settings=settings) as cluster:
+        for number in (2, 3):
+            cluster.labels[number] = ["ssd"]
+            await cluster.kill_chunkd(number)
+        await trio.sleep(15)
+        async with cluster.client() as client:
+            await write_file(client.vfs, "f", data, sync=True)
+        for number in (2, 3):
+            await cluster.start_chunkd(number)
+        await trio.sleep(3)
+        began = trio.current_time()
+        terms = PolicyTerms(replicas=2, label="ssd")
+        assert (await ask(cluster, "policy.set", SetPolicy(path=b"/", terms=terms))).applied
+        told = set()
+        with trio.fail_after(900):
+            while await places(cluster, b"/f") != [{"disk2", "disk3"}] * 40:
+                told |= {job.message for job in (await cluster.status()).jobs}
+                await trio.sleep(1)
+        assert trio.current_time() - began > 2 * len(data) / per_s - 5
+        assert any("at 0.131072 MB/s in all" in each for each in told)
