@@ -53,6 +53,15 @@ async def stored(three: Cluster) -> tuple[bytes, FakeServer, FakeServer, FakeSer
     return written.chunk, first, second, third
 
 
+async def copying(three: Cluster) -> tuple[bytes, FakeServer, FakeServer, FakeServer]:
+    """A chunk that is missing on one server: its id, who has it, who shall copy it, the third."""
+    chunk_id, first, second, third = await stored(three)
+    await second.report(chunk_id, "missing")
+    await wait_all_tasks_blocked()
+    await three.orders()
+    return chunk_id, first, *((second, third) if second.orders else (third, second))
+
+
 async def test_a_bad_replica_is_replaced_at_once(three: Cluster, mock_clock: MockClock) -> None:
     chunk_id, _, second, third = await stored(three)
     await second.report(chunk_id, "bad")
@@ -101,11 +110,7 @@ async def test_a_failed_disk_is_replaced_at_once(three: Cluster, mock_clock: Moc
 async def test_a_failed_copy_has_its_source_looked_at_and_is_tried_again(
     three: Cluster, mock_clock: MockClock
 ) -> None:
-    chunk_id, first, second, third = await stored(three)
-    await second.report(chunk_id, "missing")
-    await wait_all_tasks_blocked()
-    await three.orders()
-    destination = second if second.orders else third
+    chunk_id, first, destination, _ = await copying(three)
     await destination.obey(ok=False)
     await wait_all_tasks_blocked()
     orders = await three.orders()
@@ -117,11 +122,7 @@ async def test_a_failed_copy_has_its_source_looked_at_and_is_tried_again(
 async def test_a_destination_that_goes_down_is_replaced(
     three: Cluster, mock_clock: MockClock
 ) -> None:
-    chunk_id, first, second, third = await stored(three)
-    await second.report(chunk_id, "missing")
-    await wait_all_tasks_blocked()
-    await three.orders()
-    destination, other = (second, third) if second.orders else (third, second)
+    _, first, destination, other = await copying(three)
     for _ in range(6):
         mock_clock.jump(2.0)
         for server in (first, other):
@@ -135,11 +136,7 @@ async def test_a_destination_that_goes_down_is_replaced(
 async def test_a_copy_of_a_file_that_is_gone_is_known_so_that_it_is_deleted(
     three: Cluster, mock_clock: MockClock
 ) -> None:
-    chunk_id, _, second, third = await stored(three)
-    await second.report(chunk_id, "missing")
-    await wait_all_tasks_blocked()
-    await three.orders()
-    destination = second if second.orders else third
+    chunk_id, _, destination, _ = await copying(three)
     await three.client.do(Unlink(parent=ROOT_INODE, name=b"f"))
     await wait_all_tasks_blocked()
     await destination.obey()
@@ -149,11 +146,7 @@ async def test_a_copy_of_a_file_that_is_gone_is_known_so_that_it_is_deleted(
 async def test_a_copy_of_a_chunk_that_metad_forgot_is_not_booked(
     three: Cluster, mock_clock: MockClock
 ) -> None:
-    chunk_id, _, second, third = await stored(three)
-    await second.report(chunk_id, "missing")
-    await wait_all_tasks_blocked()
-    await three.orders()
-    destination = second if second.orders else third
+    chunk_id, _, destination, _ = await copying(three)
     await three.client.do(Unlink(parent=ROOT_INODE, name=b"f"))
     await wait_all_tasks_blocked()
     with three.metad.db.transaction():
