@@ -18,6 +18,7 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -32,6 +33,7 @@ class Nursery:
     """The other process; `close` ends it, and lets its children be."""
 
     def __init__(self) -> None:
+        self._one_at_a_time = threading.Lock()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.t5_faults.nursery"],
             cwd=ROOT,
@@ -49,9 +51,10 @@ class Nursery:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         wish = {"module": module, "words": list(words), "log": log, "notify": notify_socket}
-        self._process.stdin.write(json.dumps(wish) + "\n")
-        self._process.stdin.flush()
-        return int(self._process.stdout.readline())
+        with self._one_at_a_time:
+            self._process.stdin.write(json.dumps(wish) + "\n")
+            self._process.stdin.flush()
+            return int(self._process.stdout.readline())
 
     def close(self) -> None:
         self._process.kill()

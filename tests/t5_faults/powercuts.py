@@ -65,8 +65,10 @@ class PowerCuts:
     def start(self) -> None:
         """Everything runs."""
         self.cluster.start("metad")
-        self.cluster.start(*self.cluster.chunkd_names)
-        self.cluster.mount()
+        with ThreadPoolExecutor(1) as pool:
+            mounted = pool.submit(self.cluster.mount)
+            self.cluster.start(*self.cluster.chunkd_names)
+            mounted.result()
 
     def round(self, number: int) -> None:
         """One cut.  Raises AssertionError when something promised is not there."""
