@@ -126,7 +126,7 @@ LAYERS = {
         database group_commit
         schema
         schema_admin schema_chunks schema_files schema_hosts upgrades
-        columns
+        columns connections
     """,
     "metad.journal": """
         recording replay followers
@@ -261,6 +261,7 @@ RESERVED = {
         "metad.storage.schema_files",
         "metad.storage.schema_hosts",
         "metad.storage.columns",
+        "metad.storage.connections",
         "metad.storage.database",
     },
     "socket": {

@@ -17,7 +17,6 @@ those of a read are sqlite3.Error, for only the operator can do something about 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import os
 import sqlite3
@@ -28,14 +27,15 @@ from typing import Any, TypeVar
 
 import msgspec
 import trio
-from peewee import PeeweeException, SqliteDatabase
+from peewee import PeeweeException
 
-from dfswire.errors import AlreadyRunning, UsageError
+from dfswire.errors import UsageError
 from dfswire.journal import Entry, Position
 from metad.journal.followers import Followers
 from metad.journal.recording import Recording, changes_something
 from metad.journal.replay import position_of, set_position
 from metad.storage import schema
+from metad.storage.connections import connect, connection_of, path_of, take
 from metad.storage.group_commit import GroupCommitter
 
 log = logging.getLogger(__name__)
@@ -45,17 +45,7 @@ Row = tuple[Any, ...]
 
 # Reading a database through takes about a second per GB; larger ones are left to `dfs fsck`.
 QUICK_CHECK_MAX_BYTES = 256 << 20
-CACHED_STATEMENTS = 512  # all our SQL, so that nothing is parsed twice
-PRAGMAS = {
-    "journal_mode": "wal",
-    "synchronous": "full",  # a commit is on disk when it returns, not at the next checkpoint
-    "foreign_keys": 0,  # invariants live in the functions above and in fsck, for every engine
-    "cache_size": -65_536,  # KiB
-    "temp_store": "memory",
-    "wal_autocheckpoint": 4000,  # pages: a 16 MiB log; the default of 4 MiB checkpoints too often
-}
 FAILURES_BITS = 32  # of a term: how many commits failed; above them, how many starts there were
-BUSY_TIMEOUT_S = 5  # only a person with the sqlite3 shell can be in our way
 
 
 class Database:
@@ -66,11 +56,11 @@ class Database:
         self.inline = inline
         self._lock = lock
         self._closed = False
-        self._peewee = _connect(path)
-        self._writer = _connection_of(self._peewee)
+        self._peewee = connect(path)
+        self._writer = connection_of(self._peewee)
         # An in-memory database exists in one connection only, so there reads share it.
-        self._reading = None if path == ":memory:" else _connect(path)
-        self._reader = _connection_of(self._reading) if self._reading else self._writer
+        self._reading = None if path == ":memory:" else connect(path)
+        self._reader = connection_of(self._reading) if self._reading else self._writer
         self._active = self._reader
         self._committer = GroupCommitter(self, inline=inline)
         self.followers: Followers | None = None  # who keeps the journal, once metad serves
@@ -343,8 +333,8 @@ def open_database(
             raise UsageError("a database in memory keeps nothing: use sqlite:///path/of/a/file")
         path, lock = ":memory:", None
     else:
-        path = _path_of(url)
-        lock = _take(path)
+        path = path_of(url)
+        lock = take(path)
     try:
         database = Database(path, inline=inline, lock=lock)
     except BaseException:
@@ -358,48 +348,6 @@ def open_database(
         database.close()
         raise
     return database
-
-
-def _path_of(url: str) -> str:
-    prefix = "sqlite://"
-    path = url.removeprefix(prefix)
-    if not url.startswith(prefix) or not path.startswith("/"):
-        raise UsageError(f"cannot use database {url!r}: metad knows sqlite:///absolute/path")
-    if not Path(path).parent.is_dir():
-        raise UsageError(f"cannot use database {url!r}: make directory {Path(path).parent} first")
-    return path
-
-
-def _take(path: str) -> int:
-    """Lock the file beside the database; the descriptor holds the lock."""
-    descriptor = os.open(path + ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as problem:
-        os.close(descriptor)
-        raise AlreadyRunning(f"another metad uses {path}") from problem
-    return descriptor
-
-
-def _connect(path: str) -> SqliteDatabase:
-    database = SqliteDatabase(
-        path,
-        pragmas=PRAGMAS,
-        timeout=BUSY_TIMEOUT_S,
-        thread_safe=False,
-        check_same_thread=False,  # COMMIT runs in another thread; the two never overlap
-        cached_statements=CACHED_STATEMENTS,
-    )
-    try:
-        database.connect()
-    except PeeweeException as problem:
-        raise UsageError(f"cannot open database {path}: {problem}") from problem
-    return database
-
-
-def _connection_of(database: SqliteDatabase) -> sqlite3.Connection:
-    connection: Callable[[], sqlite3.Connection] = database.connection
-    return connection()
 
 
 def _examine(database: Database, now_ns: int) -> None:

@@ -1,0 +1,72 @@
+"""Connections to SQLite as metad wants them, and the lock that keeps a database for one process.
+
+Used by database.py only.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+from peewee import PeeweeException, SqliteDatabase
+
+from dfswire.errors import AlreadyRunning, UsageError
+
+CACHED_STATEMENTS = 512  # all our SQL, so that nothing is parsed twice
+PRAGMAS = {
+    "journal_mode": "wal",
+    "synchronous": "full",  # a commit is on disk when it returns, not at the next checkpoint
+    "foreign_keys": 0,  # invariants live in the functions of metad/names and in fsck
+    "cache_size": -65_536,  # KiB
+    "temp_store": "memory",
+    "wal_autocheckpoint": 4000,  # pages: a 16 MiB log; the default of 4 MiB checkpoints too often
+}
+BUSY_TIMEOUT_S = 5  # only a person with the sqlite3 shell can be in our way
+
+
+def path_of(url: str) -> str:
+    """Of sqlite:///absolute/path.  Raises UsageError."""
+    prefix = "sqlite://"
+    path = url.removeprefix(prefix)
+    if not url.startswith(prefix) or not path.startswith("/"):
+        raise UsageError(f"cannot use database {url!r}: metad knows sqlite:///absolute/path")
+    if not Path(path).parent.is_dir():
+        raise UsageError(f"cannot use database {url!r}: make directory {Path(path).parent} first")
+    return path
+
+
+def take(path: str) -> int:
+    """Lock the file beside the database; the descriptor holds the lock.  Raises AlreadyRunning."""
+    descriptor = os.open(path + ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as problem:
+        os.close(descriptor)
+        raise AlreadyRunning(f"another metad uses {path}") from problem
+    return descriptor
+
+
+def connect(path: str) -> SqliteDatabase:
+    """Raises UsageError."""
+    database = SqliteDatabase(
+        path,
+        pragmas=PRAGMAS,
+        timeout=BUSY_TIMEOUT_S,
+        thread_safe=False,
+        check_same_thread=False,  # COMMIT runs in another thread; the two never overlap
+        cached_statements=CACHED_STATEMENTS,
+    )
+    try:
+        database.connect()
+    except PeeweeException as problem:
+        raise UsageError(f"cannot open database {path}: {problem}") from problem
+    return database
+
+
+def connection_of(database: SqliteDatabase) -> sqlite3.Connection:
+    """What peewee has opened."""
+    connection: Callable[[], sqlite3.Connection] = database.connection
+    return connection()
