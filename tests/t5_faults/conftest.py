@@ -18,8 +18,8 @@ import pytest
 from tests.t5_faults import disks, network
 from tests.t5_faults.harness import SHORT_LEASES, FaultyCluster
 from tests.t5_faults.load import Load
-from tests.t5_process.conftest import hurried
 from tests.t5_process.observed import HEAL_S
+from tests.t5_process.wholeness import own_place, proven, whole
 
 TOOLS = ["ip", "nft", "tc", "nsenter", "losetup", "blockdev", "filefrag", "mkfs.ext4", "mkfs.xfs"]
 HERE = Path(__file__).parent
@@ -82,14 +82,8 @@ def _shared_cluster(
 @pytest.fixture
 def cluster(_shared_cluster: FaultyCluster) -> Iterator[FaultyCluster]:
     """The shared cluster, mounted and healthy; afterwards it must be so again."""
-    with hurried(_shared_cluster):
-        _shared_cluster.restore()
-        _shared_cluster.wait_healthy()
+    with whole(_shared_cluster):
         yield _shared_cluster
-        _shared_cluster.restore()
-        _shared_cluster.wait_healthy()
-        _shared_cluster.check_fsck()
-        _shared_cluster.check_logs()
 
 
 @pytest.fixture(scope="module")
@@ -110,28 +104,15 @@ def _fenced_cluster(
 @pytest.fixture
 def fenced(_fenced_cluster: FaultyCluster) -> Iterator[FaultyCluster]:
     """A cluster with two mounts that gives silent clients up after 5 s."""
-    with hurried(_fenced_cluster):
+    with proven(_fenced_cluster):
         yield _fenced_cluster
-        _fenced_cluster.restore()
-        _fenced_cluster.wait_healthy()
-        _fenced_cluster.check_fsck()
-        _fenced_cluster.check_logs()
 
 
 @pytest.fixture
 def place(cluster: FaultyCluster, request: pytest.FixtureRequest) -> Iterator[Path]:
-    """A directory of this test's own on the mount.
-
-    Afterwards what metad says of its chunks is compared with the disks, and it is removed.
-    """
-    name = "".join(letter if letter.isalnum() else "-" for letter in request.node.name)
-    directory = cluster.mount_point / name
-    directory.mkdir()
-    yield directory
-    cluster.restore()
-    cluster.wait_healthy()
-    cluster.wait_sound(*(path for path in directory.rglob("*") if path.is_file()))
-    shutil.rmtree(directory)
+    """A directory of this test's own on the mount."""
+    with own_place(cluster, request.node.name) as directory:
+        yield directory
 
 
 @pytest.fixture

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import shutil
 import tempfile
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,10 +11,9 @@ import pytest
 
 from tests.t5_process.harness import Cluster
 from tests.t5_process.programs import Worker
+from tests.t5_process.wholeness import own_place, whole
 
 LARGE_BYTES = 160 << 20
-# After that a test hangs, and its mounts are aborted so that it fails.
-PATIENCE_S = float(os.environ.get("DFS_TEST_LIMIT_S", "120"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -53,42 +49,15 @@ def _shared_cluster(_usable: None, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture
 def cluster(_shared_cluster: Cluster) -> Iterator[Cluster]:
     """The shared cluster, mounted and healthy; afterwards it must be so again."""
-    with hurried(_shared_cluster):
-        _shared_cluster.restore()
-        _shared_cluster.wait_healthy()
+    with whole(_shared_cluster):
         yield _shared_cluster
-        _shared_cluster.restore()
-        _shared_cluster.wait_healthy()
-        _shared_cluster.check_fsck()
-        _shared_cluster.check_logs()
-
-
-@contextlib.contextmanager
-def hurried(cluster: Cluster) -> Iterator[None]:
-    """Aborts the cluster's mounts when the block takes too long, so that what hangs fails."""
-    timer = threading.Timer(PATIENCE_S, cluster.abort_mounts)
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-        timer.join()
 
 
 @pytest.fixture
 def place(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[Path]:
-    """A directory of this test's own on the mount.
-
-    Afterwards what metad says of its chunks is compared with the disks, and it is removed.
-    """
-    name = "".join(letter if letter.isalnum() else "-" for letter in request.node.name)
-    directory = cluster.mount_point / name
-    directory.mkdir()
-    yield directory
-    cluster.restore()
-    cluster.wait_healthy()
-    cluster.wait_sound(*(path for path in directory.rglob("*") if path.is_file()))
-    shutil.rmtree(directory)
+    """A directory of this test's own on the mount."""
+    with own_place(cluster, request.node.name) as directory:
+        yield directory
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.t5_process.conftest import hurried
 from tests.t5_process.harness import Cluster
+from tests.t5_process.wholeness import hurried
 
 SHORT = {"renew_s": 0.5, "sign_of_life_s": 0.5, "lease_s": 3.0, "fence_s": 5.0}
 SIZE = 300_000

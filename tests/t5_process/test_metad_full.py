@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.t5_process.conftest import hurried
 from tests.t5_process.harness import Cluster
+from tests.t5_process.wholeness import hurried
 
 IMAGE_BYTES = 24 << 20
 ROUNDS_MAX = 20_000  # directories of 200 bytes each: far more than what the image holds
