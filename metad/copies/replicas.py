@@ -259,19 +259,22 @@ def endangered(
     The most urgent have the fewest copies anywhere alive; at most `limit` are named.  `wanted` says
     how many for each policy.  Lost chunks (none on any of `live_disks`) are left out: nothing can
     be done for them, and thousands of them must not hide what can be saved.
+
+    The candidates come first, from two indexes: without them SQLite looked at every chunk (of a
+    million, with nothing to find, 1.8 s; now under 5 ms: bench/chunks.py).
     """
     chunks = size_bytes = 0
 
     def found() -> Iterator[tuple[int, int, bytes]]:
         nonlocal chunks, size_bytes
         for chunk, length, missing, present, alive in db.iterate(
-            f"WITH {_AWAY}, {_UNWANTED}, {_WANTED} "
-            f"SELECT id, length, copies - present, present, {_present('away')} AS alive FROM ("
-            f"SELECT id, length, copies, {_present('unwanted')} AS present "
-            "FROM chunk c JOIN wanted USING (policy) "
-            "WHERE c.id IN (SELECT id FROM wanted w CROSS JOIN chunk s ON s.policy = w.policy "
+            f"WITH {_AWAY}, {_UNWANTED}, {_WANTED}, found (id) AS MATERIALIZED (SELECT id "
+            "FROM wanted w CROSS JOIN chunk s ON s.policy = w.policy "
             f"AND s.state = 'live' AND s.good < w.copies UNION {_affected('unwanted')}) "
-            "AND c.state = 'live' AND present < copies) c WHERE alive > 0",
+            f"SELECT id, length, copies - present, present, {_present('away')} AS alive FROM ("
+            f"SELECT c.id, length, copies, {_present('unwanted')} AS present "
+            "FROM found CROSS JOIN chunk c ON c.id = found.id JOIN wanted USING (policy) "
+            "WHERE c.state = 'live' AND present < copies) c WHERE alive > 0",
             (json.dumps(list(live_disks)), json.dumps(wanted)),
         ):
             chunks += 1
