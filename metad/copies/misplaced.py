@@ -1,9 +1,10 @@
 """Chunks that have their copies, but not where their policy wants them.
 
 Two copies on one server or in one rack are two copies, and one loss takes both.  `wanted_places`,
-which is pure, says for a policy which domain each disk is in, and how many domains a chunk can be in at all: what the servers cannot do is no fault of a
-chunk.  The others are synchronous functions on the database that look at every chunk; they belong
-in a thread (bench/chunks.py, a million chunks: 7 s on two cores with a load of 13).
+which is pure, says for a policy which domain each disk is in, and how many domains a chunk can be
+in at all: what the servers cannot do is no fault of a chunk.  The others are synchronous functions
+on the database that look at every chunk; they belong in a thread (bench/chunks.py, a million
+chunks: 7 s on two cores with a load of 13).
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Handlers of server.inventory and server.changes.  A disk is believed about what it has not, except
 about chunks that came while it counted; what it has beyond our rows is verified before it counts.
-Comparing is done off the loop (bench/chunks.py: a page, 65,536 ids, 0.4 s), so what it finds is looked at
-again when it is booked.
+Comparing is done off the loop (bench/chunks.py: a page, 65,536 ids, 0.4 s), so what it finds is
+looked at again when it is booked.
 
 Changes make sense only to a metad that has heard everything before them: it remembers the number of
 the last inventory or changes of each disk, and asks for a whole inventory when that is another one.
