@@ -2,22 +2,24 @@
 
 Reads from top to bottom as what metad consists of: settings, the database, the service on it, a
 listening socket, and the background work.  systemd learns by READY=1 that it answers.  SIGTERM and
-SIGINT end it cleanly; a SIGKILL loses nothing that was acknowledged.
+SIGINT end it cleanly; a SIGKILL loses nothing that was acknowledged.  When its disk fails, it ends
+by itself with status 1.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import signal
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import trio
 import typer
 
 from dfswire.daemon import load_config, notify
 from dfswire.dispatch import Dispatcher
-from dfswire.errors import AlreadyRunning, DFSError, UsageError
+from dfswire.errors import AlreadyRunning, DFSError, InputOutput, UsageError
 from dfswire.logs import setup_logging
 from dfswire.server import listen, serve
 from metad.config import MetadConfig
@@ -26,6 +28,7 @@ from metad.storage.database import Database, open_database
 
 log = logging.getLogger(__name__)
 
+EXIT_FAILED = 1
 EXIT_USAGE = 2
 FINISH_S = 2.0
 
@@ -47,6 +50,8 @@ def _run(config: MetadConfig) -> None:
     try:
         trio.run(_serve, database, config)
     except BaseExceptionGroup as group:
+        if database.failure.problem is not None:
+            _fail(database.failure.problem)
         expected, unexpected = group.split(UsageError)
         if expected is None or unexpected is not None:
             raise
@@ -54,6 +59,14 @@ def _run(config: MetadConfig) -> None:
     finally:
         database.close()
     log.info("stopped")
+
+
+def _fail(problem: InputOutput) -> NoReturn:
+    """Nothing may be written any more, and SQLite would do so when it closes the database."""
+    log.critical("%s; metad ends: start it when the disk is whole, or restore", problem)
+    notify(f"STATUS={problem}")
+    logging.shutdown()
+    os._exit(EXIT_FAILED)
 
 
 def _first(group: BaseExceptionGroup[UsageError]) -> UsageError:

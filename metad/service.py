@@ -232,7 +232,8 @@ class Service:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """What happens without being asked; until cancelled.
 
-        Raises UsageError (in an exception group) when the database turns out to be an old copy.
+        Raises (in an exception group) UsageError when the database turns out to be an old copy,
+        InputOutput when its disk fails.
         """
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.clients.run_forever)
@@ -247,6 +248,7 @@ class Service:
             nursery.start_soon(self.policy_calls.run_forever)
             nursery.start_soon(self.snapshots.run_forever)
             nursery.start_soon(self.state.followers.until_broken)
+            nursery.start_soon(self.state.db.failure.watch, self.state.config.maintenance_s)
             nursery.start_soon(self.moving.run_forever)
             task_status.started()
 

@@ -126,7 +126,7 @@ LAYERS = {
         database group_commit
         schema
         schema_admin schema_chunks schema_files schema_hosts upgrades
-        columns connections
+        columns connections failure
     """,
     "metad.journal": """
         recording replay followers

@@ -7,8 +7,7 @@ Those of names and of chunks have modules of their own; here are the rest, and t
 
 from __future__ import annotations
 
-import sqlite3
-
+from dfswire.errors import InputOutput, Unavailable
 from metad.checks import checkchunks, checknames
 from metad.checks.queries import IS_DIRECTORY, Check, Violations, violations
 from metad.storage.database import Database
@@ -63,7 +62,7 @@ def check_damage(db: Database) -> Violations:
     """SQLite finds its own pages and indexes sound."""
     try:
         verdicts = db.read("PRAGMA quick_check")
-    except sqlite3.DatabaseError as problem:
+    except (InputOutput, Unavailable) as problem:
         return [("database", str(problem))]
     return [("database", text) for (text,) in verdicts if text != "ok"]
 

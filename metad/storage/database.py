@@ -10,8 +10,8 @@ has a LIMIT has an ORDER BY.  Everything but COMMIT runs on the caller's thread:
 beside a busy loop, each statement waits for the interpreter lock (measured: 300 inserts 15 ms
 instead of 0.4 ms).
 
-SQLite errors inside a mutation arrive at the caller of `write` as ours (NoSpace, InputOutput);
-those of a read are sqlite3.Error, for only the operator can do something about them.
+SQLite's errors arrive as ours (NoSpace, InputOutput).  After an I/O error or damage every read and
+write is refused, and metad ends (failure.py).
 """
 
 from __future__ import annotations
@@ -29,13 +29,14 @@ import msgspec
 import trio
 from peewee import PeeweeException
 
-from dfswire.errors import UsageError
+from dfswire.errors import InputOutput, UsageError
 from dfswire.journal import Entry, Position
 from metad.journal.followers import Followers
 from metad.journal.recording import Recording, changes_something
 from metad.journal.replay import position_of, set_position
 from metad.storage import schema
 from metad.storage.connections import connect, connection_of, path_of, take
+from metad.storage.failure import Failure
 from metad.storage.group_commit import GroupCommitter
 
 log = logging.getLogger(__name__)
@@ -62,6 +63,8 @@ class Database:
         self._reading = None if path == ":memory:" else connect(path)
         self._reader = connection_of(self._reading) if self._reading else self._writer
         self._active = self._reader
+        self._mutating = False
+        self.failure = Failure(path)
         self._committer = GroupCommitter(self, inline=inline)
         self.followers: Followers | None = None  # who keeps the journal, once metad serves
         self._recording: Recording | None = None  # until the schema is known to be ours
@@ -70,19 +73,37 @@ class Database:
 
     def read(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
         """All rows of a query, or in a mutation of a statement with RETURNING."""
-        rows: list[Row] = self._active.execute(sql, parameters).fetchall()
+        self.failure.check()
+        try:
+            rows: list[Row] = self._active.execute(sql, parameters).fetchall()
+        except sqlite3.Error as problem:
+            if self._mutating:
+                raise
+            raise self.failure.translated(problem) from problem
         self._record(sql, parameters)
         return rows
 
     def read_one(self, sql: str, parameters: Sequence[Any] = ()) -> Row | None:
         """The first row of a query, or None."""
-        row: Row | None = self._active.execute(sql, parameters).fetchone()
+        self.failure.check()
+        try:
+            row: Row | None = self._active.execute(sql, parameters).fetchone()
+        except sqlite3.Error as problem:
+            if self._mutating:
+                raise
+            raise self.failure.translated(problem) from problem
         self._record(sql, parameters)
         return row
 
     def iterate(self, sql: str, parameters: Sequence[Any] = ()) -> Iterator[Row]:
         """The rows of a query one by one, for results that may not fit in memory."""
-        yield from self._active.execute(sql, parameters)
+        self.failure.check()
+        try:
+            yield from self._active.execute(sql, parameters)
+        except sqlite3.Error as problem:
+            if self._mutating:
+                raise
+            raise self.failure.translated(problem) from problem
 
     def change(self, sql: str, parameters: Sequence[Any] = ()) -> int:
         """Run one INSERT, UPDATE or DELETE in a mutation; how many rows it touched."""
@@ -177,7 +198,11 @@ class Database:
         return await trio.to_thread.run_sync(self._read_apart, work)
 
     def _read_apart(self, work: Callable[[Database], T]) -> T:
-        apart = Database(self.path, inline=True, lock=None)
+        try:
+            apart = Database(self.path, inline=True, lock=None)
+        except UsageError as problem:  # no more descriptors, perhaps
+            raise InputOutput(str(problem)) from problem
+        apart.failure = self.failure
         try:
             with apart.snapshot():
                 return work(apart)
@@ -192,6 +217,7 @@ class Database:
             self._claim_term(self._recording)
         self._writer.execute("BEGIN IMMEDIATE")
         self._active = self._writer
+        self._mutating = True
 
     def seal(self) -> Entry | None:
         """Number what the transaction has changed, at its end; None when that is nothing."""
@@ -203,6 +229,7 @@ class Database:
     def end(self) -> None:
         """Reads go to the reader again; the transaction may still be waiting for its commit."""
         self._active = self._reader
+        self._mutating = False
 
     def commit(self) -> None:
         """Make the transaction durable.  May be called in another thread, after end()."""
@@ -253,7 +280,11 @@ class Database:
     @property
     def visible(self) -> int:
         """The number of the last entry whose changes a read sees."""
-        ((number,),) = self._reader.execute("SELECT number FROM journal").fetchall()
+        self.failure.check()
+        try:
+            ((number,),) = self._reader.execute("SELECT number FROM journal").fetchall()
+        except sqlite3.Error as problem:
+            raise self.failure.translated(problem) from problem
         return int(number)
 
     @property

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import outcome
 import trio
 
-from dfswire.errors import DFSError, InputOutput, NoSpace, Unavailable
+from dfswire.errors import DFSError, Unavailable
 from dfswire.journal import Entry
 
 if TYPE_CHECKING:
@@ -34,12 +34,6 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 GROUP_MAX_WORKS = 256  # bounds how long the loop is busy, and what one failed commit takes along
-
-# Anything else is InputOutput.  Busy: a person works on the database with another program.
-_FAILURES: dict[int | None, type[DFSError]] = {
-    sqlite3.SQLITE_FULL: NoSpace,
-    sqlite3.SQLITE_BUSY: Unavailable,
-}
 
 
 @dataclass(eq=False)
@@ -76,6 +70,7 @@ class GroupCommitter:
         """See Database.write."""
         if self._closed:
             raise Unavailable("the database is closed")
+        self._database.failure.check()
         waiting = _Waiting(work)
         self._waiting.append(waiting)
         if self._inline:
@@ -104,7 +99,7 @@ class GroupCommitter:
 
     def _run_inline(self) -> None:
         group = self._take()
-        problem = self._execute(group) or self._commit()
+        problem = self._ended() or self._execute(group) or self._commit()
         self._resolve(group, problem)
 
     # -- on the loop's thread -------------------------------------------------------------------
@@ -114,7 +109,7 @@ class GroupCommitter:
         if not group:  # close() was faster
             self._busy = False
             return
-        if problem := self._execute(group):
+        if problem := self._ended() or self._execute(group):
             self._committed(group, problem)
             return
         if self._thread is None:
@@ -124,6 +119,13 @@ class GroupCommitter:
             )
             self._thread.start()
         self._orders.put((trio.lowlevel.current_trio_token(), group))
+
+    def _ended(self) -> DFSError | None:
+        try:
+            self._database.failure.check()
+        except Unavailable as problem:
+            return problem
+        return None
 
     def _take(self) -> _Group:
         count = min(len(self._waiting), GROUP_MAX_WORKS)
@@ -139,13 +141,35 @@ class GroupCommitter:
                 waiting.result = outcome.capture(self._run_alone, waiting.work)
                 if not database.in_transaction:
                     waiting.result.unwrap()
+                waiting.result = self._explained(waiting.result)
+                if problem := self._ended():  # nothing may be committed any more
+                    self._roll_back()
+                    return problem
             self._offer(database.seal())
-        except sqlite3.Error as problem:
-            database.roll_back()
-            return _translated(problem)
+        except sqlite3.Error as error:
+            return self._undone(error)
         finally:
             database.end()
         return None
+
+    def _explained(
+        self, result: outcome.Value[Any] | outcome.Error
+    ) -> outcome.Value[Any] | outcome.Error:
+        """What SQLite had against one work, in the words of our errors."""
+        if isinstance(result, outcome.Error) and isinstance(result.error, sqlite3.Error):
+            return outcome.Error(self._database.failure.translated(result.error))
+        return result
+
+    def _undone(self, problem: sqlite3.Error) -> DFSError:
+        failure = self._database.failure.translated(problem)
+        self._roll_back()
+        return failure
+
+    def _roll_back(self) -> None:
+        try:
+            self._database.roll_back()
+        except sqlite3.Error as problem:  # a broken disk; nobody will see what is left of it
+            self._database.failure.translated(problem)
 
     def _offer(self, entry: Entry | None) -> None:
         if entry is not None and self._database.followers is not None:
@@ -166,13 +190,14 @@ class GroupCommitter:
 
     def _resolve(self, group: _Group, problem: DFSError | None) -> None:
         offered, self._offered = self._offered, None
-        if problem and offered is not None and self._database.followers is not None:
+        # After a failure it may be on disk or not: the next metad finds out, and tells followers.
+        ends = self._database.failure.problem is not None
+        if problem and not ends and offered is not None and self._database.followers is not None:
             self._database.followers.withdraw(offered, self._database.term)
         for waiting in group:
             waiting.number = 0 if problem else self._database.sealed
-            failure = problem or _failure_of(waiting.result)
-            if failure is not None:
-                waiting.result = outcome.Error(failure)
+            if problem is not None:
+                waiting.result = outcome.Error(problem)
             waiting.done.set()
 
     # -- on the thread (or inline) --------------------------------------------------------------
@@ -183,8 +208,7 @@ class GroupCommitter:
         try:
             self._database.commit()
         except sqlite3.Error as problem:
-            self._database.roll_back()
-            return _translated(problem)
+            return self._undone(problem)
         finally:
             self.commit_seconds += time.perf_counter() - began_s
         return None
@@ -197,18 +221,3 @@ class GroupCommitter:
                 token.run_sync_soon(self._committed, group, problem)
             except trio.RunFinishedError:
                 log.debug("the loop ended before %d callers heard of their commit", len(group))
-
-
-def _failure_of(result: outcome.Value[Any] | outcome.Error | None) -> DFSError | None:
-    """What SQLite had against one work, in the words of our errors."""
-    if isinstance(result, outcome.Error) and isinstance(result.error, sqlite3.Error):
-        return _translated(result.error)
-    return None
-
-
-def _translated(problem: sqlite3.Error) -> DFSError:
-    log.error("metadata database: %s", problem)
-    code = getattr(problem, "sqlite_errorcode", None)  # the module's own errors have none
-    failure = _FAILURES.get(code, InputOutput)(f"the metadata database failed: {problem}")
-    failure.__cause__ = problem
-    return failure

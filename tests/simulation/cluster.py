@@ -200,6 +200,11 @@ class Cluster:
                     await self.metad.run()
                 except* Crash:
                     self.trace("metad was at a commit of its own")
+                except* DFSError:
+                    if self.database.failure.problem is None:
+                        raise
+                    self.trace("metad ends, for its disk has failed")
+                    self.network.down(METAD)
         finally:
             self.metad = None
             process.ended.set()

@@ -89,6 +89,11 @@ class SimulatedDatabase(Database):
             raise Crash("metad is off")
         super().begin()
 
+    @property
+    def is_busy(self) -> bool:
+        """Cannot be looked at now: it is being changed, or its disk has failed and metad ends."""
+        return self.in_transaction or self.failure.problem is not None
+
     def commit(self) -> None:
         self._disk.fail()
         is_last = self._disk.is_last_commit()

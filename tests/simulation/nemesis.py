@@ -251,6 +251,7 @@ class Nemesis:
         disk.code, disk.failing = code, FOR_EVER
         await trio.sleep(fault.for_s)
         disk.failing = 0
+        await self._cluster.start_metad()  # which ends when its disk fails
 
     # -- disks that lie
 

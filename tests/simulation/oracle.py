@@ -82,7 +82,7 @@ class Oracle:
         Of machines whose disks were let down by nobody, for of these there is no news to wait for.
         """
         database = self._cluster.database
-        if self._cluster.metad is None or database is None or database.in_transaction:
+        if self._cluster.metad is None or database is None or database.is_busy:
             return
         rows = database.read(
             "SELECT r.chunk, digest, identity FROM replica r JOIN disk d ON d.key = r.disk "

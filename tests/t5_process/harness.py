@@ -18,7 +18,15 @@ from dfsmount.cli.launch import Launch
 from dfsmount.cli.lifecycle import mount_command
 from dfsmount.cli.localcluster import LocalCluster, Settings, choose_ports
 from dfsmount.cli.mounts import mount_at, mounts_now
-from dfsmount.cli.processes import handle_of, identity_of, recall, remember, stop, wait_end
+from dfsmount.cli.processes import (
+    handle_of,
+    identity_of,
+    read_pid_file,
+    recall,
+    remember,
+    stop,
+    wait_end,
+)
 from dfsmount.runtime import dead_sessions, default_directory
 from tests.t5_process.observed import NODES, REPLICAS, Observed
 
@@ -177,6 +185,12 @@ class Cluster(Observed):
         child = self._children.pop(pid, None)
         if child is not None:
             child.wait()
+
+    def exit_status(self, name: str) -> int:
+        """Of a daemon that ends by itself; waits for that."""
+        known = read_pid_file(self.daemon(name).pid_file)
+        assert known is not None, f"{name} was never started"
+        return self._children.pop(known.pid).wait(READY_S)
 
     def abort_mounts(self) -> None:
         """Whatever hangs in a mount of this cluster gets an error now.

@@ -1,0 +1,101 @@
+"""What SQLite's errors mean, and the moment after which metad must not serve.
+
+Used by database.Database and group_commit.  Full and busy pass; so does a statement that is wrong.
+An I/O error or damage found while metad serves does not: what the next read would give, and whether
+a failed COMMIT is on disk, nobody knows.  From then on every read and write is refused as
+Unavailable, so callers ask again until a metad answers that has looked at the disk anew; `watch`
+raises, and the process ends.  It also ends when the database's file is not in its place any more.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import sqlite3
+from pathlib import Path
+
+import trio
+
+from dfswire.errors import DFSError, InputOutput, NoSpace, Unavailable
+
+log = logging.getLogger(__name__)
+
+PRIMARY = 0xFF  # of an extended code
+FATAL = {
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_NOTADB,
+    sqlite3.SQLITE_READONLY,  # the kernel has made its file system read-only, or the file was moved
+}
+# A full disk has no room for the index of the log either, and SQLite calls that an I/O error.
+NO_ROOM_FOR_INDEX = {sqlite3.SQLITE_IOERR_SHMSIZE, sqlite3.SQLITE_IOERR_SHMMAP}
+ROOM_BYTES = 1 << 16
+_PASSING: dict[int, type[DFSError]] = {
+    sqlite3.SQLITE_FULL: NoSpace,
+    sqlite3.SQLITE_BUSY: Unavailable,  # a person works on the database with another program
+}
+
+
+class Failure:
+    """Has the database of this process failed?  `path` is its file; ":memory:" has none."""
+
+    def __init__(self, path: str) -> None:
+        self.problem: InputOutput | None = None
+        self._path = path
+        self._file = None if path == ":memory:" else _identity(path)
+        self._token: trio.lowlevel.TrioToken | None = None
+        self._failed = trio.Event()
+
+    def check(self) -> None:
+        """Raises Unavailable when nothing may be read or written any more."""
+        if self.problem is not None:
+            raise Unavailable(f"this metad ends: {self.problem}")
+
+    def translated(self, problem: sqlite3.Error) -> DFSError:
+        """The error in our words; from any thread.  Notes what is the end of this metad."""
+        code = getattr(problem, "sqlite_errorcode", 0)  # the module's own errors have none
+        log.error("metadata database: %s", problem)
+        text = f"the metadata database failed: {problem}"
+        kind = _PASSING.get(code & PRIMARY, InputOutput)
+        if code in NO_ROOM_FOR_INDEX and not self._has_room():
+            kind = NoSpace
+        elif code & PRIMARY in FATAL:
+            self._fail(InputOutput(text))
+            kind = Unavailable
+        failure = kind(text)
+        failure.__cause__ = problem
+        return failure
+
+    async def watch(self, interval_s: float) -> None:
+        """Until the database has failed.  Raises InputOutput."""
+        self._token = trio.lowlevel.current_trio_token()
+        while self.problem is None:
+            with trio.move_on_after(math.inf if self._file is None else interval_s):
+                await self._failed.wait()
+            if self.problem is None and self._file != self._now():
+                self._fail(InputOutput(f"{self._path} is not there any more, or another file"))
+        raise self.problem
+
+    def _fail(self, problem: InputOutput) -> None:
+        if self.problem is None:
+            self.problem = problem
+            if self._token is not None:
+                self._token.run_sync_soon(self._failed.set)
+
+    def _now(self) -> tuple[int, int] | None:
+        return None if self._file is None else _identity(self._path)
+
+    def _has_room(self) -> bool:
+        found = os.statvfs(Path(self._path).parent)
+        return found.f_bavail * found.f_frsize >= ROOM_BYTES
+
+
+def _identity(path: str) -> tuple[int, int]:
+    """Of a file; (0, 0) when there is none."""
+    try:
+        found = Path(path).stat()
+    except OSError as problem:
+        log.debug("%s: %s", path, problem)
+        return 0, 0
+    return found.st_dev, found.st_ino
