@@ -156,6 +156,8 @@ class Cluster:
     # -- metad
 
     async def start_metad(self) -> None:
+        if self.database is not None and self.database.failure.problem is not None:
+            await self.metad_has_ended()
         if self.metad_is_off:  # its lock keeps a second one out
             self._metad_starts = True
             await self._nursery.start(self._run_metad)
