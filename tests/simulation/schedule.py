@@ -109,6 +109,7 @@ _SESSIONS = (
     "client_death",
     "drop",
     "delay",
+    "duplicate",
 )
 ANYTHING = Theme(KINDS, WRITING, OTHER)
 THEMES = (
@@ -123,7 +124,7 @@ THEMES = (
     ),
     # Locks, and changes that must happen once.
     Theme(
-        (*_SESSIONS, "duplicate"),
+        _SESSIONS,
         {"count": 5, "append": 5},
         {"look": 1, "create": 2, "unlink": 2},
         most_writing=True,
