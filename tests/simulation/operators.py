@@ -98,6 +98,7 @@ class Operators:
 
     async def policy(self, fault: Fault, machine: Machine, rng: random.Random) -> None:
         """More copies of everything; then as many as before, or not."""
+        self._oracle.wants_change = True
         self._policy = PolicyTerms(replicas=MORE_REPLICAS)
         await self._ask("policy.set", SetPolicy(inode=ROOT_INODE, terms=self._policy, force=True))
         await trio.sleep(fault.for_s)

@@ -21,6 +21,7 @@ class Oracle:
         self.damaged: set[int] = set()
         self.cut: set[int] = set()  # machines that have lost their power
         self.spoilt: list[tuple[int, bytes]] = []  # (machine, chunk) whose files were changed
+        self.wants_change = False  # operators have changed how many copies there are to be
         self._named_s: dict[bytes, float] = {}  # chunks, and when a file was last seen to name them
         self.wanted = cluster.shape.replicas
 
@@ -96,6 +97,24 @@ class Oracle:
                     chunk, durable=False, digest=digest
                 ):
                     raise Violation("I6", f"metad believes that {disk} has {chunk.hex()[:8]}")
+
+    def check_surplus(self) -> None:
+        """Raise Violation when a copy is given up of a chunk that needs it.
+
+        Where no copy can have gone bad since, and nobody has asked for more copies or drained one.
+        """
+        cluster, database = self._cluster, self._cluster.database
+        if cluster.metad is None or database is None or database.in_transaction:
+            return
+        if self.damaged or self.cut or cluster.leaving or self.wants_change:
+            return
+        for chunk, good in database.read(
+            "SELECT r.chunk, sum(r.state = 'good') FROM replica r JOIN chunk c ON c.id = r.chunk "
+            "WHERE c.state = 'live' GROUP BY r.chunk HAVING sum(r.state = 'excess') > 0"
+        ):
+            if good < self.wanted:
+                text = f"a copy of {chunk.hex()[:8]} is given up, {good} stay of {self.wanted}"
+                raise Violation("I6", text)
 
     def check_grace(self) -> None:
         """Raise Violation when a chunk was deleted too soon after some file has still named it.

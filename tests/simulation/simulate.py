@@ -211,6 +211,7 @@ class _Run:
             await trio.sleep(LOOK_EVERY_S)
             self._oracle.check_honesty()
             self._oracle.check_grace()
+            self._oracle.check_surplus()
 
     def _given_up_since(self, before: list[int]) -> int:
         """Each fsync of bytes that nobody has any more waits WAIT_MAX_S before it says so."""
