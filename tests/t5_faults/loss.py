@@ -36,8 +36,8 @@ USUAL_TIMERS: Changes = {
         *("order_timeout_s", "trim_after_s", "chunk_size_bytes", "rebalance_band"),
     )
 } | {
-    # The programs replace large files all the time.
-    "reclaim_grace_s": 60.0,
+    # The programs replace large files all the time: with more the disks would fill up.
+    "reclaim_grace_s": 10.0,
     "restore_window_s": 0.0,
 }
 
@@ -98,8 +98,10 @@ def rebalance(upheaval: Upheaval) -> None:
     before = unevenness(upheaval)
     with upheaval.phase("rebalancing") as clock:
         clock.start()
-        with upheaval.commanded("rebalance", "--now", "--wait"):
-            clock.phase.begun_s = clock.wait(lambda: clock.watch.any_made, "first copy seen")
+        with upheaval.commanded("rebalance", "--now", "--wait") as program:
+            clock.phase.begun_s = clock.wait(
+                lambda: clock.watch.any_made or program.poll() is not None, "first copy seen"
+            )
         clock.phase.finished_s = clock.say("finished")
         after = unevenness(upheaval)
         clock.say(f"{before:.1%} between the fullest and the emptiest disk became {after:.1%};")

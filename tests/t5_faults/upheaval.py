@@ -30,7 +30,7 @@ MIB = 1 << 20
 LARGE_BYTES = 128 * MIB
 SMALL_BYTES = 100_000
 SMALL_SHARE = 0.1  # of all bytes
-SPARE_BYTES = 256 * MIB  # on each disk, for what the programs write
+SPARE_BYTES = 768 * MIB  # on each disk, for what the programs write
 HOLDS = 1.3  # times the content: two servers must be able to hold all of it, and repair's reserve
 SERVERS, SPARE = ("chunkd1", "chunkd2", "chunkd3"), "chunkd4"
 PAUSE_S = 0.2  # of each program after each operation: the disks must not fill up in an hour
@@ -212,13 +212,13 @@ class Upheaval:
         return self.cluster.log_text("metad").count("copies ordered")
 
     @contextlib.contextmanager
-    def commanded(self, *words: str) -> Iterator[None]:
+    def commanded(self, *words: str) -> Iterator[subprocess.Popen[str]]:
         """A command of an operator, which must work, while the block runs."""
         command = [sys.executable, "-m", "dfsmount.cli", *words, "--url", self.cluster.address]
         pipe = subprocess.PIPE
         with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, cwd=ROOT) as program:
             try:
-                yield
+                yield program
                 output, errors = program.communicate(timeout=LONGEST_S)
             finally:
                 program.kill()
