@@ -104,7 +104,7 @@ class Oracle:
         Where no copy can have gone bad since, and nobody has asked for more copies or drained one.
         """
         cluster, database = self._cluster, self._cluster.database
-        if cluster.metad is None or database is None or database.in_transaction:
+        if cluster.metad is None or database is None or database.is_busy:
             return
         if self.damaged or self.cut or cluster.leaving or self.wants_change:
             return
@@ -122,7 +122,7 @@ class Oracle:
         While metad's clock on the wall is right, for by that it goes.
         """
         database, clocks = self._cluster.database, self._cluster.clocks
-        if self._cluster.metad is None or database is None or database.in_transaction:
+        if self._cluster.metad is None or database is None or database.is_busy:
             return
         now_s = trio.current_time()
         states: dict[bytes, str] = dict(database.read("SELECT id, state FROM chunk"))
