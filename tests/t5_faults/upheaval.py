@@ -166,10 +166,10 @@ class Upheaval:
         self.phases.append(phase)
         self._report(phase.line())
 
-    def copies(self) -> dict[bytes, set[str]]:
+    def copies(self, *, of_others_too: bool = False) -> dict[bytes, set[str]]:
         """On which members' disks each chunk of the content is, as the disks themselves say."""
         found: dict[bytes, set[str]] = {chunk: set() for chunk in self._chunks}
-        for name in sorted(self.members):
+        for name in self.cluster.chunkd_names if of_others_too else sorted(self.members):
             for chunk, _ in Layout(self.cluster.data(name)).walk():
                 if chunk in found:
                     found[chunk].add(name)
@@ -262,8 +262,8 @@ class Watch:
         self._upheaval = upheaval
         self._ended = threading.Event()
         self._made: set[tuple[bytes, str]] = set()
-        self._begin = upheaval.copies()
-        self.fewest = min(map(len, self._begin.values()), default=0)
+        self._begin = upheaval.copies(of_others_too=True)
+        self.fewest = min(map(len, upheaval.copies().values()), default=0)
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
