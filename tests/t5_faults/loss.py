@@ -24,7 +24,7 @@ from dfsmount.cli.localcluster import HOST
 from metad.config import MetadConfig
 from tests.t5_faults import disks
 from tests.t5_faults.harness import Changes
-from tests.t5_faults.upheaval import SERVERS, SPARE, Phase, Upheaval
+from tests.t5_faults.upheaval import SERVERS, SPARE, SPARE_BYTES, Phase, Upheaval
 from tests.t5_process.observed import REPLICAS, wait_for
 
 LOST, DRAINED, _ = SERVERS
@@ -135,10 +135,14 @@ STEPS: tuple[Callable[[Upheaval], None], ...] = (lose, drain, add, rebalance, ta
 
 
 def run(
-    size_bytes: int, directory: Path, metad: Changes, report: Callable[[str], None]
+    size_bytes: int,
+    directory: Path,
+    metad: Changes,
+    report: Callable[[str], None],
+    spare_bytes: int = SPARE_BYTES,
 ) -> list[Phase]:
     """All of it.  Nothing runs afterwards; the directory stays."""
-    upheaval = Upheaval(directory, size_bytes, metad, report)
+    upheaval = Upheaval(directory, size_bytes, metad, report, spare_bytes)
     cluster = upheaval.cluster
     try:
         cluster.start("metad", *SERVERS)

@@ -77,7 +77,14 @@ class Phase:
 class Upheaval:
     """The cluster.  `members` are the servers whose copies count."""
 
-    def __init__(self, directory: Path, size_bytes: int, metad: Changes, report: Report) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        size_bytes: int,
+        metad: Changes,
+        report: Report,
+        spare_bytes: int = SPARE_BYTES,
+    ) -> None:
         self.size_bytes = size_bytes
         self.members = set(SERVERS)
         self.phases: list[Phase] = []
@@ -90,7 +97,7 @@ class Upheaval:
             metad={**metad, "compaction_interval_s": 86400.0},
             chunkd={"scrub_period_s": 86400.0},
             kinds=["ext4"] * (len(SERVERS) + 1),
-            disk_bytes=int(size_bytes * HOLDS) + SPARE_BYTES,
+            disk_bytes=int(size_bytes * HOLDS) + spare_bytes,
             metad_disk_bytes=max(128 * MIB, size_bytes // 20),
             disk_options="loop,discard",  # what is deleted needs no room in the image either
         )
