@@ -13,7 +13,7 @@ from dataclasses import replace
 import trio
 
 from tests.simulation.cluster import Cluster, Machine
-from tests.simulation.network import FAIR, Weather
+from tests.simulation.network import FAIR, LATE_MAX_S, Weather
 from tests.simulation.operators import Operators
 from tests.simulation.oracle import Oracle
 from tests.simulation.schedule import FAULTS_S, Fault, Schedule
@@ -24,6 +24,9 @@ CLOCK_JUMP_MAX_S = 3600.0
 CLOCK_RATE_MAX = 1.4  # a lease is fenced 1.5 times as long as its holder believes in it
 CRASH_WITHIN = 5  # COMMITs
 LAST_MAX_S = 20.0  # the longest fault
+CALM_LATE_S = 1.0  # of a message: renewals of a session that are late still fit into its lease
+    1.0  # two renewals of a session that are late, and then one more try, fit into its lease
+)
 
 
 class Nemesis:
@@ -35,6 +38,7 @@ class Nemesis:
         self._cluster = cluster
         self._network = cluster.network
         self._faults = schedule.faults
+        self._calm = schedule.calm
         self._users = users
         self._oracle = oracle
         self._operators = Operators(cluster, oracle)
@@ -215,7 +219,9 @@ class Nemesis:
         await self._weather(fault, replace(self._network.weather, duplicate=0.4))
 
     async def _delay(self, fault: Fault, machine: Machine, rng: random.Random) -> None:
-        await self._weather(fault, replace(self._network.weather, delay=0.2))
+        late_max_s = CALM_LATE_S if self._calm else LATE_MAX_S
+        weather = replace(self._network.weather, delay=0.2, late_max_s=late_max_s)
+        await self._weather(fault, weather)
 
     # -- disks that say so
 

@@ -34,6 +34,7 @@ class Weather:
     lost_reply: float = 0.0
     duplicate: float = 0.0
     delay: float = 0.0
+    late_max_s: float = LATE_MAX_S
 
 
 FAIR = Weather()
@@ -94,8 +95,8 @@ class Network(DirectTransport):
         return self._rng.choices(".xrds", (1.0 - sum(weights), *weights))[0]
 
     def late_s(self) -> float:
-        """Mostly short, sometimes longer than any deadline."""
-        return LATE_MAX_S * self._rng.random() ** 4
+        """Mostly short, sometimes as long as the weather allows."""
+        return self.weather.late_max_s * self._rng.random() ** 4
 
     async def moment(self) -> None:
         """The time on the way, which puts messages into another order."""
