@@ -25,8 +25,6 @@ CLOCK_RATE_MAX = 1.4  # a lease is fenced 1.5 times as long as its holder believ
 CRASH_WITHIN = 5  # COMMITs
 LAST_MAX_S = 20.0  # the longest fault
 CALM_LATE_S = 1.0  # of a message: renewals of a session that are late still fit into its lease
-    1.0  # two renewals of a session that are late, and then one more try, fit into its lease
-)
 
 
 class Nemesis:
