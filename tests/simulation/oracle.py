@@ -22,6 +22,7 @@ class Oracle:
         self.cut: set[int] = set()  # machines that have lost their power
         self.spoilt: list[tuple[int, bytes]] = []  # (machine, chunk) whose files were changed
         self.wants_change = False  # operators have changed how many copies there are to be
+        self._good: dict[bytes, set[int]] = {}  # at the last look: the disks of each chunk
         self._named_s: dict[bytes, float] = {}  # chunks, and when a file was last seen to name them
         self.wanted = cluster.shape.replicas
 
@@ -67,7 +68,8 @@ class Oracle:
                 if state == replicas.GOOD
             ]
             real = self.copies(chunk, digest)
-            if len(reported) < self.wanted or not set(reported) <= set(real):
+            # Copies too many are given up in time, and none too many of them.
+            if len(reported) != self.wanted or not set(reported) <= set(real):
                 found.append(f"I6: chunk {chunk.hex()[:8]} is on {reported}, really on {real}")
         if found:  # fsck takes long, and there is something to wait for already
             return found
@@ -101,20 +103,30 @@ class Oracle:
     def check_surplus(self) -> None:
         """Raise Violation when a copy is given up of a chunk that needs it.
 
-        Where no copy can have gone bad since, and nobody has asked for more copies or drained one.
+        That is: those that were good at the last look are given up or still good now (none was
+        found bad), and these are too few.
         """
         cluster, database = self._cluster, self._cluster.database
         if cluster.metad is None or database is None or database.is_busy:
             return
-        if self.damaged or self.cut or cluster.leaving or self.wants_change:
-            return
-        for chunk, good in database.read(
-            "SELECT r.chunk, sum(r.state = 'good') FROM replica r JOIN chunk c ON c.id = r.chunk "
-            "WHERE c.state = 'live' GROUP BY r.chunk HAVING sum(r.state = 'excess') > 0"
+        good: dict[bytes, set[int]] = {}
+        given_up: dict[bytes, set[int]] = {}
+        for chunk, disk, state in database.read(
+            "SELECT chunk, disk, r.state FROM replica r JOIN chunk c ON c.id = chunk "
+            "WHERE c.state = 'live' AND r.state IN ('good', 'excess')"
         ):
-            if good < self.wanted:
-                text = f"a copy of {chunk.hex()[:8]} is given up, {good} stay of {self.wanted}"
+            (good if state == "good" else given_up).setdefault(chunk, set()).add(disk)
+        for chunk, disks in given_up.items():
+            left = good.get(chunk, set())
+            before = self._good.get(chunk, set())
+            if self.wants_change:  # and chunks may follow an older policy for a while
+                continue
+            if len(left) < self.wanted <= len(before) and before <= left | disks:
+                text = (
+                    f"copies of {chunk.hex()[:8]} are given up, {len(left)} of {self.wanted} stay"
+                )
                 raise Violation("I6", text)
+        self._good = good
 
     def check_grace(self) -> None:
         """Raise Violation when a chunk was deleted too soon after some file has still named it.
