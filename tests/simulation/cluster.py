@@ -103,6 +103,7 @@ class Machine:
         self.disk = disk
         self.process: Process | None = None
         self.incarnation = 0
+        self.started_s = 0.0
         self.cluster_id = ""
 
 
@@ -239,6 +240,7 @@ class Cluster:
             return
         process = machine.process = Process()
         machine.incarnation += 1
+        machine.started_s = trio.current_time()
         machine.disk.start()
         disk = machine.disk
         address, party = machine.address, machine.party

@@ -141,6 +141,14 @@ class SimulatedDisk(FileSystem):
         file = self._found(chunk)[2]
         file.content, file.durable, file.dirty = bytearray(content), content, False
 
+    def has(self, chunk: bytes) -> bool:
+        """Is a file where this chunk belongs?"""
+        try:
+            self._found(chunk)
+        except KeyError:
+            return False
+        return True
+
     def content(self, chunk: bytes) -> bytes:
         return bytes(self._found(chunk)[2].content)
 

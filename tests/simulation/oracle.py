@@ -11,17 +11,20 @@ from tests.simulation.history import FileHistory, Violation
 from tests.simulation.schedule import CELL_BYTES
 
 FINDINGS_MAX = 20
+TELLS_S = 12.0  # in which a server in a calm run tells metad what it has found
 
 
 class Oracle:
     """`damaged` are the machines whose copies were spoilt behind everybody's back."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, *, calm: bool = False) -> None:
         self._cluster = cluster
         self.damaged: set[int] = set()
         self.cut: set[int] = set()  # machines that have lost their power
         self.spoilt: list[tuple[int, bytes]] = []  # (machine, chunk) whose files were changed
         self.wants_change = False  # operators have changed how many copies there are to be
+        self._calm = calm
+        self._set_aside_s: dict[tuple[int, bytes], float] = {}
         self._good: dict[bytes, set[int]] = {}  # at the last look: the disks of each chunk
         self._named_s: dict[bytes, float] = {}  # chunks, and when a file was last seen to name them
         self.wanted = cluster.shape.replicas
@@ -82,7 +85,8 @@ class Oracle:
     def check_honesty(self) -> None:
         """Raise Violation when metad believes at this moment in a copy that is not there.
 
-        Of machines whose disks were let down by nobody, for of these there is no news to wait for.
+        Of machines whose disks were let down by nobody, for of these there is no news to wait for;
+        and in calm runs, of those that had the time to tell their news.
         """
         database = self._cluster.database
         if self._cluster.metad is None or database is None or database.is_busy:
@@ -92,13 +96,44 @@ class Oracle:
             "JOIN chunk c ON c.id = r.chunk WHERE r.state = 'good' AND c.state = 'live'"
         )
         for machine in self._cluster.machines:
-            if machine.number in self.damaged | self.cut:
+            if not self._has_told(machine):
                 continue
             for chunk, digest, disk in rows:
                 if disk == machine.disk.name and not machine.disk.holds(
                     chunk, durable=False, digest=digest
                 ):
                     raise Violation("I6", f"metad believes that {disk} has {chunk.hex()[:8]}")
+
+    def _has_told(self, machine: Machine) -> bool:
+        if machine.number not in self.damaged | self.cut:
+            return True
+        told = machine.process is not None and trio.current_time() > machine.started_s + TELLS_S
+        return told and self._calm and machine.number not in self.damaged
+
+    def check_findings(self) -> None:
+        """Raise Violation when metad still believes in a copy that its server has set aside.
+
+        In calm runs, where the server could tell it.
+        """
+        database, now_s = self._cluster.database, trio.current_time()
+        if not self._calm or database is None or database.is_busy:
+            return
+        for number, chunk in self.spoilt:
+            machine = self._cluster.machines[number]
+            if machine.process is None or self._cluster.metad is None:
+                self._set_aside_s.pop((number, chunk), None)
+            elif not machine.disk.has(chunk):
+                since_s = self._set_aside_s.setdefault((number, chunk), now_s)
+                good = database.read(
+                    "SELECT 1 FROM replica r JOIN disk d ON d.key = r.disk JOIN chunk c "
+                    "ON c.id = r.chunk WHERE r.chunk = ? AND identity = ? AND r.state = 'good' "
+                    "AND c.state = 'live'",
+                    (chunk, machine.disk.name),
+                )
+                if good and now_s > since_s + TELLS_S:
+                    raise Violation("I6", f"metad has not noted that {chunk.hex()[:8]} is bad")
+            else:
+                self._set_aside_s.pop((number, chunk), None)
 
     def check_surplus(self) -> None:
         """Raise Violation when a copy is given up of a chunk that needs it.

@@ -158,7 +158,7 @@ class _Run:
         self._schedule = schedule
         self._nursery = nursery
         self._cluster = Cluster(nursery, schedule.seed, schedule.shape, tracer)
-        self._oracle = Oracle(self._cluster)
+        self._oracle = Oracle(self._cluster, calm=schedule.calm)
         self.records = Records(schedule)
         self._users = [
             User(self._cluster, schedule, number, self.records, self._oracle)
@@ -210,6 +210,7 @@ class _Run:
         while True:
             await trio.sleep(LOOK_EVERY_S)
             self._oracle.check_honesty()
+            self._oracle.check_findings()
             self._oracle.check_grace()
             self._oracle.check_surplus()
 
