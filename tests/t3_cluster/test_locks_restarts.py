@@ -29,7 +29,7 @@ async def test_locks_outlive_metad(
         waiter = Waiter(nursery, lambda: other.lock(WRITE, 5, 5))
         await trio.sleep(1)
         await cluster.kill_metad()
-        await trio.sleep(2)
+        await trio.sleep(4)  # two heartbeats of a chunkd, which is told of at the second
         await cluster.start_metad()
         with pytest.raises(WouldBlock):
             await other.flock(WRITE, wait=False)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tests.t1_wire.test_metrics import samples
 from tests.t5_process.harness import Cluster
+from tests.t5_process.observed import wait_for
 
 
 def scrape(port: int) -> dict[tuple[str, tuple[str, ...]], float]:
@@ -21,10 +22,14 @@ def test_all_daemons_can_be_scraped(cluster: Cluster, place: Path) -> None:
         file.write(os.urandom(300_000))
         file.flush()
         os.fsync(file.fileno())
+
+    def counted() -> bool:  # now and then, since it is a look at every chunk
+        return scrape(cluster.local.metad.port)["dfs_chunk_bytes", ()] >= 300_000
+
+    wait_for(counted, "the chunk is counted")
     metad = scrape(cluster.local.metad.port)
     assert metad["dfs_servers", ("up",)] == 3
     assert metad["dfs_sessions", ("yes",)] >= 1
-    assert metad["dfs_chunk_bytes", ()] >= 300_000
     assert metad["dfs_commits_total", ()] >= 1
     assert metad["dfs_commit_seconds_total", ()] > 0
     assert metad["dfs_call_duration_seconds_count", ("meta.batch", "ok")] >= 1
