@@ -114,7 +114,7 @@ class Moving:
             began_s = clock()
             places = self._places()
             self.misplaced = await self._state.db.read_in_thread(
-                lambda db: misplaced.count(db, places)  # noqa: B023 - it runs here and now
+                partial(misplaced.count, places=places)
             )
             await trio.sleep(max(COUNT_S, COUNT_SHARE * (clock() - began_s)))
             try:
