@@ -6,8 +6,10 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from chunkd.identity import DiskIdentity
 from dfsmount.cli.localcluster import HOST, choose_ports
 from tests.t5_process.harness import Cluster
 from tests.t5_process.observed import wait_for
@@ -42,6 +44,14 @@ def refusal(cluster: Cluster, name: str, directory: Path, **changes: str) -> str
     return lines[0]
 
 
+def cluster_of(cluster: Cluster, name: str) -> str:
+    """The cluster that a chunkd's disk says it belongs to; empty before it has registered."""
+    identity = cluster.data(name) / "identity"
+    if not identity.exists():
+        return ""
+    return msgspec.json.decode(identity.read_bytes(), type=DiskIdentity).cluster_id
+
+
 def test_second_metad_on_one_database(cluster: Cluster, tmp_path: Path) -> None:
     line = refusal(cluster, "metad", tmp_path)
     assert "metad.db" in line
@@ -53,10 +63,9 @@ def test_second_chunkd_on_one_directory(cluster: Cluster, tmp_path: Path) -> Non
 
 
 def test_directory_of_another_cluster(cluster: Cluster, other: Cluster, tmp_path: Path) -> None:
-    wait_for(
-        lambda: any(each.state == "up" for each in other.status().servers),
-        "registered with the other cluster",
-    )
+    # metad shows the server as up before the answer that names the cluster is on its disk: killed
+    # in between it belongs to nobody yet, and the first cluster would rightly take it.
+    wait_for(lambda: cluster_of(other, "chunkd1"), "the other cluster's name on the disk")
     other.kill("chunkd1")
     line = refusal(other, "chunkd1", tmp_path, metad=cluster.address)
     assert "another cluster" in line
