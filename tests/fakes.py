@@ -111,16 +111,17 @@ class DirectTransport(httpx.AsyncBaseTransport):
 
 
 class _Answer:
-    """Where a server task leaves its response; None when it died before."""
+    """Where a server task leaves its response, and says who it is; None when it died before."""
 
     def __init__(self) -> None:
         self.ready = trio.Event()
         self.response: Response | None = None
+        self.server: Dispatcher | None = None
         self.is_wanted = True
 
-    def give(self, response: Response | None) -> None:
+    def give(self, response: Response | None, server: Dispatcher | None = None) -> None:
         """Hand over, or clean up when the caller has given up meanwhile."""
-        self.response = response
+        self.response, self.server = response, server
         self.ready.set()
         if not self.is_wanted and response and isinstance(response.body, FileRange):
             response.body.close()

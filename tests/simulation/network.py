@@ -145,11 +145,10 @@ class Network(DirectTransport):
         await self.passes(target, source)
         response, headers = answer.response, [*answer.response.headers]
         if isinstance(response.body, AsyncGenerator):
-            dispatcher = self._routes.get(address)
-            if dispatcher is None:
-                await response.body.aclose()
-                raise httpx.ReadError(f"{address} died")
-            live = _LiveStream(self, address, dispatcher, response.body)
+            assert answer.server is not None
+            # Of the process that answered: another may serve there by the time that the answer
+            # has passed a link that was cut, and this stream is broken then.
+            live = _LiveStream(self, address, answer.server, response.body)
             frames = _Frames(self, target, source, live)
             return httpx.Response(response.status, headers=headers, stream=BodyStream(frames))
         body = _received(request, response.status, _octets(response.body))
@@ -190,7 +189,7 @@ class Network(DirectTransport):
         try:
             with self.while_up(address, dispatcher):
                 try:
-                    answer.give(await _serve(dispatcher, request))
+                    answer.give(await _serve(dispatcher, request), dispatcher)
                 except* Crash:
                     await trio.sleep_forever()  # until the process is taken down
         except httpx.ReadError:
