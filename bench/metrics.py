@@ -17,8 +17,8 @@ import trio
 from dfsmount.operationwatch import OperationWatch
 from dfswire.bodies import BodySource
 from dfswire.calls import by_path
-from dfswire.cluster import Hello
 from dfswire.dispatch import Dispatcher, Handler
+from dfswire.hosts import Hello
 from dfswire.messages import Empty
 from dfswire.metrics import Durations, Metrics
 

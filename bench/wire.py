@@ -20,7 +20,7 @@ from typing import Any
 
 import trio
 
-from dfswire import chunks, cluster
+from dfswire import chunks, hosts
 from dfswire.bodies import BodySource, FileRange, fill
 from dfswire.calls import by_path
 from dfswire.client import Client
@@ -101,8 +101,8 @@ def _report(name: str, per_second: list[float], *, is_chunk: bool) -> None:
 # The server
 
 
-async def _hello(request: Empty, body: BodySource) -> cluster.Hello:
-    return cluster.Hello(service="chunkd", protocol=1, software="bench", cluster_id="bench")
+async def _hello(request: Empty, body: BodySource) -> hosts.Hello:
+    return hosts.Hello(service="chunkd", protocol=1, software="bench", cluster_id="bench")
 
 
 async def _refuse(request: Any, body: BodySource) -> Empty:

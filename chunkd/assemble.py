@@ -17,9 +17,9 @@ from chunkd.replicate import fetch_chunk
 from chunkd.storage import Runner, Store
 from dfswire.chunks import block_checksums, chunk_digest
 from dfswire.client import Client
-from dfswire.cluster import Order, Piece
 from dfswire.errors import DFSError, Invalid
 from dfswire.messages import CHUNK_MAX_BYTES
+from dfswire.orders import Order, Piece
 
 FETCHES_AT_ONCE = 8
 

@@ -30,8 +30,8 @@ from chunkd.scrub import Scrubber
 from chunkd.service import ChunkCalls
 from chunkd.storage import Runner, Store, Stores, run_in_thread, run_inline
 from dfswire.client import Client
-from dfswire.cluster import HostFigures
 from dfswire.daemon import software_version
+from dfswire.hosts import HostFigures
 from dfswire.metrics import Metrics
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from dfswire.cluster import HostFigures, NetworkAddress
+from dfswire.hosts import HostFigures, NetworkAddress
 
 _IP_FAMILIES = (socket.AF_INET, socket.AF_INET6)
 

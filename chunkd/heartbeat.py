@@ -22,16 +22,9 @@ from chunkd.orders import OrderRunner
 from chunkd.peers import Peers
 from chunkd.storage import Runner, Stores
 from dfswire.client import Client
-from dfswire.cluster import (
-    DiskFigures,
-    Heartbeat,
-    HeartbeatReply,
-    HostFigures,
-    Register,
-    Registered,
-    ReplicaReport,
-)
 from dfswire.errors import AlreadyRunning, DFSError, IdentityTaken, WrongCluster
+from dfswire.heartbeats import Heartbeat, HeartbeatReply, ReplicaReport
+from dfswire.hosts import DiskFigures, HostFigures, Register, Registered
 
 log = logging.getLogger(__name__)
 

@@ -21,15 +21,15 @@ from chunkd.identity import ServerIdentity
 from chunkd.layout import UNSURE, Leaf
 from chunkd.storage import Runner, Store, Stores
 from dfswire.client import Client
-from dfswire.cluster import (
+from dfswire.errors import DFSError
+from dfswire.heartbeats import ReplicaReport
+from dfswire.inventories import (
     INVENTORY_PAGE_CHUNKS,
     ChangesReply,
     Inventory,
     InventoryChanges,
     InventoryReply,
-    ReplicaReport,
 )
-from dfswire.errors import DFSError
 from dfswire.messages import CHUNK_ID_BYTES
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from typing import TypeVar
 import trio
 
 from chunkd.storage import Runner, Store, Stores
-from dfswire.cluster import DiskFigures
+from dfswire.hosts import DiskFigures
 from dfswire.metrics import Durations, Metric, Metrics, counter, gauge
 
 T = TypeVar("T")

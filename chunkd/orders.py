@@ -23,8 +23,9 @@ from chunkd.rebuild import BlocksLost, rebuild_chunk
 from chunkd.replicate import copy_chunk
 from chunkd.storage import Runner, Store, Stores
 from dfswire.client import Client
-from dfswire.cluster import Order, OrderResult, ReplicaReport
 from dfswire.errors import CorruptChunk, DFSError, UnknownChunk
+from dfswire.heartbeats import ReplicaReport
+from dfswire.orders import Order, OrderResult
 
 log = logging.getLogger(__name__)
 

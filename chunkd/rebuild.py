@@ -13,9 +13,9 @@ from chunkd.remains import block_length
 from chunkd.storage import Runner, Store
 from dfswire.chunks import CHECKSUM_BYTES, block_checksums, block_count, chunk_digest
 from dfswire.client import Client
-from dfswire.cluster import Order
 from dfswire.errors import CorruptChunk, DFSError, Invalid
 from dfswire.messages import BLOCK_SIZE_BYTES, CHUNK_MAX_BYTES, Replica
+from dfswire.orders import Order
 from dfswire.verify import SalvageChunk, SalvageReply
 
 log = logging.getLogger(__name__)

@@ -16,9 +16,9 @@ from chunkd.peers import Peers
 from chunkd.storage import Runner, Store
 from dfswire.chunks import ReadChunk, ReadReply, VerifyChunk, chunk_digest
 from dfswire.client import Client
-from dfswire.cluster import Order
 from dfswire.errors import CorruptChunk, DFSError, Invalid, Unavailable, UnknownChunk
 from dfswire.messages import CHUNK_MAX_BYTES, Replica
+from dfswire.orders import Order
 
 log = logging.getLogger(__name__)
 

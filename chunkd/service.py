@@ -29,10 +29,10 @@ from dfswire.chunks import (
     chunk_digest,
 )
 from dfswire.client import Client
-from dfswire.cluster import Hello
 from dfswire.daemon import software_version
 from dfswire.dispatch import BodySource, Handler, Reply
 from dfswire.errors import CorruptChunk, DFSError, ProtocolError, Unavailable, UnknownChunk
+from dfswire.hosts import Hello
 from dfswire.messages import PROTOCOL_VERSION, Empty
 from dfswire.verify import SalvageChunk, SalvageReply
 

@@ -16,8 +16,9 @@ import trio
 
 from chunkd.layout import Leaf
 from dfswire.bodies import FileRange, Octets
-from dfswire.cluster import DiskFigures, ReplicaReport
 from dfswire.errors import UnknownChunk
+from dfswire.heartbeats import ReplicaReport
+from dfswire.hosts import DiskFigures
 
 T = TypeVar("T")
 

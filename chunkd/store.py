@@ -27,8 +27,9 @@ from chunkd.openchunk import OpenChunk
 from chunkd.quarantine import Quarantine, readable
 from chunkd.storage import ScrubNote, StoredRange, SyncOutcome
 from chunkd.tally import Tally
-from dfswire.cluster import DiskFigures, ReplicaReport
 from dfswire.errors import CorruptChunk, DFSError, DiskFailed, Exists, NoSpace, UnknownChunk
+from dfswire.heartbeats import ReplicaReport
+from dfswire.hosts import DiskFigures
 
 log = logging.getLogger(__name__)
 

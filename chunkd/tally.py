@@ -11,7 +11,8 @@ from collections import deque
 from collections.abc import Iterator
 
 from chunkd.storage import ScrubNote
-from dfswire.cluster import DiskFigures, ReplicaReport
+from dfswire.heartbeats import ReplicaReport
+from dfswire.hosts import DiskFigures
 
 
 class Tally:

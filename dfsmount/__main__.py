@@ -33,7 +33,6 @@ from dfsmount.metrics import MountMetrics, check_loopback
 from dfsmount.operationwatch import OperationWatch
 from dfsmount.runtime import SessionFile, dead_sessions, default_directory
 from dfswire.client import Client
-from dfswire.cluster import Hello
 from dfswire.daemon import notify, software_version
 from dfswire.dispatch import Dispatcher
 from dfswire.errors import (
@@ -44,6 +43,7 @@ from dfswire.errors import (
     Unavailable,
     UsageError,
 )
+from dfswire.hosts import Hello
 from dfswire.logs import setup_logging
 from dfswire.messages import PROTOCOL_VERSION, Empty
 from dfswire.metadata import OpenSession, SessionGrant

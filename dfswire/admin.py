@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dfswire.cluster import Admin
+from dfswire.hosts import Admin
 from dfswire.jobs import JobStatus
 from dfswire.messages import Message, Natural
 

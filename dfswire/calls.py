@@ -14,7 +14,22 @@ An error is a `Fault` with status 4xx or 5xx.  `stream` replies are a sequence o
 
 from __future__ import annotations
 
-from dfswire import admin, chunks, cluster, jobs, journal, moving, observe, policies, verify
+from dfswire import (
+    admin,
+    chunks,
+    fsck,
+    heartbeats,
+    hosts,
+    info,
+    inventories,
+    jobs,
+    journal,
+    moving,
+    observe,
+    policies,
+    status,
+    verify,
+)
 from dfswire.call import Call
 from dfswire.clientcalls import CLIENT_CALLS
 from dfswire.messages import Empty
@@ -36,8 +51,8 @@ _ALL = (
         "metad",
         "POST",
         "/v1/server/register",
-        cluster.Register,
-        cluster.Registered,
+        hosts.Register,
+        hosts.Registered,
         ("chunkd",),
     ),
     Call(
@@ -45,8 +60,8 @@ _ALL = (
         "metad",
         "POST",
         "/v1/server/heartbeat",
-        cluster.Heartbeat,
-        cluster.HeartbeatReply,
+        heartbeats.Heartbeat,
+        heartbeats.HeartbeatReply,
         ("chunkd",),
         idempotent=False,
     ),
@@ -55,8 +70,8 @@ _ALL = (
         "metad",
         "POST",
         "/v1/server/inventory",
-        cluster.Inventory,
-        cluster.InventoryReply,
+        inventories.Inventory,
+        inventories.InventoryReply,
         ("chunkd",),
     ),
     Call(
@@ -64,8 +79,8 @@ _ALL = (
         "metad",
         "POST",
         "/v1/server/changes",
-        cluster.InventoryChanges,
-        cluster.ChangesReply,
+        inventories.InventoryChanges,
+        inventories.ChangesReply,
         ("chunkd",),
     ),
     # chunkd -> metad: the journal
@@ -116,7 +131,7 @@ _ALL = (
         "GET",
         "/v1/cluster/status",
         Empty,
-        cluster.ClusterStatus,
+        status.ClusterStatus,
         ("operator",),
     ),
     Call(
@@ -124,8 +139,8 @@ _ALL = (
         "metad",
         "POST",
         "/v1/cluster/info",
-        cluster.InfoRequest,
-        cluster.InfoReply,
+        info.InfoRequest,
+        info.InfoReply,
         ("operator",),
     ),
     Call(
@@ -133,8 +148,8 @@ _ALL = (
         "metad",
         "POST",
         "/v1/cluster/fsck",
-        cluster.FsckRequest,
-        cluster.FsckReport,
+        fsck.FsckRequest,
+        fsck.FsckReport,
         ("operator",),
     ),
     Call(

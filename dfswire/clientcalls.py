@@ -5,7 +5,7 @@ Nobody imports this but calls.py, which is the only list of what crosses the net
 
 from __future__ import annotations
 
-from dfswire import cluster, locks, metadata, operations
+from dfswire import hosts, locks, metadata, operations
 from dfswire.call import Call
 from dfswire.messages import Empty, Event
 
@@ -17,7 +17,7 @@ CLIENT_CALLS = (
         "GET",
         "/v1/hello",
         Empty,
-        cluster.Hello,
+        hosts.Hello,
         ("client", "chunkd", "operator"),
     ),
     Call(
@@ -26,7 +26,7 @@ CLIENT_CALLS = (
         "GET",
         "/v1/hello",
         Empty,
-        cluster.Hello,
+        hosts.Hello,
         ("client", "chunkd", "operator"),
     ),
     # client -> metad: sessions

@@ -15,12 +15,14 @@ from typing import Any
 import msgspec
 import trio
 
-from dfswire.cluster import ClusterStatus, Hello, InfoReply, InfoRequest
 from dfswire.daemon import software_version
 from dfswire.dispatch import BodySource, Handler, Reply
+from dfswire.hosts import Hello
+from dfswire.info import InfoReply, InfoRequest
 from dfswire.journal import SnapshotRequest
 from dfswire.messages import PROTOCOL_VERSION, Empty
 from dfswire.metrics import Metrics
+from dfswire.status import ClusterStatus
 from dfswire.verify import FilesBelow, FilesReply, FindLost, LostReply, Urge
 from metad.clients.leasecalls import LeaseCalls
 from metad.clients.locking import Locking

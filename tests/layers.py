@@ -36,7 +36,9 @@ LAYERS = {
         call
         lockranges
         admin
-        chunks cluster jobs moving journal locks metadata observe operations policies
+        heartbeats info status
+        fsck hosts inventories jobs moving observe orders policies
+        chunks journal locks metadata operations
         verify health
         messages errors
     """,
@@ -227,10 +229,12 @@ PURE = words(
     dfsmount.files.readahead dfsmount.leases.attrcache dfsmount.leases.lategrants
     dfsmount.locks.holdings dfsmount.remote.experience dfsmount.remote.followed
     dfswire.admin dfswire.call dfswire.calls
-    dfswire.chunks dfswire.clientcalls dfswire.cluster dfswire.codec dfswire.errors
-    dfswire.health dfswire.jobs dfswire.journal dfswire.lockranges dfswire.locks
+    dfswire.chunks dfswire.clientcalls dfswire.codec dfswire.errors dfswire.fsck
+    dfswire.health dfswire.heartbeats dfswire.hosts dfswire.info dfswire.inventories
+    dfswire.jobs dfswire.journal dfswire.lockranges dfswire.locks
     dfswire.messages dfswire.metadata dfswire.moving dfswire.observe dfswire.operations
-    dfswire.policies dfswire.verify metad.copies.compaction metad.copies.losses
+    dfswire.orders dfswire.policies dfswire.status dfswire.verify
+    metad.copies.compaction metad.copies.losses
     metad.copies.placement metad.copies.recent metad.copies.surplus metad.copies.verified
     metad.hosts.doubles metad.hosts.grayness metad.hosts.orders metad.hosts.servers
     metad.journal.lineage

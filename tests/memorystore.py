@@ -16,8 +16,9 @@ from chunkd.diskhealth import DiskHealth
 from chunkd.layout import UNSURE, Leaf
 from chunkd.storage import ScrubNote, StoredRange, SyncOutcome
 from chunkd.tally import Tally
-from dfswire.cluster import DiskFigures, ReplicaReport
 from dfswire.errors import CorruptChunk, DiskFailed, Exists, NoSpace, UnknownChunk
+from dfswire.heartbeats import ReplicaReport
+from dfswire.hosts import DiskFigures
 from dfswire.messages import BLOCK_SIZE_BYTES
 
 log = logging.getLogger(__name__)

@@ -211,7 +211,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("metad/service.py", "from dfswire import server", "dfswire.server is for"),
         ("dfsmount/vfs.py", "from dfsmount.adapter.fuse import run", "this goes upward"),
         ("dfsmount/cli/up.py", "import dfsmount.vfs", "stand apart"),
-        ("dfswire/cluster.py", "import dfswire.chunks", ""),
+        ("dfswire/orders.py", "import dfswire.chunks", ""),
         ("dfswire/messages.py", "import dfswire.errors\nimport dfswire.calls", "a cycle"),
         ("metad/brand_new.py", "import metad.storage.schema", "give it a place"),
     ],

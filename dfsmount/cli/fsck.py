@@ -15,8 +15,8 @@ from dfsmount.cli.cluster import AsJson, Directory, Url, ask, find_metad
 from dfsmount.cli.jobs import watch
 from dfsmount.cli.lost import as_plain, show_lost
 from dfsmount.cli.output import show_json, working
-from dfswire.cluster import FsckReport, FsckRequest
 from dfswire.errors import Unavailable, UsageError
+from dfswire.fsck import FsckReport, FsckRequest
 from dfswire.jobs import JobsReply, JobsRequest, JobStatus, StartJob
 from dfswire.verify import FindLost, LostReply
 

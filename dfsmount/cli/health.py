@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from dfswire.cluster import ClusterStatus, ServerStatus
+from dfswire.status import ClusterStatus, ServerStatus
 
 GONE = ("drained", "removed")  # nothing depends on such servers any more
 FULL_FRACTION = 0.05  # of the room for user data that is left

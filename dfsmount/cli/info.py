@@ -18,8 +18,8 @@ from dfsmount.cli.cluster import AsJson, Directory, Url, ask, find_metad
 from dfsmount.cli.lost import range_text
 from dfsmount.cli.mounts import mount_of
 from dfsmount.cli.output import console, path_text, plain, plain_table, show_json
-from dfswire.cluster import ChunkInfo, ExtentInfo, InfoReply, InfoRequest, LockInfo, ReplicaInfo
 from dfswire.errors import UsageError
+from dfswire.info import ChunkInfo, ExtentInfo, InfoReply, InfoRequest, LockInfo, ReplicaInfo
 
 
 def info(

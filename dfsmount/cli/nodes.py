@@ -24,9 +24,9 @@ from dfsmount.cli.views import (
     rate,
     state_of,
 )
-from dfswire.cluster import ClusterStatus, ServerStatus
 from dfswire.messages import Empty
 from dfswire.observe import Traffic
+from dfswire.status import ClusterStatus, ServerStatus
 
 
 def nodes(

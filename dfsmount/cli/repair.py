@@ -23,8 +23,8 @@ from dfsmount.cli.mounts import mount_of
 from dfsmount.cli.output import console, path_text, show_json
 from dfswire.chunks import VerifyChunk, VerifyReply
 from dfswire.client import Client
-from dfswire.cluster import ChunkInfo, InfoReply, InfoRequest
 from dfswire.errors import DFSError, NoEntry, UsageError
+from dfswire.info import ChunkInfo, InfoReply, InfoRequest
 from dfswire.verify import FilesBelow, FilesReply, LostRange, Urge
 
 PAGE_FILES = 1000

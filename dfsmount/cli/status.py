@@ -12,8 +12,8 @@ from dfsmount.cli.cluster import AsJson, Directory, Url, ask, find_metad
 from dfsmount.cli.health import health_of, worries_of
 from dfsmount.cli.output import console, plain, show_json
 from dfsmount.cli.views import health_lines, server_table, summary_lines
-from dfswire.cluster import ClusterStatus
 from dfswire.messages import Empty
+from dfswire.status import ClusterStatus
 
 
 def status(url: Url = "", directory: Directory = None, as_json: AsJson = False) -> None:

@@ -30,11 +30,11 @@ from dfsmount.cli.views import (
     summary_lines,
 )
 from dfswire.client import Client
-from dfswire.cluster import ClusterStatus
 from dfswire.errors import Unavailable
 from dfswire.jobs import JobsRequest, JobStatus
 from dfswire.messages import Empty
 from dfswire.observe import Traffic
+from dfswire.status import ClusterStatus
 
 Show = Callable[[ClusterStatus, Sequence[JobStatus], str], None]
 """Told the last answers, and why there is no newer one."""

@@ -9,9 +9,10 @@ from rich.table import Table
 
 from dfsmount.cli.health import Worry
 from dfsmount.cli.output import plain_table, size
-from dfswire.cluster import ChunkTotals, ClusterStatus, DiskFigures, ServerStatus
 from dfswire.health import RepairStatus
+from dfswire.hosts import DiskFigures
 from dfswire.observe import Traffic
+from dfswire.status import ChunkTotals, ClusterStatus, ServerStatus
 
 STYLES = {"up": "green", "suspect": "yellow", "down": "red"}
 BAR_CHARACTERS = 30

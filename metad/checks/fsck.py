@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from dfswire.cluster import Finding, FsckReport
+from dfswire.fsck import Finding, FsckReport
 from metad.checks.invariants import CHECKS, check_damage
 from metad.checks.queries import Check
 from metad.storage.database import Database

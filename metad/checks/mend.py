@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from dfswire.cluster import Finding
+from dfswire.fsck import Finding
 from metad.checks import mendchunks, mendnames
 from metad.checks.rescue import Mended, Rescue
 

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import trio
 
-from dfswire.cluster import LockInfo
 from dfswire.errors import Unavailable
+from dfswire.info import LockInfo
 from dfswire.locks import (
     LOCK_END_MAX,
     CancelLock,

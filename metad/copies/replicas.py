@@ -13,8 +13,8 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from typing import NamedTuple
 
-from dfswire.cluster import ChunkTotals
 from dfswire.errors import DiskFailed, UnknownChunk
+from dfswire.status import ChunkTotals
 from metad.copies import damage
 from metad.storage.database import Database
 

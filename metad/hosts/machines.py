@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import msgspec
 
-from dfswire.cluster import Admin, DiskFigures, HostFigures, NetworkAddress, Register
+from dfswire.hosts import Admin, DiskFigures, HostFigures, NetworkAddress, Register
 from metad.storage.database import Database
 
 ACTIVE, FAILED = "active", "failed"  # disk.state

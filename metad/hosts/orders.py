@@ -15,8 +15,8 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from dfswire.cluster import Order, OrderResult, Piece
 from dfswire.messages import Replica
+from dfswire.orders import Order, OrderResult, Piece
 
 Kind = Literal["copy", "delete", "verify", "rebuild", "assemble"]
 

@@ -12,8 +12,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from dfswire.cluster import Admin, DiskFigures, Heartbeat, HostFigures, Register
 from dfswire.errors import WrongCluster
+from dfswire.heartbeats import Heartbeat
+from dfswire.hosts import Admin, DiskFigures, HostFigures, Register
 from dfswire.messages import Replica
 from metad.copies.placement import Candidate
 from metad.hosts.doubles import Doubles

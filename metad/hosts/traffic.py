@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 
-from dfswire.cluster import DiskFigures
+from dfswire.hosts import DiskFigures
 from dfswire.observe import Traffic
 
 WINDOW_S = 5.0

@@ -12,8 +12,8 @@ from collections.abc import Callable, Container
 from typing import Any
 
 from dfswire.admin import FILES_TOLD_MAX, AdminReply, FileLoss, Losses, RemoveTarget, Target
-from dfswire.cluster import Admin
 from dfswire.errors import UsageError
+from dfswire.hosts import Admin
 from metad.hosts import machines
 from metad.jobs import leaving
 from metad.jobs.rows import Job, Progress

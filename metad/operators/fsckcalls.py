@@ -11,7 +11,7 @@ import logging
 
 import msgspec
 
-from dfswire.cluster import Finding, FsckReport, FsckRequest
+from dfswire.fsck import Finding, FsckReport, FsckRequest
 from metad.checks import fsck
 from metad.checks.mend import mend
 from metad.checks.rescue import Rescue

@@ -9,20 +9,12 @@ import stat
 
 import msgspec
 
-from dfswire.cluster import (
-    ChunkInfo,
-    ClusterStatus,
-    DiskFigures,
-    ExtentInfo,
-    InfoReply,
-    InfoRequest,
-    ReplicaInfo,
-    ServerStatus,
-    SessionStatus,
-)
 from dfswire.errors import NoEntry, UsageError
 from dfswire.health import RepairStatus
+from dfswire.hosts import DiskFigures
+from dfswire.info import ChunkInfo, ExtentInfo, InfoReply, InfoRequest, ReplicaInfo
 from dfswire.messages import FILE_MAX_BYTES, ROOT_INODE
+from dfswire.status import ClusterStatus, ServerStatus, SessionStatus
 from dfswire.verify import FilesBelow, FilesReply, FindLost, LostFile, LostReply
 from metad.clients.reads import room
 from metad.clients.sessioncalls import Clients

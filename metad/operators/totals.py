@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import trio
 
-from dfswire.cluster import ChunkTotals
+from dfswire.status import ChunkTotals
 from metad.copies import replicas
 from metad.state import State
 from metad.storage.database import Database

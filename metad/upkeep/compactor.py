@@ -14,9 +14,9 @@ from collections.abc import Awaitable, Callable, Collection
 
 import trio
 
-from dfswire.cluster import Order, OrderResult, Piece
 from dfswire.errors import DFSError, Unavailable
 from dfswire.messages import CHUNK_ID_BYTES, FILE_MAX_BYTES, Extent
+from dfswire.orders import Order, OrderResult, Piece
 from metad.copies import policies, replicas
 from metad.copies.compaction import SMALL_SHARE, Limits, plan
 from metad.copies.placement import choose

@@ -14,8 +14,8 @@ from typing import Any
 
 import trio
 
-from dfswire.cluster import Order, OrderResult
 from dfswire.errors import UsageError
+from dfswire.orders import Order, OrderResult
 from metad.copies import replicas
 from metad.jobs.rows import Job, Progress
 from metad.jobs.runner import Jobs, Kind

@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 
-from dfswire.cluster import ChangesReply, Inventory, InventoryChanges, InventoryReply
+from dfswire.inventories import ChangesReply, Inventory, InventoryChanges, InventoryReply
 from dfswire.messages import CHUNK_ID_BYTES
 from metad.copies import contents, replicas
 from metad.copies.contents import InventoryDiff

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 
 import trio
 
-from dfswire.cluster import Order
 from dfswire.errors import DFSError
+from dfswire.orders import Order
 from metad.copies import replicas
 from metad.hosts.servers import Servers
 from metad.names import chunkmap

@@ -20,8 +20,8 @@ from itertools import islice
 
 import trio
 
-from dfswire.cluster import Order, OrderResult
 from dfswire.health import RepairStatus
+from dfswire.orders import Order, OrderResult
 from metad.copies import replicas
 from metad.copies.losses import Losses
 from metad.copies.policies import Policies

@@ -12,19 +12,12 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
-from dfswire.cluster import (
-    DiskFigures,
-    Heartbeat,
-    HeartbeatReply,
-    Order,
-    OrderResult,
-    Register,
-    Registered,
-    ReplicaReport,
-)
 from dfswire.errors import AlreadyRunning
+from dfswire.heartbeats import Heartbeat, HeartbeatReply, ReplicaReport
+from dfswire.hosts import DiskFigures, Register, Registered
 from dfswire.messages import Empty
 from dfswire.metadata import BadReplica
+from dfswire.orders import Order, OrderResult
 from metad.clients.sessioncalls import Clients
 from metad.copies import damage, replicas
 from metad.copies.verified import Verified

@@ -24,9 +24,9 @@ from chunkd.store import ChunkStore
 from dfsmount.client import FileSystem, open_file_system
 from dfsmount.config import MountConfig
 from dfswire.client import Client
-from dfswire.cluster import HostFigures
 from dfswire.dispatch import Dispatcher
 from dfswire.errors import DFSError, WrongCluster
+from dfswire.hosts import HostFigures
 from dfswire.metadata import OpenSession
 from metad.config import MetadConfig
 from metad.service import Service as Metad

@@ -12,8 +12,8 @@ from typing import Any
 import trio
 
 from dfswire.admin import RemoveTarget, Target
-from dfswire.cluster import FsckRequest
 from dfswire.errors import DFSError
+from dfswire.fsck import FsckRequest
 from dfswire.jobs import StartJob
 from dfswire.messages import ROOT_INODE, Empty
 from dfswire.policies import PolicyRequest, PolicyTerms, SetPolicy

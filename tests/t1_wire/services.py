@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import trio
 
-from dfswire import chunks, cluster
+from dfswire import chunks, hosts
 from dfswire.bodies import BodySource, FileRange, read_body
 from dfswire.calls import by_path
 from dfswire.dispatch import Dispatcher, Handler, Reply
@@ -59,9 +59,9 @@ class Chunkd:
             self.fail_next -= 1
             raise Unavailable("told to")
 
-    async def hello(self, request: Empty, body: BodySource) -> cluster.Hello:
+    async def hello(self, request: Empty, body: BodySource) -> hosts.Hello:
         await self._count("hello")
-        return cluster.Hello(service="chunkd", protocol=1, software="test", cluster_id="c")
+        return hosts.Hello(service="chunkd", protocol=1, software="test", cluster_id="c")
 
     async def write(self, request: chunks.WriteChunk, body: BodySource) -> chunks.WriteReply:
         """A chunk on the disk "full" is refused before its body is read."""

@@ -13,7 +13,7 @@ import msgspec
 from hypothesis import reject
 from hypothesis import strategies as st
 
-from dfswire import chunks, cluster, messages, policies
+from dfswire import chunks, inventories, messages, policies
 
 INT_MAX = (1 << 63) - 1
 LIST_MAX = 3  # the structure matters, not the length
@@ -96,9 +96,9 @@ def _chunk_writes(draw: st.DrawFn) -> chunks.WriteChunk:
 
 
 @st.composite
-def _inventories(draw: st.DrawFn) -> cluster.Inventory:
+def _inventories(draw: st.DrawFn) -> inventories.Inventory:
     ids = draw(st.lists(st.binary(min_size=16, max_size=16), max_size=LIST_MAX))
-    return cluster.Inventory(
+    return inventories.Inventory(
         server_id=draw(st.text(max_size=20)),
         incarnation=draw(st.integers(0, INT_MAX)),
         disk=draw(st.text(max_size=20)),
@@ -120,9 +120,9 @@ def _policy_terms() -> st.SearchStrategy[policies.PolicyTerms]:
 
 
 @st.composite
-def _changes(draw: st.DrawFn) -> cluster.InventoryChanges:
+def _changes(draw: st.DrawFn) -> inventories.InventoryChanges:
     ids = st.lists(st.binary(min_size=16, max_size=16), max_size=LIST_MAX).map(b"".join)
-    return cluster.InventoryChanges(
+    return inventories.InventoryChanges(
         server_id=draw(st.text(max_size=20)),
         incarnation=draw(st.integers(0, INT_MAX)),
         disk=draw(st.text(max_size=20)),
@@ -135,7 +135,7 @@ def _changes(draw: st.DrawFn) -> cluster.InventoryChanges:
 _BY_HAND: dict[Any, st.SearchStrategy[Any]] = {
     messages.Extent: _extents(),
     chunks.WriteChunk: _chunk_writes(),
-    cluster.Inventory: _inventories(),
-    cluster.InventoryChanges: _changes(),
+    inventories.Inventory: _inventories(),
+    inventories.InventoryChanges: _changes(),
     policies.PolicyTerms: _policy_terms(),
 }

@@ -13,10 +13,10 @@ import trio.testing
 
 from dfswire import codec
 from dfswire.bodies import BodySource
-from dfswire.cluster import Hello
 from dfswire.daemon import REQUEST_ID
 from dfswire.dispatch import Dispatcher, Response
 from dfswire.errors import NoEntry, SessionLost
+from dfswire.hosts import Hello
 from dfswire.messages import MESSAGE_MAX_BYTES, Empty
 from dfswire.metadata import RenewSession
 from dfswire.operations import Fault

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from dfswire import codec
 from dfswire.chunks import WriteChunk, block_checksums, block_count, chunk_digest
-from dfswire.cluster import Inventory
 from dfswire.errors import ProtocolError
+from dfswire.inventories import Inventory
 from dfswire.messages import BLOCK_SIZE_BYTES, FILE_MAX_BYTES, Extent, Message
 from dfswire.operations import Create, Link, Rename, RmDir, Unlink
 

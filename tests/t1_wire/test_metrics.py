@@ -10,9 +10,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from dfswire.bodies import BodySource
-from dfswire.cluster import Hello
 from dfswire.dispatch import Dispatcher
 from dfswire.errors import NoEntry
+from dfswire.hosts import Hello
 from dfswire.messages import Empty
 from dfswire.metrics import BOUNDS_S, Durations, Metrics, counter, gauge
 from tests.t1_wire.services import dispatcher

@@ -16,21 +16,13 @@ from dfswire.bodies import BodySource
 from dfswire.calls import by_path
 from dfswire.chunks import WriteChunk, WriteReply, block_checksums
 from dfswire.client import Client
-from dfswire.cluster import (
-    ChangesReply,
-    Heartbeat,
-    HeartbeatReply,
-    HostFigures,
-    Inventory,
-    InventoryChanges,
-    InventoryReply,
-    Order,
-    Register,
-    Registered,
-)
 from dfswire.dispatch import Dispatcher, Handler
 from dfswire.errors import Invalid
+from dfswire.heartbeats import Heartbeat, HeartbeatReply
+from dfswire.hosts import HostFigures, Register, Registered
+from dfswire.inventories import ChangesReply, Inventory, InventoryChanges, InventoryReply
 from dfswire.messages import Replica
+from dfswire.orders import Order
 from tests.fakes import DirectTransport
 from tests.memorystore import MemoryChunkStore
 

@@ -10,9 +10,9 @@ from chunkd.peers import Peers
 from chunkd.storage import run_inline
 from dfswire.chunks import block_checksums, chunk_digest
 from dfswire.client import Client
-from dfswire.cluster import Order, Piece
 from dfswire.errors import DFSError, Invalid
 from dfswire.messages import BLOCK_SIZE_BYTES as BLOCK
+from dfswire.orders import Order, Piece
 from tests.fakes import DirectTransport
 from tests.suites.chunkstore import A, B, C, ExpectLog, content, put
 from tests.t2_chunkd.servers import ChunkServer

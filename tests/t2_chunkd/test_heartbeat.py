@@ -12,9 +12,11 @@ from trio.testing import MockClock
 
 from chunkd.heartbeat import REFUSED_MAX_S
 from dfswire.chunks import block_checksums, chunk_digest
-from dfswire.cluster import Heartbeat, HeartbeatReply, Order, Register
 from dfswire.dispatch import BodySource, Dispatcher
 from dfswire.errors import AlreadyRunning, CorruptChunk, IdentityTaken, Invalid, WrongCluster
+from dfswire.heartbeats import Heartbeat, HeartbeatReply
+from dfswire.hosts import Register
+from dfswire.orders import Order
 from tests.fakes import DirectTransport
 from tests.suites.chunkstore import A, B, ExpectLog, content, put
 from tests.t2_chunkd.servers import METAD, ChunkServer, FakeMetad

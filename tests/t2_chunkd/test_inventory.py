@@ -10,8 +10,8 @@ from trio.testing import MockClock
 
 from chunkd.inventory import FIRST, LAST, InventorySender
 from chunkd.storage import Stores, run_inline
-from dfswire.cluster import Inventory
 from dfswire.errors import DiskFailed, Unavailable
+from dfswire.inventories import Inventory
 from tests.fakes import DirectTransport
 from tests.memorystore import MemoryChunkStore
 from tests.suites.chunkstore import DAY_S, HOUR_S, ExpectLog, put

@@ -17,8 +17,8 @@ from chunkd.identity import claim
 from dfswire.calls import CALLS
 from dfswire.chunks import WriteChunk, block_checksums
 from dfswire.client import Client
-from dfswire.cluster import Register
 from dfswire.errors import WrongCluster
+from dfswire.hosts import Register
 from dfswire.messages import Empty
 from dfswire.server import bound_address, listen, serve
 from tests.fakes import DirectTransport

@@ -8,9 +8,9 @@ from chunkd.rebuild import BlocksLost, rebuild_chunk
 from chunkd.storage import run_inline
 from dfswire.chunks import block_checksums, chunk_digest
 from dfswire.client import Client
-from dfswire.cluster import Order
 from dfswire.errors import CorruptChunk, Invalid
 from dfswire.messages import BLOCK_SIZE_BYTES as BLOCK
+from dfswire.orders import Order
 from tests.fakes import DirectTransport
 from tests.suites.chunkstore import A, ExpectLog, content, put
 from tests.t2_chunkd.servers import ChunkServer

@@ -4,19 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from dfswire.cluster import (
-    ChunkInfo,
-    ChunkTotals,
-    ClusterStatus,
-    DiskFigures,
-    ExtentInfo,
-    HostFigures,
-    InfoReply,
-    LockInfo,
-    ReplicaInfo,
-    ServerStatus,
-)
+from dfswire.hosts import DiskFigures, HostFigures
+from dfswire.info import ChunkInfo, ExtentInfo, InfoReply, LockInfo, ReplicaInfo
 from dfswire.messages import Attr
+from dfswire.status import ChunkTotals, ClusterStatus, ServerStatus
 
 State = Literal["up", "suspect", "down"]
 

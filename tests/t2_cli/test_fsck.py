@@ -11,7 +11,7 @@ import pytest
 
 from dfsmount.cli import fsck
 from dfsmount.cli.app import main
-from dfswire.cluster import Finding, FsckReport, FsckRequest
+from dfswire.fsck import Finding, FsckReport, FsckRequest
 from dfswire.jobs import JobsReply, JobStatus, StartJob
 from dfswire.verify import LostFile, LostRange, LostReply
 

@@ -12,7 +12,7 @@ import pytest
 from dfsmount.cli import info
 from dfsmount.cli.app import main
 from dfsmount.cli.mounts import Mount
-from dfswire.cluster import InfoReply, InfoRequest
+from dfswire.info import InfoReply, InfoRequest
 from tests.t2_cli.answers import file_info
 
 GOOD = file_info(("good", "up"), ("good", "down"))

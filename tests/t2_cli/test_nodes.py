@@ -11,8 +11,8 @@ import pytest
 from dfsmount.cli import nodes
 from dfsmount.cli.app import main
 from dfsmount.cli.views import ago, rate
-from dfswire.cluster import ServerStatus
 from dfswire.observe import Traffic
+from dfswire.status import ServerStatus
 from tests.t2_cli.answers import State, cluster, server
 
 BUSY = Traffic(read_bytes_per_s=5e6, written_bytes_per_s=0, reads_per_s=20, writes_per_s=1)

@@ -11,9 +11,9 @@ import pytest
 
 from dfsmount.cli import status
 from dfsmount.cli.app import main
-from dfswire.cluster import ClusterStatus
 from dfswire.health import RepairStatus
 from dfswire.jobs import JobStatus
+from dfswire.status import ClusterStatus
 from tests.t2_cli.answers import cluster, server
 
 

@@ -14,10 +14,10 @@ from trio.testing import MockClock
 
 from dfsmount.cli import top
 from dfsmount.cli.app import main
-from dfswire.cluster import ClusterStatus
 from dfswire.errors import Unavailable
 from dfswire.jobs import JobsReply, JobState, JobStatus
 from dfswire.observe import Traffic
+from dfswire.status import ClusterStatus
 from tests.t2_cli.answers import cluster, server
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dfswire.cluster import DiskFigures, HostFigures, Register
+from dfswire.hosts import DiskFigures, HostFigures, Register
 from dfswire.messages import ROOT_INODE, Attr, Extent, WrittenChunk
 from dfswire.operations import (
     Access,

@@ -4,14 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dfswire.cluster import (
-    DiskFigures,
-    Heartbeat,
-    HostFigures,
-    OrderResult,
-    Register,
-    ReplicaReport,
-)
+from dfswire.heartbeats import Heartbeat, ReplicaReport
+from dfswire.hosts import DiskFigures, HostFigures, Register
+from dfswire.orders import OrderResult
 
 GIB = 1 << 30
 

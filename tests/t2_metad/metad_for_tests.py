@@ -14,9 +14,9 @@ from typing import Any
 import trio
 
 from dfswire.client import Client
-from dfswire.cluster import HeartbeatReply, Order, OrderResult, ReplicaReport
 from dfswire.dispatch import Dispatcher
 from dfswire.errors import Unavailable
+from dfswire.heartbeats import HeartbeatReply, ReplicaReport
 from dfswire.locks import HeldLocks
 from dfswire.messages import (
     ROOT_INODE,
@@ -47,6 +47,7 @@ from dfswire.operations import (
     Create,
     OpResult,
 )
+from dfswire.orders import Order, OrderResult
 from metad.config import MetadConfig
 from metad.service import Service, create_service
 from metad.storage.database import Database

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from dfswire.client import Client
-from dfswire.cluster import ClusterStatus
 from dfswire.messages import Empty
+from dfswire.status import ClusterStatus
 
 pytestmark = pytest.mark.process
 

@@ -10,8 +10,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from dfswire.cluster import InfoReply, InfoRequest
 from dfswire.errors import SessionLost, Unavailable
+from dfswire.info import InfoReply, InfoRequest
 from dfswire.locks import (
     CancelLock,
     GetLock,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dfswire.cluster import DiskFigures, HostFigures, NetworkAddress, Register
+from dfswire.hosts import DiskFigures, HostFigures, NetworkAddress, Register
 from metad.hosts import machines
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dfswire.cluster import OrderResult
+from dfswire.orders import OrderResult
 from metad.hosts import orders
 from metad.hosts.orders import OrderQueue
 

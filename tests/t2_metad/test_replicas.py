@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dfswire import errors
-from dfswire.cluster import ChunkTotals
+from dfswire.status import ChunkTotals
 from metad.copies import contents, replicas
 from metad.hosts import machines
 

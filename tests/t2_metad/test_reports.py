@@ -9,18 +9,13 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from dfswire.cluster import (
-    ChangesReply,
-    Inventory,
-    InventoryChanges,
-    InventoryReply,
-    OrderResult,
-    Registered,
-)
 from dfswire.errors import AlreadyRunning, SessionLost, WrongCluster
+from dfswire.hosts import Registered
+from dfswire.inventories import ChangesReply, Inventory, InventoryChanges, InventoryReply
 from dfswire.messages import Extent, WrittenChunk
 from dfswire.metadata import BadReplica, GrantRequest
 from dfswire.operations import Commit, SetAttr
+from dfswire.orders import OrderResult
 from metad.copies import replicas
 from metad.hosts import machines
 from metad.storage.database import Database

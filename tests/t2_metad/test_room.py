@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from dfswire.cluster import DiskFigures
+from dfswire.hosts import DiskFigures
 from metad.clients.reads import room
 from metad.state import State
 

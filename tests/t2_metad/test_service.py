@@ -13,8 +13,9 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from dfswire.cluster import FsckReport, FsckRequest, Hello
 from dfswire.errors import SessionLost, Stale, Unavailable
+from dfswire.fsck import FsckReport, FsckRequest
+from dfswire.hosts import Hello
 from dfswire.messages import PROTOCOL_VERSION, ROOT_INODE, Empty, Invalidated
 from dfswire.metadata import OpenSession, SessionRequest
 from dfswire.operations import Create, Release, SetAttr, Unlink

@@ -10,11 +10,12 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from dfswire.cluster import ClusterStatus, InfoReply, InfoRequest
 from dfswire.errors import NoEntry, NotDirectory, UsageError
+from dfswire.info import InfoReply, InfoRequest
 from dfswire.messages import ROOT_INODE, Empty
 from dfswire.observe import Traffic
 from dfswire.operations import Link, Release, Unlink
+from dfswire.status import ClusterStatus
 from metad.storage.database import Database
 from tests.t2_metad.machines_for_tests import GIB, disk, heartbeat
 from tests.t2_metad.metad_for_tests import FakeClient, FakeServer, Metad

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from dfswire.cluster import DiskFigures
+from dfswire.hosts import DiskFigures
 from dfswire.observe import Traffic
 from metad.hosts.traffic import FORGOTTEN_S, WINDOW_S, TrafficMeter, total
 from tests.t2_metad.machines_for_tests import disk

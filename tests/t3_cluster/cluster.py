@@ -25,10 +25,12 @@ from chunkd.journal import Journal
 from dfsmount.client import FileSystem, open_file_system
 from dfsmount.config import MountConfig, parse_options
 from dfswire.client import Client
-from dfswire.cluster import ClusterStatus, FsckReport, FsckRequest, HostFigures
 from dfswire.dispatch import Dispatcher
+from dfswire.fsck import FsckReport, FsckRequest
+from dfswire.hosts import HostFigures
 from dfswire.messages import Empty
 from dfswire.metadata import OpenSession
+from dfswire.status import ClusterStatus
 from dfswire.verify import FindLost, LostReply
 from metad.config import MetadConfig
 from metad.recovery.restore import Restored, Wish, restore

@@ -12,7 +12,7 @@ from trio.testing import MockClock
 
 from dfsmount.client import FileSystem
 from dfswire.client import Client
-from dfswire.cluster import InfoReply, InfoRequest
+from dfswire.info import InfoReply, InfoRequest
 from dfswire.jobs import JobsReply, JobsRequest, StartJob
 from dfswire.operations import SetAttr
 from dfswire.policies import PolicyTerms, SetPolicy

@@ -16,8 +16,8 @@ from trio.testing import MockClock
 
 from dfswire.admin import AdminReply, RemoveTarget, Target
 from dfswire.client import Client
-from dfswire.cluster import DiskFigures, HostFigures, Register
 from dfswire.errors import NoEntry, Unavailable, UsageError, WrongCluster
+from dfswire.hosts import DiskFigures, HostFigures, Register
 from dfswire.jobs import JobsReply, JobsRequest, JobStatus
 from tests.fakes import Faults
 from tests.t3_cluster.cluster import (

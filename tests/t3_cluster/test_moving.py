@@ -8,11 +8,12 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from dfswire.cluster import ClusterStatus, InfoReply, InfoRequest
+from dfswire.info import InfoReply, InfoRequest
 from dfswire.jobs import JobStatus, StartJob
 from dfswire.messages import ROOT_INODE
 from dfswire.moving import RebalancePlan, RebalanceRequest
 from dfswire.policies import PolicyTerms, SetPolicy
+from dfswire.status import ClusterStatus
 from metad.config import MetadConfig
 from metad.operators import moving
 from tests.t3_cluster.cluster import CHUNK_SIZE_BYTES, Cluster, fully_replicated, running_cluster

@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from dfswire.cluster import InfoReply, InfoRequest
+from dfswire.info import InfoReply, InfoRequest
 from dfswire.policies import PolicyReply, PolicyRequest, PolicyTerms, SetPolicy
 from tests.t3_cluster.cluster import CHUNK_SIZE_BYTES, Cluster, running_cluster
 from tests.t3_cluster.files import find, read_file, write_file

@@ -11,9 +11,9 @@ import trio
 from trio.testing import MockClock
 
 from chunkd.identity import ServerIdentity
-from dfswire.cluster import ClusterStatus, ServerStatus
 from dfswire.errors import IdentityTaken
 from dfswire.messages import ROOT_INODE
+from dfswire.status import ClusterStatus, ServerStatus
 from tests.t3_cluster.cluster import (
     CHUNK_SIZE_BYTES,
     METAD,

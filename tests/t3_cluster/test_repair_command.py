@@ -13,8 +13,8 @@ from chunkd.chunkfile import tail_bytes
 from dfsmount.cli.repair import Repairing
 from dfswire.chunks import block_checksums
 from dfswire.client import Client
-from dfswire.cluster import FsckReport, FsckRequest
 from dfswire.errors import UsageError
+from dfswire.fsck import FsckReport, FsckRequest
 from dfswire.jobs import JobsRequest, StartJob
 from dfswire.messages import BLOCK_SIZE_BYTES as BLOCK
 from dfswire.messages import ROOT_INODE

@@ -10,7 +10,7 @@ from typing import TypeVar
 import trio
 
 from dfswire.client import Client
-from dfswire.cluster import FsckReport, FsckRequest
+from dfswire.fsck import FsckReport, FsckRequest
 from dfswire.metadata import OpenSession, SessionGrant, SessionRequest
 from dfswire.operations import BATCH_MAX_OPERATIONS, Batch, BatchReply, Create
 

@@ -26,8 +26,8 @@ from dfsmount.cli.launch import Launch
 from dfsmount.cli.lifecycle import mount_command
 from dfsmount.cli.localcluster import LocalCluster
 from dfsmount.cli.mounts import mount_at, unmount
-from dfswire.cluster import FsckReport
 from dfswire.errors import UsageError
+from dfswire.fsck import FsckReport
 
 REPOSITORY = Path(__file__).parents[2]
 DFS = [sys.executable, "-P", "-m", "dfsmount.cli"]

@@ -15,8 +15,8 @@ import msgspec
 import pytest
 
 from dfsmount.cli.mounts import mount_at
-from dfswire.cluster import Hello
 from dfswire.errors import WrongVersion
+from dfswire.hosts import Hello
 from dfswire.operations import Fault
 from tests.t4_mount.harness import LiveCluster, LiveMount, dfs
 

@@ -23,17 +23,11 @@ from dfsmount.cli.app import main as dfs_main
 from dfsmount.cli.cluster import ask
 from dfsmount.cli.localcluster import Daemon, LocalCluster
 from dfswire.client import Client
-from dfswire.cluster import (
-    ChunkInfo,
-    ClusterStatus,
-    FsckReport,
-    FsckRequest,
-    InfoReply,
-    InfoRequest,
-    ServerStatus,
-)
 from dfswire.errors import CorruptChunk, Unavailable
+from dfswire.fsck import FsckReport, FsckRequest
+from dfswire.info import ChunkInfo, InfoReply, InfoRequest
 from dfswire.messages import Empty
+from dfswire.status import ClusterStatus, ServerStatus
 
 T = TypeVar("T")
 
