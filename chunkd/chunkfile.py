@@ -4,7 +4,7 @@ The payload comes first, so that any range of it is one sendfile.  The index is 
 block (dfswire/chunks.py); the footer names the chunk, its length and the format, and carries a
 checksum over itself and the index.  Since the block checksums are seeded with the chunk id, a valid
 chunk under a wrong name fails, as does any truncation, extension or flipped bit.  Pure functions on
-bytes; chunkd/store.py does the reading and writing.
+bytes; openchunk.py and newchunks.py do the reading and writing.
 
     offset 0          payload          `length` bytes
            length     index            8 bytes for each block of 64 KiB

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 
 import trio
 
-from chunkd.storage import Runner, ScrubNote, Store
+from chunkd.scrubnote import ScrubNote
+from chunkd.storage import Runner, Store
 from dfswire.errors import CorruptChunk, DFSError, UnknownChunk, WrongVersion
 
 log = logging.getLogger(__name__)

@@ -15,6 +15,7 @@ from typing import Protocol, TypeVar
 import trio
 
 from chunkd.layout import Leaf
+from chunkd.scrubnote import ScrubNote
 from dfswire.bodies import FileRange, Octets
 from dfswire.errors import UnknownChunk
 from dfswire.heartbeats import ReplicaReport
@@ -38,22 +39,6 @@ class SyncOutcome:
 
     failed: list[bytes] = field(default_factory=list)
     missing: list[bytes] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class ScrubNote:
-    """How far the scrubber of a disk is: the last chunk that the present pass has finished with
-    (b"": between two passes), when that pass began and when the last whole one ended, in seconds
-    since the epoch (0: not known)."""
-
-    cursor: bytes = b""
-    started_s: float = 0.0
-    finished_s: float = 0.0
-
-    @property
-    def fraction(self) -> float:
-        """Of the disk that is done.  Ids are random, so they tell."""
-        return int.from_bytes(self.cursor[:4]) / 2**32
 
 
 class Store(Protocol):

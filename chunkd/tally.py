@@ -1,6 +1,6 @@
 """What a store keeps count of: contents, traffic, and the news for metad.
 
-Belongs to one ChunkStore, which calls `added` and `removed` under its lock for names.  Traffic is
+Belongs to one ChunkStore, whose ChunkNames call `added` and `removed` under their lock.  Traffic is
 added up without a lock and may miss a little; it is for people.
 """
 
@@ -10,7 +10,7 @@ import contextlib
 from collections import deque
 from collections.abc import Iterator
 
-from chunkd.storage import ScrubNote
+from chunkd.scrubnote import ScrubNote
 from dfswire.heartbeats import ReplicaReport
 from dfswire.hosts import DiskFigures
 

@@ -150,10 +150,11 @@ LAYERS = {
         heartbeat metrics follower
         service orders journalcalls
         store journal groupsync inventory emptying scrub assemble rebuild
-        replicate
+        replicate newchunks
+        chunknames
         quarantine
         durability openchunk identity timedfiles snapshotwriter
-        filesystem layout pagecache buffers storage chain tally figures config
+        filesystem layout pagecache buffers storage chain tally figures config diskerrors scrubnote
         diskhealth chunkfile remains peers retention
     """,
     "dfsmount": """

@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from chunkd import chunkfile
 from chunkd.diskhealth import DiskHealth
 from chunkd.layout import UNSURE, Leaf
-from chunkd.storage import ScrubNote, StoredRange, SyncOutcome
+from chunkd.scrubnote import ScrubNote
+from chunkd.storage import StoredRange, SyncOutcome
 from chunkd.tally import Tally
 from dfswire.errors import CorruptChunk, DiskFailed, Exists, NoSpace, UnknownChunk
 from dfswire.heartbeats import ReplicaReport

@@ -14,7 +14,8 @@ import pytest
 
 from chunkd import chunkfile
 from chunkd.remains import good_blocks, vouched_checksums
-from chunkd.storage import ScrubNote, Store, StoredRange, SyncOutcome
+from chunkd.scrubnote import ScrubNote
+from chunkd.storage import Store, StoredRange, SyncOutcome
 from dfswire.bodies import FileRange
 from dfswire.chunks import CHECKSUM_BYTES, block_checksums
 from dfswire.errors import CorruptChunk, DiskFailed, Exists, Invalid, NoSpace, UnknownChunk

@@ -99,7 +99,7 @@ def test_a_crash_of_the_process_leaves_whole_chunks_or_none(
 def test_a_power_cut_loses_nothing_promised_and_invents_nothing(
     tmp_path: Path, history: History, rng: random.Random, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.ERROR, "chunkd.store")  # torn files that nobody was promised
+    caplog.set_level(logging.ERROR, "chunkd.chunknames")  # torn files that nobody was promised
     for step in [*range(steps_of(tmp_path, history)), None]:
         for attempt in range(6):
             root = tmp_path / f"{step}.{attempt}"
@@ -128,7 +128,7 @@ def test_the_harness_would_notice_a_missing_fsync(
     tmp_path: Path, rng: random.Random, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Without fsync the same check fails: the power cut is no placebo."""
-    caplog.set_level(logging.ERROR, "chunkd.store")
+    caplog.set_level(logging.ERROR, "chunkd.chunknames")
     lost = 0
     for attempt in range(20):
         root = tmp_path / f"{attempt}"

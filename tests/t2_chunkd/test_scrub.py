@@ -8,7 +8,8 @@ from trio.testing import MockClock
 
 from chunkd import scrub
 from chunkd.scrub import Scrubber, ScrubReport
-from chunkd.storage import ScrubNote, run_inline
+from chunkd.scrubnote import ScrubNote
+from chunkd.storage import run_inline
 from dfswire.errors import DiskFailed, WrongVersion
 from tests.memorystore import MemoryChunkStore
 from tests.suites.chunkstore import ExpectLog, content, put

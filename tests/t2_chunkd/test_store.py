@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from chunkd import newchunks
 from chunkd import store as store_module
-from chunkd.storage import ScrubNote, SyncOutcome
+from chunkd.scrubnote import ScrubNote
+from chunkd.storage import SyncOutcome
 from chunkd.store import ChunkStore
 from dfswire.bodies import FileRange
 from dfswire.errors import CorruptChunk, DiskFailed, InputOutput, UnknownChunk, WrongVersion
@@ -164,8 +166,8 @@ def test_a_name_that_cannot_be_made_durable_is_taken_back(
 def test_a_disk_below_its_reserve_is_full(
     bench: FileBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store_module, "RESERVE_FRACTION", 1.0)
-    monkeypatch.setattr(store_module, "RESERVE_MAX_BYTES", 1 << 60)
+    monkeypatch.setattr(newchunks, "RESERVE_FRACTION", 1.0)
+    monkeypatch.setattr(newchunks, "RESERVE_MAX_BYTES", 1 << 60)
     with pytest.raises(Exception, match="is full"):
         put(bench.store, A, content(10))
 
