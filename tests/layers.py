@@ -196,8 +196,9 @@ LAYERS = {
     "dfsmount.files": """
         openfiles datapath
         reader writer
+        commits
         writeback
-        uploader packs durability
+        uploader packs durability writeerrors dirtyattributes
         layouts blockcache readahead
         extents
     """,
@@ -226,7 +227,7 @@ LAYERS = {
 PURE = words(
     """
     chunkd.chunkfile chunkd.diskhealth chunkd.peers chunkd.remains chunkd.retention
-    dfsmount.files.extents
+    dfsmount.files.dirtyattributes dfsmount.files.extents dfsmount.files.writeerrors
     dfsmount.files.readahead dfsmount.leases.attrcache dfsmount.leases.lategrants
     dfsmount.locks.holdings dfsmount.remote.experience dfsmount.remote.followed
     dfswire.admin dfswire.call dfswire.calls

@@ -200,7 +200,7 @@ async def test_a_replica_lost_before_its_commit_is_noticed_by_fsync(
         handle, inode = await open_new(client, b"f")
         writer = client.files.any_writer(inode)
         assert writer is not None
-        async with writer._committing:  # commits wait
+        async with writer._commits.turn:  # commits wait
             await client.vfs.write(handle, 0, rng.randbytes(CHUNK_SIZE_BYTES))
             await trio.sleep(1)
             (chunk,) = {chunk for store in cluster.stores for chunk in store.files}
@@ -222,7 +222,7 @@ async def test_a_lost_replica_of_a_closed_file_is_made_good_soon(
         handle, inode = await open_new(client, b"f")
         writer = client.files.any_writer(inode)
         assert writer is not None
-        async with writer._committing:
+        async with writer._commits.turn:
             await client.vfs.write(handle, 0, rng.randbytes(CHUNK_SIZE_BYTES))
             await trio.sleep(1)
             (chunk,) = {chunk for store in cluster.stores for chunk in store.files}
@@ -268,7 +268,7 @@ async def test_closing_one_handle_does_not_drop_what_another_has_written_meanwhi
         writer = client.files.any_writer(inode)
         assert writer is not None
         await client.vfs.write(first, 0, b"a" * 100)
-        async with trio.open_nursery() as nursery, writer._committing:
+        async with trio.open_nursery() as nursery, writer._commits.turn:
             nursery.start_soon(client.vfs.release, first)
             await trio.sleep(0.1)
             second = await client.vfs.open(inode, os.O_RDWR)
