@@ -12,18 +12,12 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-import msgspec
 import trio
 
-from dfswire.daemon import software_version
 from dfswire.dispatch import BodySource, Handler, Reply
 from dfswire.hosts import Hello
-from dfswire.info import InfoReply, InfoRequest
 from dfswire.journal import SnapshotRequest
 from dfswire.messages import PROTOCOL_VERSION, Empty
-from dfswire.metrics import Metrics
-from dfswire.status import ClusterStatus
-from dfswire.verify import FilesBelow, FilesReply, FindLost, LostReply, Urge
 from metad.clients.leasecalls import LeaseCalls
 from metad.clients.locking import Locking
 from metad.clients.mutations import Mutations
@@ -31,21 +25,10 @@ from metad.clients.reads import Reads
 from metad.clients.recalls import Recalls
 from metad.clients.sessioncalls import Clients
 from metad.config import MetadConfig
-from metad.copies import policies
-from metad.copies.policies import Policy
 from metad.copies.verified import Verified
-from metad.hosts import machines
-from metad.hosts.orders import OrderQueue
-from metad.hosts.servers import Servers
-from metad.hosts.traffic import TrafficMeter
 from metad.jobs.runner import Jobs
-from metad.journal.followers import Followers
-from metad.leases.table import Leases
 from metad.metrics import MetadMetrics
-from metad.names import rows
-from metad.names.orphans import Orphans
-from metad.observe.eventlog import EventLog
-from metad.operators import status
+from metad.operators.clustercalls import ClusterCalls
 from metad.operators.drains import Drains
 from metad.operators.fsckcalls import FsckCalls
 from metad.operators.journalcalls import JournalCalls
@@ -53,9 +36,8 @@ from metad.operators.moving import Moving
 from metad.operators.policycalls import PolicyCalls
 from metad.operators.totals import Totals
 from metad.recovery.snapshots import Snapshots
-from metad.sessions.events import EventStreams
-from metad.state import FileClock, State
-from metad.storage.database import Database, setting
+from metad.state import State, load_state
+from metad.storage.database import Database
 from metad.upkeep.compactor import Compactor
 from metad.upkeep.deepcheck import DeepCheck
 from metad.upkeep.inventories import Inventories
@@ -66,8 +48,6 @@ from metad.upkeep.reports import Reports
 from metad.upkeep.salvage import Salvager
 from metad.upkeep.serverevents import ServerEvents
 from metad.upkeep.trim import Trimmer
-
-ORDER_ID_BITS = 48  # random start: a result meant for an order of an earlier metad fits no other
 
 
 class Service:
@@ -170,12 +150,23 @@ class Service:
         self.reports.on_result.append(self.compactor.book)
         self.deep_check = DeepCheck(state, self.jobs, self.inventories.want)
         self.reports.on_result.append(self.deep_check.book)
+        self.cluster = ClusterCalls(
+            state,
+            self.clients,
+            self.locking,
+            self.totals,
+            self.repairer,
+            self.salvager,
+            self.moving,
+            self.policy_calls,
+            self.jobs,
+        )
         self.leases = LeaseCalls(state, self.clients, recalls, self.mutations.is_changing)
 
     @property
     def handlers(self) -> Mapping[str, Handler]:
         """The handler of every call of service "metad"."""
-        clients, reads, reports = self.clients, self.reads, self.reports
+        clients, reads, reports, cluster = self.clients, self.reads, self.reports, self.cluster
         safely = self.journal.once_safe
         calls: dict[str, Callable[[Any], Awaitable[Any]]] = {
             "metad.hello": self._hello,
@@ -209,12 +200,12 @@ class Service:
             "journal.ack": self.journal.acknowledge,
             "journal.status": self.journal.status,
             "journal.release": self.journal.release,
-            "cluster.status": self._status,
-            "cluster.info": safely(self._info),
+            "cluster.status": cluster.status,
+            "cluster.info": safely(cluster.info),
             "cluster.fsck": self.checks.fsck,
-            "cluster.lost": self._lost,
-            "cluster.files": self._files,
-            "cluster.urge": self._urge,
+            "cluster.lost": cluster.lost,
+            "cluster.files": cluster.files,
+            "cluster.urge": cluster.urge,
             "cluster.events": self.state.event_log.answer,
             "admin.drain": self.drains.drain,
             "admin.enable": self.drains.enable,
@@ -270,32 +261,6 @@ class Service:
             cluster_id=self.state.cluster_id,
         )
 
-    async def _status(self, request: Empty) -> ClusterStatus:
-        repair = self.repairer.status()
-        found = await status.cluster_status(self.state, self.clients, self.totals, repair)
-        return msgspec.structs.replace(
-            found,
-            unsatisfied=self.policy_calls.unsatisfied(),
-            chunks=msgspec.structs.replace(found.chunks, misplaced=self.moving.misplaced),
-            jobs=list(self.jobs.running()),
-        )
-
-    async def _info(self, request: InfoRequest) -> InfoReply:
-        found = status.info(self.state, request)
-        return msgspec.structs.replace(found, locks=self.locking.of_inode(found.attr.inode))
-
-    async def _lost(self, request: FindLost) -> LostReply:
-        return await status.lost(self.state, request)
-
-    async def _urge(self, request: Urge) -> Empty:
-        await trio.lowlevel.checkpoint()
-        self.repairer.urge(request.chunks)
-        self.salvager.urge(request.chunks)
-        return Empty()
-
-    async def _files(self, request: FilesBelow) -> FilesReply:
-        return await status.files_below(self.state, request)
-
 
 def create_service(
     db: Database,
@@ -310,49 +275,7 @@ def create_service(
     Inside trio, as `clock` is asked at once.  `rng` gives ids too: leave it out unless a simulation
     must repeat itself.
     """
-    rng = rng if rng is not None else random.SystemRandom()
-    cluster_id = setting(db, "cluster_id")
-    orders = OrderQueue(rng.getrandbits(ORDER_ID_BITS), config.order_timeout_s)
-    servers = Servers(cluster_id, orders, suspect_s=config.suspect_s, down_s=config.down_s)
-    for registration in machines.load_servers(db):
-        servers.load(registration, clock())
-    servers.administer(*machines.load_admin(db))
-    event_log = EventLog(db, clock=clock, wall_ns=now_ns)
-    followers = db.followers = Followers(
-        db.new_term(),
-        cluster_id,
-        copies=config.journal_copies,
-        wait_s=config.journal_wait_s,
-        sign_of_life_s=config.sign_of_life_s,
-        clock=clock,
-        tell=event_log.add,
-        first_stream=rng.getrandbits(ORDER_ID_BITS),
-        expected=any(True for _server in servers),
-    )
-    file_clock = FileClock(now_ns, rows.last_ctime_ns(db))
-    # Numbers of leases begin with the time, so they are larger than those of an earlier metad.
-    leases = Leases(config.fence_s, config.held_inodes_max, file_clock())
-    state = State(
-        db=db,
-        config=config,
-        policies=policies.settle(db, Policy(config.replicas, config.chunk_size_bytes)),
-        cluster_id=cluster_id,
-        software=software_version(),
-        clock=clock,
-        now_ns=file_clock,
-        wall_ns=now_ns,
-        rng=rng,
-        leases=leases,
-        orphans=Orphans(leases),
-        streams=EventStreams(config.sign_of_life_s),
-        servers=servers,
-        event_log=event_log,
-        followers=followers,
-        metrics=Metrics("metad"),
-        traffic=TrafficMeter(),
-    )
-    state.event_log.add("metad.started", cluster_id, f"metad {state.software} started")
-    return Service(state)
+    return Service(load_state(db, config, clock=clock, now_ns=now_ns, rng=rng))
 
 
 def _without_body(answer: Callable[[Any], Awaitable[Any]]) -> Handler:

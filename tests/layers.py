@@ -59,6 +59,7 @@ LAYERS = {
         config leases locks
     """,
     "metad.operators": """
+        clustercalls
         drains policycalls moving
         status fsckcalls journalcalls
         totals leavers
