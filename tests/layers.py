@@ -99,7 +99,8 @@ LAYERS = {
     "metad.hosts": """
         machines
         servers
-        orders
+        identities
+        orders server
         doubles grayness
         traffic
     """,
@@ -239,7 +240,8 @@ PURE = words(
     dfswire.orders dfswire.policies dfswire.status dfswire.verify
     metad.copies.compaction metad.copies.losses
     metad.copies.placement metad.copies.recent metad.copies.surplus metad.copies.verified
-    metad.hosts.doubles metad.hosts.grayness metad.hosts.orders metad.hosts.servers
+    metad.hosts.doubles metad.hosts.grayness metad.hosts.identities metad.hosts.orders
+    metad.hosts.server metad.hosts.servers
     metad.journal.lineage
     metad.leases.exclusive metad.leases.knowledge metad.leases.table metad.leases.turns
     metad.locks.ledger metad.locks.space metad.locks.table metad.locks.waits metad.names.acl

@@ -1,67 +1,27 @@
-"""What metad knows of each chunkd: who it is, whether it lives, its disks, and its orders.
+"""What metad knows of its chunkds: whether they live, which disks they have, and their orders.
 
 Pure: `now` (monotonic seconds) and everything else comes in as arguments.  The service feeds it
-with registrations and heartbeats; placement, repair, reclaim and status read it.  It promises that
-two processes never act as the same server: an older start is refused, and so is a second process
-while the first is up.  A server that was only read from the database counts as suspect, then down.
+with registrations and heartbeats; placement, repair, reclaim and status read it.  Who may act as
+which server is decided in identities.py.  A server that was only read from the database counts as
+suspect, then down.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Literal
 
 from dfswire.errors import WrongCluster
 from dfswire.heartbeats import Heartbeat
-from dfswire.hosts import Admin, DiskFigures, HostFigures, Register
+from dfswire.hosts import Admin, DiskFigures, Register
 from dfswire.messages import Replica
 from metad.copies.placement import Candidate
-from metad.hosts.doubles import Doubles
 from metad.hosts.grayness import Grayness
+from metad.hosts.identities import Identities
 from metad.hosts.orders import OrderQueue
+from metad.hosts.server import Server, State
 
-State = Literal["up", "suspect", "down"]
 _ORDER: dict[State, int] = {"up": 0, "suspect": 1, "down": 2}
 _ADMIN: tuple[Admin, ...] = ("enabled", "draining", "drained", "removed")
-
-
-@dataclass
-class Server:
-    """One chunkd.  `disks` are those of its last registration or heartbeat."""
-
-    server_id: str
-    incarnation: int
-    address: str
-    software: str = ""
-    zone: str = ""
-    rack: str = ""
-    labels: list[str] = field(default_factory=list)
-    host: HostFigures = field(default_factory=HostFigures)
-    disks: dict[str, DiskFigures] = field(default_factory=dict)
-    last_heartbeat_s: float = 0.0  # or when metad started, for a server not heard since
-    heard: bool = False  # since metad started
-    process: str = ""  # what its present start is known by
-    up_since_s: float = 0.0  # its process has not been silent for long since then
-
-    @classmethod
-    def registered(cls, message: Register, now: float, *, heard: bool) -> Server:
-        """A server as it introduced itself, now or (`heard` False) to an earlier metad."""
-        return cls(
-            server_id=message.server_id,
-            incarnation=message.incarnation,
-            address=message.address,
-            software=message.software,
-            zone=message.zone,
-            rack=message.rack,
-            labels=message.labels,
-            host=message.host,
-            disks={each.disk: each for each in message.disks},
-            last_heartbeat_s=now,
-            process=message.process,
-            heard=heard,
-            up_since_s=now,
-        )
 
 
 class Servers:
@@ -79,7 +39,7 @@ class Servers:
         self._disk_admin: dict[str, Admin] = {}
         self.orders = orders
         self.grayness = Grayness()
-        self._doubles = Doubles()
+        self.identities = Identities(self._servers, self.server_of, self.heartbeat_state)
 
     def __iter__(self) -> Iterator[Server]:
         return iter(self._servers.values())
@@ -93,10 +53,8 @@ class Servers:
     def check(self, message: Register, now: float) -> None:
         """May this chunkd act under its identity?
 
-        Raises WrongCluster (also for one that was removed), and AlreadyRunning (IdentityTaken when
-        the other one has been heard since this was refused first) when a newer start
-        of it is known, when another process with its identity is up, or when one of its disks is in
-        use elsewhere.
+        Raises WrongCluster (also for one that was removed), AlreadyRunning and IdentityTaken: see
+        Identities.check.
         """
         if message.cluster_id not in ("", self._cluster_id):
             raise WrongCluster(f"server {message.server_id} belongs to another cluster")
@@ -105,8 +63,7 @@ class Servers:
                 f"server {message.server_id} was removed from this cluster; "
                 f"'dfs node enable {message.server_id}' takes it back"
             )
-        self._check_incarnation(message, now)
-        self._check_disks(message, now)
+        self.identities.check(message, now)
 
     def register(self, message: Register, now: float) -> None:
         """A chunkd starts, or metad had forgotten it.  Raises as `check` does."""
@@ -115,7 +72,7 @@ class Servers:
         if known is None or _start_of(known) != _start_of(message):
             self.grayness.forget(message.address)
             self.orders.restart(known.disks if known is not None else ())
-            self._doubles.registered(message.server_id)
+            self.identities.registered(message.server_id)
         self._adopt(Server.registered(message, now, heard=True))
 
     def heartbeat(self, message: Heartbeat, now: float) -> bool:
@@ -137,59 +94,8 @@ class Servers:
         if now - server.last_heartbeat_s >= self._suspect_s:
             server.up_since_s = now
         server.last_heartbeat_s = now
-        self._doubles.heard(server.server_id)
+        self.identities.heard(server.server_id)
         return True
-
-    def incarnation_for(self, message: Register, now: float) -> int:
-        """The incarnation that a chunkd shall have: its own, unless that was used before.
-
-        That is so when its data directories were set back to an older state.  It gets a new one if
-        nobody else acts as this server.
-        """
-        known = self._servers.get(message.server_id)
-        if known is None or message.incarnation > known.incarnation:
-            return message.incarnation
-        another = message.process != known.process and known.process != ""
-        if message.incarnation == known.incarnation and not another:
-            return message.incarnation
-        if message.first and self.heartbeat_state(known, now) == "down":
-            return known.incarnation + 1
-        return message.incarnation
-
-    def _check_incarnation(self, message: Register, now: float) -> None:
-        known = self._servers.get(message.server_id)
-        if known is None:
-            return
-        claimant = message.server_id, message.process
-        if message.incarnation < known.incarnation:
-            raise self._doubles.refusal(
-                known.server_id,
-                claimant,
-                f"server {message.server_id} has been started again since this start",
-            )
-        # On the same address the first process can't live any more: that is a quick restart.
-        if message.address != known.address and self.heartbeat_state(known, now) != "down":
-            raise self._doubles.refusal(
-                known.server_id,
-                claimant,
-                f"server {message.server_id} is already {self.heartbeat_state(known, now)} at "
-                f"{known.address}; a copy of its data directories?",
-            )
-
-    def _check_disks(self, message: Register, now: float) -> None:
-        for figures in message.disks:
-            other = self.server_of(figures.disk)
-            if (
-                other is not None
-                and other.server_id != message.server_id
-                and figures.disk in other.disks
-                and self.heartbeat_state(other, now) != "down"
-            ):
-                raise self._doubles.refusal(
-                    other.server_id,
-                    (message.server_id, message.process),
-                    f"disk {figures.disk} is in use by server {other.server_id}",
-                )
 
     def _adopt(self, server: Server) -> None:
         self._servers[server.server_id] = server

@@ -19,7 +19,7 @@ from dfswire.verify import FilesBelow, FilesReply, FindLost, LostFile, LostReply
 from metad.clients.reads import room
 from metad.clients.sessioncalls import Clients
 from metad.copies import damage, replicas
-from metad.hosts.servers import Server
+from metad.hosts.server import Server
 from metad.hosts.traffic import total
 from metad.names import chunkmap, namespace
 from metad.operators.totals import Totals

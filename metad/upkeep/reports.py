@@ -22,7 +22,7 @@ from metad.clients.sessioncalls import Clients
 from metad.copies import damage, replicas
 from metad.copies.verified import Verified
 from metad.hosts import machines
-from metad.hosts.servers import Server
+from metad.hosts.server import Server
 from metad.state import State
 from metad.upkeep.inventories import Inventories
 from metad.upkeep.reclaim import Reclaimer
@@ -94,7 +94,7 @@ class Reports:
 
     def _with_incarnation(self, request: Register) -> Register:
         """As asked, unless its starts must be counted on from what metad knows."""
-        incarnation = self._state.servers.incarnation_for(request, self._state.clock())
+        incarnation = self._state.servers.identities.incarnation_for(request, self._state.clock())
         if incarnation == request.incarnation:
             return request
         log.warning(

@@ -11,7 +11,8 @@ from collections.abc import Callable
 
 import trio
 
-from metad.hosts.servers import Server, Servers
+from metad.hosts.server import Server
+from metad.hosts.servers import Servers
 from metad.observe.eventlog import EventLog
 
 

@@ -212,14 +212,16 @@ def test_two_starts_that_counted_alike_are_told_apart(servers: Servers) -> None:
 def test_a_server_whose_disks_were_set_back_counts_on(servers: Servers) -> None:
     servers.register(register("s1", incarnation=9, process="one"), 0.0)
     back = register("s1", incarnation=4, process="two", first=True)
-    assert servers.incarnation_for(back, 5.0) == 4, "and is refused: the other may be alive"
-    assert servers.incarnation_for(back, 10.0) == 10
+    assert servers.identities.incarnation_for(back, 5.0) == 4, (
+        "and is refused: the other may be alive"
+    )
+    assert servers.identities.incarnation_for(back, 10.0) == 10
     zombie = register("s1", incarnation=4, process="two")
-    assert servers.incarnation_for(zombie, 10.0) == 4
+    assert servers.identities.incarnation_for(zombie, 10.0) == 4
     alike = register("s1", incarnation=9, process="two", first=True)
-    assert servers.incarnation_for(alike, 10.0) == 10
-    assert servers.incarnation_for(alike, 5.0) == 9
-    assert servers.incarnation_for(register("s1", incarnation=10, first=True), 5.0) == 10
+    assert servers.identities.incarnation_for(alike, 10.0) == 10
+    assert servers.identities.incarnation_for(alike, 5.0) == 9
+    assert servers.identities.incarnation_for(register("s1", incarnation=10, first=True), 5.0) == 10
 
 
 def test_a_server_that_others_find_slow_is_suspect_and_chosen_last(servers: Servers) -> None:
