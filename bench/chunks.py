@@ -18,7 +18,7 @@ from pathlib import Path
 
 import trio
 
-from metad.copies import contents, misplaced, replicas
+from metad.copies import contents, misplaced, redundancy
 from metad.copies.misplaced import wanted_places
 from metad.copies.placement import Candidate
 from metad.copies.policies import Policy
@@ -83,11 +83,13 @@ async def measure(chunks: int, directory: Path) -> None:
         down, wanted = DISKS[1:], {0: 2}
         page = set(ids[:PAGE])
         last = max(page)
-        timed("count, all servers up", lambda: replicas.totals(db, DISKS, wanted))
-        timed("count, one server down", lambda: replicas.totals(db, down, wanted))
-        timed("count, three servers down", lambda: replicas.totals(db, DISKS[3:], wanted))
-        timed("endangered, nothing", lambda: replicas.endangered(db, DISKS, wanted, 50_000))
-        timed("endangered, one server down", lambda: replicas.endangered(db, down, wanted, 50_000))
+        timed("count, all servers up", lambda: redundancy.totals(db, DISKS, wanted))
+        timed("count, one server down", lambda: redundancy.totals(db, down, wanted))
+        timed("count, three servers down", lambda: redundancy.totals(db, DISKS[3:], wanted))
+        timed("endangered, nothing", lambda: redundancy.endangered(db, DISKS, wanted, 50_000))
+        timed(
+            "endangered, one server down", lambda: redundancy.endangered(db, down, wanted, 50_000)
+        )
         timed("misplaced, by host", lambda: misplaced.count(db, places_of("host")))
         timed("misplaced, by rack", lambda: misplaced.count(db, places_of("rack")))
         timed(

@@ -119,7 +119,7 @@ LAYERS = {
     """,
     "metad.copies": """
         misplaced contents
-        policies
+        policies redundancy
         replicas
         damage
         surplus

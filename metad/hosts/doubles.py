@@ -2,7 +2,7 @@
 
 Pure; identities.py asks.  Whoever claims an identity while another process has it is refused, and
 may try again: a server that was killed and started elsewhere waits so for the end of its
-predecessor. When the first one has sent heartbeats since the claim, there is nothing to wait for:
+predecessor.  When the first one has sent heartbeats since the claim, there is nothing to wait for:
 the claimant is a clone, and is told so for good.
 """
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import trio
 
 from dfswire.status import ChunkTotals
-from metad.copies import replicas
+from metad.copies import redundancy
 from metad.state import State
 from metad.storage.database import Database
 
@@ -59,7 +59,7 @@ class Totals:
     async def _count(self, live: frozenset[str], wanted: dict[int, int]) -> Counted:
         def count(db: Database) -> Counted:
             (inodes,) = db.read("SELECT count(*) FROM inode")[0]
-            return Counted(inodes, replicas.totals(db, live, wanted))
+            return Counted(inodes, redundancy.totals(db, live, wanted))
 
         self.counts += 1
         return await self._state.db.read_in_thread(count)

@@ -22,10 +22,10 @@ import trio
 
 from dfswire.health import RepairStatus
 from dfswire.orders import Order, OrderResult
-from metad.copies import replicas
+from metad.copies import redundancy, replicas
 from metad.copies.losses import Losses
 from metad.copies.policies import Policies
-from metad.copies.replicas import Endangered, EndangeredChunk
+from metad.copies.redundancy import Endangered, EndangeredChunk
 from metad.hosts.servers import Servers
 from metad.storage.database import Database
 from metad.upkeep.rates import Meter, Throttle
@@ -130,7 +130,7 @@ class Repairer:
     def _take_urgent(self) -> set[bytes]:
         """Those that still need copies; each stays until it has them."""
         for chunk in list(self._urgent):
-            loaded = replicas.load_endangered(self._db, chunk)
+            loaded = redundancy.load_endangered(self._db, chunk)
             if loaded is None or self._suffices(loaded, self._present):
                 del self._urgent[chunk]
         return set(self._urgent)
@@ -180,7 +180,7 @@ class Repairer:
         self._search_due = False
         present = set(self._present)
         self._left = await self._db.read_in_thread(
-            lambda db: replicas.endangered(db, present, wanted, REMEMBERED_MAX)
+            lambda db: redundancy.endangered(db, present, wanted, REMEMBERED_MAX)
         )
         self._searched_s = self._clock()
         self._search_took_s = self._searched_s - now
@@ -194,7 +194,7 @@ class Repairer:
         urgent = self._take_urgent()
         chosen = list(islice(self._work, count))
         every = dict.fromkeys([*urgent, *chosen])
-        loaded = [replicas.load_endangered(self._db, chunk) for chunk in every]
+        loaded = [redundancy.load_endangered(self._db, chunk) for chunk in every]
         planned = plan_repair(
             [chunk for chunk in loaded if chunk is not None],
             Situation(
@@ -227,7 +227,7 @@ class Repairer:
         disks = {disk for (disk,) in self._db.read(_DISKS_WITH_COPIES)}
         return disks <= set(
             filter(self._servers.is_wanted, self._present)
-        ) and not replicas.any_short(self._db, wanted)
+        ) and not redundancy.any_short(self._db, wanted)
 
     def book(self, order: Order) -> None:
         """In a mutation: the copy was made.  It counts only while its chunk is known.
@@ -279,7 +279,7 @@ class Repairer:
     def _call_off_needless(self, present: Collection[str]) -> None:
         """Disks have come back: copies of chunks that have enough again are not made."""
         for order in self._servers.orders.copies():
-            chunk = replicas.load_endangered(self._db, order.chunk)
+            chunk = redundancy.load_endangered(self._db, order.chunk)
             if chunk is None or self._suffices(chunk, present):
                 self._servers.orders.call_off(order)
 

@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from dfswire.messages import Replica
 from metad.copies.placement import Candidate, choose
 from metad.copies.policies import Policy
-from metad.copies.replicas import EXCESS, GOOD, EndangeredChunk
+from metad.copies.redundancy import EndangeredChunk
+from metad.copies.replicas import EXCESS, GOOD
 from metad.copies.surplus import spread
 from metad.hosts.servers import Servers
 from metad.upkeep.rates import Throttle

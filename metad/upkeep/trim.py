@@ -19,9 +19,9 @@ from itertools import islice
 import trio
 
 from dfswire.errors import DFSError
-from metad.copies import replicas
+from metad.copies import redundancy, replicas
 from metad.copies.policies import Policies
-from metad.copies.replicas import Abundant
+from metad.copies.redundancy import Abundant
 from metad.copies.surplus import Held, Surplus, surplus
 from metad.copies.verified import Verified
 from metad.hosts.servers import Servers
@@ -106,7 +106,7 @@ class Trimmer:
         """Those that somebody asked for, then some of those with more than enough replicas."""
         asked = self._asked_for()
         wanted = {key: policy.replicas for key, policy in self._policies.all().items()}
-        found = replicas.abundant(self._db, wanted, self._after, CHUNKS_PER_PASS_MAX)
+        found = redundancy.abundant(self._db, wanted, self._after, CHUNKS_PER_PASS_MAX)
         self._after = found[-1] if len(found) == CHUNKS_PER_PASS_MAX else _START
         return list(dict.fromkeys([*asked, *(each[-1] for each in found)]))
 

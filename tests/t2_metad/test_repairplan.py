@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dfswire.health import Experience
 from metad.copies.policies import Policy
-from metad.copies.replicas import EndangeredChunk
+from metad.copies.redundancy import EndangeredChunk
 from metad.hosts.orders import OrderQueue
 from metad.hosts.servers import Servers
 from metad.upkeep.rates import Throttle

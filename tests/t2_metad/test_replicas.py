@@ -8,7 +8,7 @@ import pytest
 
 from dfswire import errors
 from dfswire.status import ChunkTotals
-from metad.copies import contents, replicas
+from metad.copies import contents, redundancy, replicas
 from metad.hosts import machines
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def mark(world: World, chunk: bytes, disk: str, state: str) -> None:
 
 
 def test_totals_of_an_empty_cluster(world: World) -> None:
-    assert replicas.totals(world.db, ALL, {0: 2}) == ChunkTotals(
+    assert redundancy.totals(world.db, ALL, {0: 2}) == ChunkTotals(
         total=0, bytes=0, under_replicated=0, lost=0, by_replicas=[]
     )
 
@@ -36,7 +36,7 @@ def test_totals_and_endangered_follow_disks_and_replicas(world: World) -> None:
     world.live_chunk(file, 25, 5, ("d1", "d3"))
     world.live_chunk(file, 25, 5, ("d1", "d3"))  # the one before is dead now
     mark(world, one, "d3", "bad")
-    assert replicas.totals(world.db, ALL, {0: 2}) == ChunkTotals(
+    assert redundancy.totals(world.db, ALL, {0: 2}) == ChunkTotals(
         total=4,
         bytes=30,
         under_replicated=1,
@@ -44,30 +44,30 @@ def test_totals_and_endangered_follow_disks_and_replicas(world: World) -> None:
         by_replicas=[0, 1, 2, 1],
         pending_delete=1,
     )
-    assert replicas.endangered(world.db, ALL, {0: 2}, 10) == ([one], 1, 10)
+    assert redundancy.endangered(world.db, ALL, {0: 2}, 10) == ([one], 1, 10)
     rows = [("d2", "good"), ("d3", "bad")]
-    assert replicas.load_endangered(world.db, one) == (one, 10, b"d" * 16, 0, rows)
-    without_d2 = replicas.totals(world.db, ["d1", "d3"], {0: 2})
+    assert redundancy.load_endangered(world.db, one) == (one, 10, b"d" * 16, 0, rows)
+    without_d2 = redundancy.totals(world.db, ["d1", "d3"], {0: 2})
     assert without_d2.by_replicas == [1, 1, 2]
     assert (without_d2.under_replicated, without_d2.lost) == (2, 1)
-    found = replicas.endangered(world.db, ["d1", "d3"], {0: 2}, 10)
+    found = redundancy.endangered(world.db, ["d1", "d3"], {0: 2}, 10)
     assert found.urgent == [both]
-    found = replicas.endangered(world.db, ["d1", "d3"], {0: 3}, 10)
+    found = redundancy.endangered(world.db, ["d1", "d3"], {0: 3}, 10)
     assert found.urgent[0] == both
     assert three in found.urgent
-    assert len(replicas.endangered(world.db, ["d1", "d3"], {0: 3}, 1).urgent) == 1
-    assert replicas.totals(world.db, [], {0: 2}).lost == 4
+    assert len(redundancy.endangered(world.db, ["d1", "d3"], {0: 3}, 1).urgent) == 1
+    assert redundancy.totals(world.db, [], {0: 2}).lost == 4
 
 
 def test_replicas_on_a_failed_disk_do_not_count(world: World) -> None:
     chunk = world.live_chunk(world.make(b"f"))
     with world.db.transaction():
         machines.set_disk_failed(world.db, "d1", True)
-    assert replicas.totals(world.db, ALL, {0: 2}).by_replicas == [0, 1]
-    assert replicas.endangered(world.db, ALL, {0: 2}, 9).urgent == [chunk]
+    assert redundancy.totals(world.db, ALL, {0: 2}).by_replicas == [0, 1]
+    assert redundancy.endangered(world.db, ALL, {0: 2}, 9).urgent == [chunk]
     with world.db.transaction():
         machines.set_disk_failed(world.db, "d1", False)
-    assert replicas.endangered(world.db, ALL, {0: 2}, 9) == ([], 0, 0)
+    assert redundancy.endangered(world.db, ALL, {0: 2}, 9) == ([], 0, 0)
 
 
 def test_a_copy_restores_redundancy_and_a_removal_takes_it(world: World) -> None:
@@ -75,10 +75,10 @@ def test_a_copy_restores_redundancy_and_a_removal_takes_it(world: World) -> None
     with world.db.transaction():
         replicas.remove_replica(world.db, chunk, "d1")
         replicas.remove_replica(world.db, chunk, "d1")
-    assert replicas.totals(world.db, ALL, {0: 2}).under_replicated == 1
+    assert redundancy.totals(world.db, ALL, {0: 2}).under_replicated == 1
     with world.db.transaction():
         replicas.add_replica(world.db, chunk, "d3")
-    assert replicas.totals(world.db, ALL, {0: 2}).under_replicated == 0
+    assert redundancy.totals(world.db, ALL, {0: 2}).under_replicated == 0
     assert replicas.replicas_of(world.db, chunk) == [("d2", "good"), ("d3", "good")]
 
 
@@ -145,27 +145,27 @@ def test_copies_on_drained_disks_count_for_readers_only(world: World) -> None:
     only_there = world.live_chunk(file, 100, disks=("d1",))
     with world.db.transaction():
         machines.set_disk_admin(world.db, "d1", "draining")
-    found = replicas.endangered(world.db, ALL, {0: 2}, 9)
+    found = redundancy.endangered(world.db, ALL, {0: 2}, 9)
     assert found == ([only_there, chunk], 2, 300)
-    assert replicas.totals(world.db, ALL, {0: 2}).by_replicas == [0, 1, 1]
+    assert redundancy.totals(world.db, ALL, {0: 2}).by_replicas == [0, 1, 1]
     with world.db.transaction():
         machines.set_disk_admin(world.db, "d1", "enabled")
         machines.set_server_admin(world.db, "server2", "drained")
-    assert replicas.endangered(world.db, ALL, {0: 2}, 9).chunks == 2
-    assert replicas.endangered(world.db, ["d3"], {0: 2}, 9) == ([], 0, 0)  # lost for now
+    assert redundancy.endangered(world.db, ALL, {0: 2}, 9).chunks == 2
+    assert redundancy.endangered(world.db, ["d3"], {0: 2}, 9) == ([], 0, 0)  # lost for now
 
 
 def test_each_policy_wants_its_own_number(world: World) -> None:
     file = world.make(b"f")
     chunk, _other = world.live_chunk(file), world.live_chunk(file, 100)
-    assert not replicas.any_short(world.db, {0: 2})
+    assert not redundancy.any_short(world.db, {0: 2})
     with world.db.transaction():
         world.db.change("INSERT INTO policy VALUES (5, 3, 0, 'host', '')")
         world.db.change("UPDATE chunk SET policy = 5 WHERE id = ?", (chunk,))
     wanted = {0: 2, 5: 3}
-    assert replicas.any_short(world.db, wanted)
-    assert replicas.totals(world.db, ALL, wanted).under_replicated == 1
-    assert replicas.endangered(world.db, ALL, wanted, 9).urgent == [chunk]
-    found = replicas.load_endangered(world.db, chunk)
+    assert redundancy.any_short(world.db, wanted)
+    assert redundancy.totals(world.db, ALL, wanted).under_replicated == 1
+    assert redundancy.endangered(world.db, ALL, wanted, 9).urgent == [chunk]
+    found = redundancy.load_endangered(world.db, chunk)
     assert found is not None
     assert found.policy == 5

@@ -16,7 +16,7 @@ from dfswire.errors import NoEntry, UsageError
 from dfswire.messages import ROOT_INODE
 from dfswire.operations import Link
 from metad.checks import fsck
-from metad.copies import policies, replicas
+from metad.copies import policies, redundancy
 from metad.names import chunkmap, namespace
 from metad.names.effects import Effects
 from metad.storage import schema, upgrades
@@ -136,7 +136,7 @@ def test_a_database_of_version_2_is_upgraded(tmp_path: Path, db: Database) -> No
     assert fsck.run(upgraded, 100).findings == []
     assert policies.settle(upgraded, policies.Policy(3, 1 << 20)).of(0).replicas == 3
     assert {admin for (admin,) in upgraded.read("SELECT admin FROM server")} == {"enabled"}
-    assert replicas.totals(upgraded, ["d1", "d2", "d3"], {0: 2}).by_replicas == [0, 0, 3]
+    assert redundancy.totals(upgraded, ["d1", "d2", "d3"], {0: 2}).by_replicas == [0, 0, 3]
     upgraded.close()
 
 
