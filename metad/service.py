@@ -7,6 +7,7 @@ Everything runs in one trio process, under a MockClock in simulations.
 
 from __future__ import annotations
 
+import contextlib
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -228,6 +229,10 @@ class Service:
         Raises (in an exception group) UsageError when the database turns out to be an old copy,
         InputOutput when its disk fails.
         """
+        with contextlib.closing(self.snapshots):
+            await self._run_all(task_status)
+
+    async def _run_all(self, task_status: trio.TaskStatus[None]) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.clients.run_forever)
             nursery.start_soon(self.repairer.run_forever)

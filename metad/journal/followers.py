@@ -215,12 +215,11 @@ class Followers:
         before = self._at(request.position.number - 1)
         if before is not None and before.digest == request.previous:
             return _in_term(before, self.offered.term)
-        if mine is not None and request.position.epoch == self.offered.epoch:
-            log.error(
-                "server %s has another history: entry %d is not ours; it starts anew",
-                request.server_id,
-                request.position.number,
-            )
+        both = mine is not None and before is not None
+        if both and request.position.epoch == self.offered.epoch:
+            problem = f"has another history: entry {request.position.number} is not ours"
+            log.error("server %s %s; it starts anew", request.server_id, problem)
+            self._tell("journal.diverged", request.server_id, problem)
         return self.offered
 
     def after(self, number: int) -> list[bytes]:
@@ -240,7 +239,7 @@ class Followers:
         """The connection is gone."""
         if self._followers.get(follower.server_id) is follower:
             if follower.in_step:
-                log.warning("server %s does not follow the journal any more", follower.server_id)
+                log.info("server %s does not follow the journal any more", follower.server_id)
             self._remove(follower)
             self._settle()
 
@@ -372,8 +371,8 @@ class Follower:
 
     async def aclose(self) -> None:
         """The connection is gone."""
-        self.close()
         self._followers.disconnected(self)
+        self.close()
 
     @property
     def _has_news(self) -> bool:

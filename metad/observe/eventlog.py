@@ -34,6 +34,7 @@ KINDS: dict[str, Severity] = {
     "metad.released": "info",
     "journal.copies_lost": "warning",
     "journal.copies_regained": "info",
+    "journal.diverged": "error",
     "journal.snapshot_failed": "error",
     "session.fenced": "warning",
     "server.registered": "info",

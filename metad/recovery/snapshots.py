@@ -172,7 +172,7 @@ class Snapshots:
         except (sqlite3.Error, OSError) as problem:
             if fd >= 0:
                 os.close(fd)
-            path.unlink(missing_ok=True)
+            _remove(path)
             raise InputOutput(f"no snapshot of the database could be taken: {problem}") from problem
         snapshot = Snapshot(
             cluster_id=self._cluster_id,
@@ -181,3 +181,11 @@ class Snapshots:
             digest=digest.digest(),
         )
         return _Taken(snapshot, fd=fd)
+
+
+def _remove(path: Path) -> None:
+    """What cannot be removed now goes before the next one is taken."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as problem:
+        log.warning("%s stays: %s", path, problem)
