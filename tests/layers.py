@@ -61,7 +61,7 @@ LAYERS = {
     "metad.operators": """
         clustercalls
         drains policycalls moving
-        status fsckcalls journalcalls
+        status fsckcalls journalcalls moves
         totals leavers
     """,
     "metad.upkeep": """

@@ -1,26 +1,26 @@
-"""Moves of copies: rebalancing, and bringing chunks to where their policies want them.
+"""Moving copies: rebalancing, and bringing chunks to where their policies want them.
 
-A move is a copy that is made and verified like one of repair; only when it is booked, trim.py is
-asked to give up the old one, which it does when it has verified that the others suffice.  So no
-move ever lowers redundancy, and one that is interrupted leaves a copy too many at worst.  Nothing
-is moved while anything is endangered.
+Two kinds of jobs, which metad begins by itself or an operator does; both plan moves from what disks
+and policies are like now, and moves.py carries them out.  Nothing is moved while anything is
+endangered.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 
 import trio
 
 from dfswire.errors import DFSError
 from dfswire.moving import DiskPlan, PlannedMove, RebalancePlan, RebalanceRequest
-from metad.copies import misplaced, replicas
+from metad.copies import misplaced
 from metad.copies.misplaced import Found, Places, wanted_places
 from metad.jobs.rebalance import Balancing, Fill, Movable, Move, better_place
 from metad.jobs.rows import Job, Progress
 from metad.jobs.runner import Jobs, Kind
+from metad.operators.moves import Moves, good_copies
 from metad.state import State
 from metad.storage.database import Database
 from metad.upkeep.rates import Throttle
@@ -29,7 +29,6 @@ REBALANCE, SPREAD = "rebalance", "spread"  # kinds of jobs
 PAGE = 256  # chunks read at once
 FOUND_MAX = 20_000  # misplaced chunks of one search
 LOOKED_AT_PER_STEP = 256  # of these; 15 ms on the loop
-MOVES_MAX = 64  # under way at once, and each takes some heartbeats: about 10 a second
 PLANNED_MAX = 10_000  # moves of a dry run
 TOLD_MAX = 100
 STEP_S = 1.0
@@ -59,15 +58,12 @@ class Moving:
         self._state = state
         self._jobs = jobs
         self._endangered = endangered
-        self._give_up = give_up
-        self._throttle = throttle
+        self._moves = Moves(state, give_up, throttle)
         self._found: deque[Found] = deque()
         self._ordered = 0  # moves, of what the last search found
         self.misplaced = 0
         """Chunks that could be in more domains than they are, or on servers with their label, when
         that was counted last."""
-        self._to_label: set[bytes] = set()
-        self._under_way: dict[bytes, Move] = {}  # until the figures of both disks show it
         jobs.register(Kind(REBALANCE, "bytes", self._rebalance_step))
         jobs.register(Kind(SPREAD, "chunks", self._spread_step))
 
@@ -167,19 +163,19 @@ class Moving:
     # -- jobs -----------------------------------------------------------------------------------
 
     async def _rebalance_step(self, job: Job) -> Progress:
-        self._follow_up()
+        self._moves.follow_up()
         if self._must_wait():
             return Progress(None, job.done, job.total, "waits for repair", pause_s=STEP_S)
         state = self._state
         fill = Fill.of(state.servers.candidates(state.clock()))
-        self._expect(fill)
+        self._moves.expect(fill)
         mean = fill.mean
         left = sum(
             max(int((fill.fraction(disk) - mean) * place.total_bytes), 0)
             for disk, place in fill.places.items()
         )
-        room = MOVES_MAX - len(self._under_way)
-        moving = frozenset(self._under_way)
+        room = self._moves.room
+        moving = frozenset(self._moves.chunks)
 
         def find(db: Database) -> list[Move]:
             band = state.config.rebalance_band / 2
@@ -187,18 +183,20 @@ class Moving:
             return list(balancing.moves(room))
 
         found = await state.db.read_in_thread(find) if room > 0 else []
-        done = job.done + sum(self._order(each) for each in found if self._may_begin(each))
-        if not found and not self._under_way:
+        done = job.done + sum(
+            self._moves.begin(each) for each in found if self._moves.may_begin(each)
+        )
+        if not found and not self._moves:
             return Progress(None, done, done, "disks are as even as they can be", finished=True)
-        return Progress(None, done, max(job.total, done + left), self._text(), pause_s=STEP_S)
+        return Progress(None, done, max(job.total, done + left), self._moves.text, pause_s=STEP_S)
 
     async def _spread_step(self, job: Job) -> Progress:
         """Look at some of the misplaced chunks that the last search has found."""
-        self._follow_up()
-        if self._must_wait() or len(self._under_way) >= MOVES_MAX:
+        self._moves.follow_up()
+        if self._must_wait() or self._moves.room <= 0:
             text = "waits for repair" if self._must_wait() else "waits for its moves"
             return Progress(None, job.done, job.total, text, pause_s=STEP_S)
-        if not self._found and not self._under_way:
+        if not self._found and not self._moves:
             places = self._places()
             self._found.extend(
                 await self._state.db.read_in_thread(
@@ -209,25 +207,24 @@ class Moving:
         ordered = self._order_better_places()
         done = job.done + ordered
         self._ordered += ordered
-        if not self._found and not self._under_way and not self._ordered:
+        if not self._found and not self._moves and not self._ordered:
             return Progress(None, done, done, "copies are where they should be", finished=True)
         total = done + len(self._found)
-        return Progress(None, done, total, self._text(), pause_s=STEP_S / 5)
+        return Progress(None, done, total, self._moves.text, pause_s=STEP_S / 5)
 
     def _order_better_places(self) -> int:
         """How many moves were ordered."""
         state, ordered = self._state, 0
         fill = Fill.of(state.servers.candidates(state.clock()))
         for _ in range(min(len(self._found), LOOKED_AT_PER_STEP)):
-            if len(self._under_way) >= MOVES_MAX:
+            if self._moves.room <= 0:
                 break
             found = self._found[0]
             move = self._better(state.db, found, fill)
-            if move is not None and not self._may_begin(move):
+            if move is not None and not self._moves.may_begin(move):
                 break
             self._found.popleft()
-            if move is not None and self._order(move):
-                self._to_label.add(found.chunk)
+            if move is not None and self._moves.begin(move, to_label=True):
                 ordered += 1
         return ordered
 
@@ -242,89 +239,4 @@ class Moving:
             after = rows[-1][0]
 
     def _movable(self, db: Database, chunk: bytes, length: int, policy: int) -> Movable:
-        return Movable(chunk, length, _good(db, chunk), self._state.policies.of(policy).label)
-
-    def _text(self) -> str:
-        text = f"{len(self._under_way)} moves are under way"
-        rates = [
-            f"{bytes_per_s / 1e6:g} MB/s {of}"
-            for bytes_per_s, of in self._throttle.rates
-            if bytes_per_s
-        ]
-        return f"{text}, at {' and '.join(rates)} at most" if rates else text
-
-    def _may_begin(self, move: Move) -> bool:
-        """By the rates: looked at for each, as those before it have spent of them."""
-        disks = [move.source, move.destination]
-        return self._throttle.allows(disks, self._state.clock())
-
-    def _order(self, move: Move) -> int:
-        """Order the copy; its bytes, or 0 when it can't be had now."""
-        state, now = self._state, self._state.clock()
-        stored = replicas.chunk_info(state.db, move.chunk)
-        if stored is None or stored.state != replicas.LIVE or move.chunk in self._under_way:
-            return 0
-        disks = _good(state.db, move.chunk)
-        alive = [disk for disk in disks if state.servers.disk_state(disk, now) == "up"]
-        if move.source not in disks or not alive:
-            return 0
-        ordered = state.servers.orders.add(
-            "copy",
-            move.chunk,
-            move.destination,
-            length=stored.length,
-            digest=stored.digest,
-            sources=state.servers.replicas(alive, now),
-        )
-        if not ordered:
-            return 0
-        self._under_way[move.chunk] = move
-        self._throttle.spend([move.source, move.destination], move.length, now)
-        return move.length
-
-    def _expect(self, fill: Fill) -> None:
-        """What the figures of the disks do not show yet.
-
-        The heartbeat that tells of a copy that was made or deleted has figures with it.
-        """
-        for chunk, move in self._under_way.items():
-            states = dict(replicas.replicas_of(self._state.db, chunk))
-            if states.get(move.destination) != replicas.GOOD:
-                fill.arrive(move)
-            if move.source in states:
-                fill.leave(move)
-
-    def _follow_up(self) -> None:
-        """Ask for the old copies of moves whose new one is booked; forget those that are over."""
-        servers, now = self._state.servers, self._state.clock()
-        ordered = {(each.chunk, each.disk) for each in servers.orders.copies()}
-        self._to_label.intersection_update(self._under_way)
-        for chunk, move in list(self._under_way.items()):
-            states = dict(replicas.replicas_of(self._state.db, chunk))
-            if states.get(move.destination) != replicas.GOOD:
-                over = (chunk, move.destination) not in ordered
-            elif servers.disk_state(move.source, now) == "down":
-                over = True  # its copies are too many when it returns, and that is seen to
-            elif states.get(move.source) == replicas.GOOD:
-                self._give_up(chunk, move.source)
-                # No copy without the label goes before there are enough with it.
-                over = chunk in self._to_label or not self._is_abundant(chunk)
-            else:
-                over = move.source not in states
-            if over:
-                del self._under_way[chunk]
-
-    def _is_abundant(self, chunk: bytes) -> bool:
-        """Are there more copies than wanted?  Not if one was lost or is away since the move began,
-        and none of a chunk that nobody needs any more."""
-        state = self._state
-        stored = replicas.chunk_info(state.db, chunk)
-        if stored is None or stored.state != replicas.LIVE:
-            return False
-        living = state.servers.live_disks(state.clock()).intersection(_good(state.db, chunk))
-        return len(living) > state.policies.of(stored.policy).replicas
-
-
-def _good(db: Database, chunk: bytes) -> list[str]:
-    rows: Iterable[tuple[str, str]] = replicas.replicas_of(db, chunk)
-    return [disk for disk, state in rows if state == replicas.GOOD]
+        return Movable(chunk, length, good_copies(db, chunk), self._state.policies.of(policy).label)

@@ -15,7 +15,7 @@ from dfswire.moving import RebalancePlan, RebalanceRequest
 from dfswire.policies import PolicyTerms, SetPolicy
 from dfswire.status import ClusterStatus
 from metad.config import MetadConfig
-from metad.operators import moving
+from metad.operators import moves
 from tests.t3_cluster.cluster import CHUNK_SIZE_BYTES, Cluster, fully_replicated, running_cluster
 from tests.t3_cluster.files import write_file
 from tests.t3_cluster.test_leaving import Watch, ask, check, job_ends
@@ -78,7 +78,7 @@ async def test_a_new_server_gets_its_share(
 async def test_what_is_under_way_is_not_planned_again_and_keeps_nobody(
     autojump_clock: MockClock, rng: random.Random, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(moving, "MOVES_MAX", 8)
+    monkeypatch.setattr(moves, "MOVES_MAX", 8)
     files = {f"f{number}": rng.randbytes(4 * CHUNK_SIZE_BYTES) for number in range(30)}
     async with running_cluster(rng, servers=4) as cluster:
         await fill_three_of_four(cluster, files)
@@ -88,7 +88,7 @@ async def test_what_is_under_way_is_not_planned_again_and_keeps_nobody(
         job = await job_ends(cluster, begun.job, 3600)
         took_s = trio.current_time() - began_s
         assert job.done < 1.1 * plan.bytes, "copies went back and forth"
-        batches = plan.moves // moving.MOVES_MAX
+        batches = plan.moves // moves.MOVES_MAX
         settled_s = MetadConfig(url="").trim_after_s  # the new server is relied on from then on
         assert batches >= 5
         assert took_s < settled_s + 10 * batches, "a move takes some heartbeats"
