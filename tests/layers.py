@@ -74,6 +74,7 @@ LAYERS = {
     """,
     "metad.clients": """
         mutations reads leasecalls locking
+        executions
         sessioncalls batches
         recalls touched
     """,

@@ -1,63 +1,40 @@
 """Mutations as clients see them: executed once, announced to everyone else, then answered.
 
-A batch is executed in a group commit; its effects are applied to the leases in exactly the order
-of execution, whichever task wakes first; and its reply goes out only when every other session that
-might have something stale has confirmed or is fenced.  A repeated batch gets the same reply, and
-never earlier than that.
+A batch is executed in a group commit, once nothing that it touches is leased to another session;
+its effects are announced in the order of execution (executions.py); and its reply goes out only
+when every other session that might have something stale has confirmed or is fenced.  A repeated
+batch gets the same reply, and never earlier than that.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable
 
 import msgspec
 import trio
 
 from dfswire.errors import Leased, NoEntry
-from dfswire.messages import Invalidated, Invalidation
 from dfswire.operations import (
     AnyOperation,
     Batch,
     BatchReply,
-    Commit,
-    Create,
     OpResult,
     Release,
 )
 from metad.clients import batches
 from metad.clients.batches import Executed
+from metad.clients.executions import Execution, Executions, told_by
 from metad.clients.reads import promisable_bytes
 from metad.clients.recalls import Recalls
 from metad.clients.sessioncalls import Clients
 from metad.clients.touched import touched
-from metad.leases.table import ATTR, DATA, NAMES, Blocked
+from metad.leases.table import ATTR, DATA, Blocked
 from metad.leases.turns import Turn
 from metad.names import namespace
 from metad.names.effects import Effects
-from metad.sessions.events import Delivery
 from metad.state import State
 
 OWN = ""  # the session of changes that metad makes itself
-_DIRECTORY_FIELDS = ("parent", "new_parent")
-
-
-class _Execution:
-    """One batch on its way."""
-
-    def __init__(self, batch: Batch) -> None:
-        self.batch = batch
-        self.executed: Executed | None = None  # not yet committed
-        self.delivery: Delivery | None = None  # its effects are announced
-        self.committed = False
-        self.settled = trio.Event()  # committed, failed or given up
-
-    @property
-    def changed(self) -> set[int]:
-        """The inodes of which it has made or changed something."""
-        if self.executed is None:
-            return set()
-        return self.executed.effects.inodes.union(_inodes(self.executed.reply))
 
 
 class _MustWait(Exception):
@@ -87,17 +64,13 @@ class Mutations:
         self._state = state
         self._clients = clients
         self._recalls = recalls
-        self._unused = unused
-        self._stored = stored
+        self._executions = Executions(state, clients, recalls, unused, stored)
         clients.on_end.append(self.forget_session)
-        self._unannounced: deque[_Execution] = deque()  # in the order of execution
-        self._under_way: dict[str, dict[int, _Execution]] = {}  # session -> sequence
+        self._under_way: dict[str, dict[int, Execution]] = {}  # session -> sequence
 
     def is_changing(self, session: str, inode: int) -> bool:
         """Was a change of the inode by another session executed that nobody was told of yet?"""
-        return any(
-            each.batch.session != session and inode in each.changed for each in self._unannounced
-        )
+        return self._executions.is_changing(session, inode)
 
     async def execute(self, batch: Batch) -> BatchReply:
         """Execute (or repeat the answer of) a batch.  Raises SessionLost, Stale, NoSpace."""
@@ -109,7 +82,7 @@ class Mutations:
                 return await self._answer(earlier, repeated=True)
         for answered in [each for each in under_way if each <= batch.acknowledged]:
             del under_way[answered]
-        under_way[batch.sequence] = execution = _Execution(batch)
+        under_way[batch.sequence] = execution = Execution(batch)
         try:
             await self._settle(execution)
         finally:
@@ -125,7 +98,7 @@ class Mutations:
         more).  So does this, also when somebody has leased the file: it is asked for.
         """
         state = self._state
-        execution = _Execution(Batch(session=OWN, sequence=1, operations=[Release(inode=inode)]))
+        execution = Execution(Batch(session=OWN, sequence=1, operations=[Release(inode=inode)]))
 
         def change() -> bool:
             blocked = state.leases.obstacles(OWN, {inode: ATTR | DATA})
@@ -136,18 +109,14 @@ class Mutations:
             if not work(state.now_ns(), effects):
                 return False
             execution.executed = Executed(BatchReply(results=[OpResult()]), effects)
-            self._unannounced.append(execution)
+            self._executions.add(execution)
             return True
 
         with trio.CancelScope(shield=True):
             try:
                 execution.committed = await state.db.write(change)
             finally:
-                if execution.committed:
-                    self._announce_up_to(execution)
-                elif execution in self._unannounced:
-                    self._unannounced.remove(execution)
-                    self._recalls.changed(execution.changed)
+                self._executions.settle(execution)
         return execution.committed
 
     def forget_session(self, session: str) -> None:
@@ -157,7 +126,7 @@ class Mutations:
     def _forget(self, batch: Batch) -> None:
         self._under_way.get(batch.session, {}).pop(batch.sequence, None)
 
-    async def _settle(self, execution: _Execution) -> None:
+    async def _settle(self, execution: Execution) -> None:
         """Commit, once nothing that the batch touches is leased to another session."""
         batch = execution.batch
         with self._recalls.waiting(batch.session) as wait:
@@ -173,7 +142,7 @@ class Mutations:
                     self._clients.check(batch.session)
 
     async def _commit(
-        self, execution: _Execution, turn: Turn | None, wanted: dict[int, int]
+        self, execution: Execution, turn: Turn | None, wanted: dict[int, int]
     ) -> None:
         """Raises _MustWait, with nothing done; `wanted` has the parts that it was about."""
         batch, state = execution.batch, self._state
@@ -198,65 +167,15 @@ class Mutations:
             execution.executed = batches.execute(
                 state.db, batch, state.now_ns(), check, lambda: promisable_bytes(state)
             )
-            self._unannounced.append(execution)
+            self._executions.add(execution)
 
         try:
             await state.db.write(work)
             execution.committed = True
         finally:
-            if execution.committed:
-                self._announce_up_to(execution)
-            elif execution in self._unannounced:
-                self._unannounced.remove(execution)
-                self._recalls.changed(execution.changed)
+            self._executions.settle(execution)
 
-    def _announce_up_to(self, execution: _Execution) -> None:
-        """Announce what was executed before this one too: its task has not woken up yet.
-
-        (Should its commit have failed, something was announced that did not happen: harmless.)
-        """
-        while execution.delivery is None:
-            self._announce(self._unannounced.popleft())
-
-    def _announce(self, execution: _Execution) -> None:
-        assert execution.executed is not None
-        session, effects = execution.batch.session, execution.executed.effects
-        leases, orphans = self._state.leases, self._state.orphans
-        self._clients.hold(session, _told(execution.batch, execution.executed.reply))
-        self._stored(_stored_chunks(execution.batch.operations))
-        unused = []
-        for inode in effects.orphaned:
-            held = inode in effects.held and session in leases
-            if orphans.add(inode, session, held=held):
-                unused.append(inode)
-        for inode in effects.adopted:
-            orphans.adopt(inode)
-        if effects.policies:
-            # Nobody waits for that: what is written by the old ones meanwhile is moved later.
-            told = [Invalidation(inode=each, what=Invalidated.POLICY) for each in effects.policies]
-            self._state.streams.push_to_all(told)
-        announcement = leases.invalidate(effects.invalidations, session)
-        unused += [inode for inode in effects.released if orphans.release(session, inode)]
-        self._unused(unused)
-        if execution.executed.repeated:
-            # Executed by an earlier metad, which may not have told anybody.
-            others = [each for each in leases.unsynced() if each != session]
-            execution.delivery = self._state.streams.wait_for_reopening(others)
-        else:
-            execution.delivery = self._recalls.announce(announcement)
-        self._end_leases(execution)
-        if self._recalls:
-            self._recalls.changed(execution.changed)
-
-    def _end_leases(self, execution: _Execution) -> None:
-        """Leases that were given back together with the last change under them."""
-        assert execution.executed is not None
-        session, results = execution.batch.session, execution.executed.reply.results
-        for op, result in zip(execution.batch.operations, results, strict=True):
-            if isinstance(op, Commit) and op.give_back is not None and result.fault is None:
-                self._recalls.given_back(session, op.give_back)
-
-    async def _answer(self, execution: _Execution, *, repeated: bool) -> BatchReply:
+    async def _answer(self, execution: Execution, *, repeated: bool) -> BatchReply:
         assert execution.executed is not None and execution.delivery is not None
         await execution.delivery.wait()
         self._forget(execution.batch)
@@ -270,7 +189,7 @@ class Mutations:
         with self._recalls.waiting(batch.session) as wait:
             while True:
                 self._clients.check(batch.session)
-                told = _told(batch, reply)
+                told = told_by(batch, reply)
                 blocked = self._state.leases.obstacles(batch.session, told, wait.turn)
                 if blocked is None:
                     self._clients.hold(batch.session, told)
@@ -312,32 +231,3 @@ class Mutations:
 
 def _admit_all(op: AnyOperation) -> None:
     """Nobody has a lease that an operation could contradict."""
-
-
-def _inodes(reply: BatchReply) -> Iterable[int]:
-    return (attr.inode for result in reply.results for attr in result.attrs)
-
-
-def _told(batch: Batch, reply: BatchReply) -> dict[int, int]:
-    """What the client may keep of the operations that it sent: names, attributes, its own data."""
-    told = {}
-    for op in batch.operations:
-        for name in _DIRECTORY_FIELDS:
-            inode = getattr(op, name, None)
-            if inode is not None:
-                told[inode] = ATTR | NAMES
-    for inode in _inodes(reply):
-        told[inode] = told.get(inode, 0) | ATTR | DATA
-    for op, result in zip(batch.operations, reply.results, strict=True):
-        if isinstance(op, Create) and result.attrs:
-            told[result.attrs[0].inode] |= NAMES  # of a new directory: that there are none
-    return told
-
-
-def _stored_chunks(operations: Iterable[AnyOperation]) -> list[bytes]:
-    return [
-        written.chunk
-        for operation in operations
-        if isinstance(operation, Commit)
-        for written in operation.chunks
-    ]
