@@ -86,7 +86,7 @@ LAYERS = {
     """,
     "metad.names": """
         attributes namespace chunkmap ranges rename
-        extents inheritance xattrs
+        dentries extents inheritance xattrs
         rows
         orphans
         effects acl

@@ -4,8 +4,8 @@ Synchronous functions on the database.  Reads see one snapshot.  Each mutation t
 `(db, op, now_ns, effects)`, runs in the caller's transaction (batches.py undoes it when it raises)
 and returns the new attributes of what it changed, the subject first, as OpResult.attrs says; what
 others must forget goes into `effects`.  Permissions are the kernel's business: mounts use
-default_permissions.  Rename is in rename.py, changes of attributes in attributes.py and xattrs.py,
-file contents in chunkmap.py and ranges.py.
+default_permissions.  Single names come and go in dentries.py; rename is in rename.py, changes of
+attributes in attributes.py and xattrs.py, file contents in chunkmap.py and ranges.py.
 """
 
 from __future__ import annotations
@@ -16,24 +16,29 @@ from dfswire.errors import (
     Exists,
     Invalid,
     IsDirectory,
-    NameTooLong,
     NoEntry,
     NotDirectory,
-    NotEmpty,
     NotPermitted,
     TooManyLinks,
 )
-from dfswire.messages import NAME_MAX_BYTES, Attr, DirEntry
+from dfswire.messages import Attr, DirEntry
 from dfswire.operations import (
     Create,
     CreateUnnamed,
     Link,
-    Rename,
     RmDir,
     Unlink,
 )
 from metad.copies import policies
 from metad.names import protection, rows
+from metad.names.dentries import (
+    add_dentry,
+    check_empty,
+    check_length,
+    drop_name,
+    may_be_held,
+    remove_dentry,
+)
 from metad.names.effects import Effects
 from metad.names.inheritance import inherit
 from metad.names.xattrs import put
@@ -256,50 +261,6 @@ def rmdir(db: Database, op: RmDir, now_ns: int, effects: Effects) -> list[Attr]:
         drop_name(db, attr, now_ns, effects, held=False),
         rows.touch(db, op.parent, now_ns, -1),
     ]
-
-
-# -- shared with rename ---------------------------------------------------------------------------
-
-
-def check_length(name: bytes) -> None:
-    """Raise NameTooLong for a name that no directory can have."""
-    if len(name) > NAME_MAX_BYTES:
-        raise NameTooLong(f"name of {len(name)} bytes, {NAME_MAX_BYTES} are possible")
-
-
-def check_empty(db: Database, directory: int) -> None:
-    """Raise NotEmpty when a directory has entries."""
-    if db.read_one("SELECT 1 FROM dentry WHERE parent = ? LIMIT 1", (directory,)):
-        raise NotEmpty(f"directory {directory} is not empty")
-
-
-def add_dentry(db: Database, parent: int, name: bytes, inode: int) -> None:
-    """A new name, with a new cookie."""
-    db.change("INSERT INTO dentry (parent, name, inode) VALUES (?, ?, ?)", (parent, name, inode))
-
-
-def remove_dentry(db: Database, parent: int, name: bytes) -> None:
-    """A name goes; what it named is the caller's business."""
-    db.change("DELETE FROM dentry WHERE parent = ? AND name = ?", (parent, name))
-
-
-def may_be_held(op: Unlink | Rename, attr: Attr) -> bool:
-    """May the client have open what it takes the name of?  It speaks only of what it expected."""
-    return op.held or op.expected not in (None, attr.inode)
-
-
-def drop_name(db: Database, attr: Attr, now_ns: int, effects: Effects, *, held: bool) -> Attr:
-    """One name of an inode is gone; without the last one (or a directory's only one) it is an
-    orphan from now on."""
-    links = attr.nlink if rows.is_directory(attr) else 1
-    dropped = rows.relink(db, attr.inode, now_ns, -links)
-    if dropped.nlink:
-        effects.attr(attr.inode)
-        policies.linked(db, attr.inode)
-    else:
-        db.change("INSERT INTO orphan VALUES (?, ?, 0)", (attr.inode, now_ns))
-        effects.orphan(attr.inode, held)
-    return dropped
 
 
 def _need_name(db: Database, parent: int, name: bytes) -> tuple[Attr, Attr]:

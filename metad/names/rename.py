@@ -13,8 +13,8 @@ from dfswire.messages import Attr
 from dfswire.operations import RENAME_EXCHANGE, RENAME_NOREPLACE, Rename
 from metad.copies import policies
 from metad.names import protection, rows
+from metad.names.dentries import check_empty, check_length, drop_name, may_be_held, remove_dentry
 from metad.names.effects import Effects
-from metad.names.namespace import check_empty, check_length, drop_name, may_be_held, remove_dentry
 from metad.storage.database import Database
 
 
