@@ -22,8 +22,9 @@ from pathlib import Path
 
 import trio
 
+from dfswire.batches import Batch
 from dfswire.messages import Extent
-from dfswire.operations import AnyOperation, Batch, Commit, Create
+from dfswire.operations import AnyOperation, Commit, Create
 from metad.clients import batches
 from metad.names import namespace
 from metad.sessions import rows as sessions

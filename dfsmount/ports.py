@@ -11,10 +11,11 @@ from typing import Any, Protocol
 
 import msgspec
 
+from dfswire.batches import OpResult
 from dfswire.locks import HeldLocks
 from dfswire.messages import Invalidation, Lease
 from dfswire.metadata import GrantReply, LayoutReply
-from dfswire.operations import AnyOperation, OpResult
+from dfswire.operations import AnyOperation
 
 
 class Metadata(Protocol):

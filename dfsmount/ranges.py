@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from dfsmount.files.openfiles import OpenInode
 from dfsmount.names.namespace import Names
+from dfswire.batches import OpResult
 from dfswire.errors import DFSError, Invalid
 from dfswire.messages import BLOCK_SIZE_BYTES, FILE_MAX_BYTES
-from dfswire.operations import CopyRange, Fallocate, OpResult
+from dfswire.operations import CopyRange, Fallocate
 
 # Less is copied as bytes: to read any part of a chunk a whole block of it is fetched, and every
 # shared piece is one more extent.

@@ -22,17 +22,11 @@ from dfsmount.leases.exclusive import WRITE_PARTS
 from dfsmount.names.attributes import check_size
 from dfsmount.names.namespace import check_name
 from dfsmount.ranges import SHARED_LEAST_BYTES, Ranges
+from dfswire.attrchanges import without_privileges
 from dfswire.errors import NotPermitted, SessionLost
 from dfswire.locks import Lock, LockKind, LockType, Range
 from dfswire.messages import Attr
-from dfswire.operations import (
-    FS_APPEND,
-    FS_IMMUTABLE,
-    Create,
-    CreateUnnamed,
-    SetAttr,
-    without_privileges,
-)
+from dfswire.operations import FS_APPEND, FS_IMMUTABLE, Create, CreateUnnamed, SetAttr
 
 log = logging.getLogger(__name__)
 

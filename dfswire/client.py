@@ -33,8 +33,7 @@ from dfswire.calls import (
 )
 from dfswire.daemon import REQUEST_ID, parse_address
 from dfswire.errors import ProtocolError, Unavailable, from_code
-from dfswire.messages import MESSAGE_MAX_BYTES, PROTOCOL_VERSION
-from dfswire.operations import Fault
+from dfswire.messages import MESSAGE_MAX_BYTES, PROTOCOL_VERSION, Fault
 from dfswire.transport import IDEMPOTENT, INTO, SocketTransport
 
 DEADLINE_S = 5.0

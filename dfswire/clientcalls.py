@@ -5,7 +5,7 @@ Nobody imports this but calls.py, which is the only list of what crosses the net
 
 from __future__ import annotations
 
-from dfswire import hosts, locks, metadata, operations
+from dfswire import batches, hosts, locks, metadata
 from dfswire.call import Call
 from dfswire.messages import Empty, Event
 
@@ -94,8 +94,8 @@ CLIENT_CALLS = (
         "metad",
         "POST",
         "/v1/meta/batch",
-        operations.Batch,
-        operations.BatchReply,
+        batches.Batch,
+        batches.BatchReply,
         ("client",),
     ),
     Call(

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from dfswire.errors import DFSError, ProtocolError
-from dfswire.operations import Fault
+from dfswire.messages import Fault
 
 MSGPACK = "application/msgpack"
 JSON = "application/json"

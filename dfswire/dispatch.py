@@ -48,8 +48,7 @@ from dfswire.errors import (
     UsageError,
     WrongVersion,
 )
-from dfswire.messages import MESSAGE_MAX_BYTES, PROTOCOL_VERSION, Empty
-from dfswire.operations import Fault
+from dfswire.messages import MESSAGE_MAX_BYTES, PROTOCOL_VERSION, Empty, Fault
 
 __all__ = [
     "BodySource",

@@ -46,6 +46,13 @@ class Empty(Message, frozen=True, kw_only=True):
     """A reply that says no more than that the call succeeded."""
 
 
+class Fault(Message, frozen=True, kw_only=True):
+    """An error on the wire: a code of the table in errors.py, and a sentence for people."""
+
+    code: str
+    message: str = ""
+
+
 def check_name(name: bytes) -> None:
     """Raise ValueError unless `name` can be a directory entry."""
     if b"/" in name or b"\0" in name or name in (b".", b".."):

@@ -1,15 +1,12 @@
-"""Metadata mutations, and the batches in which they travel.
+"""Metadata mutations: the operations that clients ask for, and metad executes.
 
-A client sends `Batch(session, sequence, operations)`; metad executes it exactly once, in order, in
-one transaction together with the record that makes a retry harmless.  Each operation stands alone:
-one that fails is undone and reports its error in its own `OpResult`; those after it are still
-tried.  metad's own clock gives ctime (and mtime where the operation does not carry one), so two
-clients agree on the order.
+They travel in batches (batches.py).  Each says by its fields all that metad needs to know, and by
+its text which errors it has.  metad's own clock gives ctime (and mtime where the operation does not
+carry one), so two clients agree on the order.
 """
 
 from __future__ import annotations
 
-import stat
 from typing import Annotated
 
 import msgspec
@@ -19,7 +16,6 @@ from dfswire.messages import (
     SYMLINK_MAX_BYTES,
     XATTR_NAME_MAX_BYTES,
     XATTR_VALUE_MAX_BYTES,
-    Attr,
     Extent,
     Inode,
     Lease,
@@ -47,7 +43,6 @@ FS_KEPT = FS_IMMUTABLE | FS_APPEND | FS_NODUMP | FS_NOATIME | FS_DIRSYNC
 ACL_ACCESS = b"system.posix_acl_access"
 ACL_DEFAULT = b"system.posix_acl_default"
 ACCESS_MAX_INODES = 1000
-BATCH_MAX_OPERATIONS = 1000
 
 Id32 = Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)]
 Umask = Annotated[int, msgspec.Meta(ge=0, le=0o777)]
@@ -170,49 +165,6 @@ class SetAttr(Operation, frozen=True, kw_only=True, tag="setattr"):
     atime_ns: int | None = None
     mtime_ns: int | None = None
     lease: Natural = 0
-
-
-def merged(earlier: SetAttr | None, later: SetAttr) -> SetAttr:
-    """One change that does what two do, one after the other.  Neither has a size."""
-    if earlier is None:
-        return later
-    mode = later.mode if later.mode is not None else earlier.mode
-    if later.mode is None and mode is not None and (later.uid, later.gid) != (None, None):
-        mode = stat.S_IMODE(without_privileges(stat.S_IFREG | mode))
-    return SetAttr(
-        inode=later.inode,
-        mode=mode,
-        uid=later.uid if later.uid is not None else earlier.uid,
-        gid=later.gid if later.gid is not None else earlier.gid,
-        atime_ns=later.atime_ns if later.atime_ns is not None else earlier.atime_ns,
-        mtime_ns=later.mtime_ns if later.mtime_ns is not None else earlier.mtime_ns,
-    )
-
-
-def changed(attr: Attr, change: SetAttr) -> Attr:
-    """The attributes of a regular file after a change without a size; ctime is left to others."""
-    mode = attr.mode
-    if change.mode is not None:
-        mode = stat.S_IFMT(mode) | stat.S_IMODE(change.mode)
-    elif (change.uid, change.gid) != (None, None):
-        mode = without_privileges(mode)
-    return msgspec.structs.replace(
-        attr,
-        mode=mode,
-        uid=attr.uid if change.uid is None else change.uid,
-        gid=attr.gid if change.gid is None else change.gid,
-        atime_ns=attr.atime_ns if change.atime_ns is None else change.atime_ns,
-        mtime_ns=attr.mtime_ns if change.mtime_ns is None else change.mtime_ns,
-    )
-
-
-def without_privileges(mode: int) -> int:
-    """A mode after the contents or the owner of the inode changed: no set-uid, no set-gid."""
-    if stat.S_ISDIR(mode):
-        return mode
-    # setgid without group execution is a mark for mandatory locking, not a privilege.
-    privileges = stat.S_ISUID | (stat.S_ISGID if mode & stat.S_IXGRP else 0)
-    return mode & ~privileges
 
 
 class SetFlags(Operation, frozen=True, kw_only=True, tag="setflags"):
@@ -343,53 +295,3 @@ AnyOperation = (
     | CopyRange
     | Release
 )
-
-
-class Fault(Message, frozen=True, kw_only=True):
-    """An error on the wire: a code of the table in errors.py, and a sentence for people."""
-
-    code: str
-    message: str = ""
-
-
-class OpResult(Message, frozen=True, kw_only=True):
-    """What became of one operation.
-
-    `attrs` has the new attributes of every inode that it changed, the subject first (the created,
-    linked, renamed or changed inode), then the parent(s), then a replaced inode with its nlink.
-    `lease`: the exclusive lease that was asked for with the operation, if it could be had at once.
-    `length`: of CopyRange.
-    `bare`: (Create, CreateUnnamed) the inode was made just now, and has no extended attributes.
-    `policy`: (Create) the key of what applies to the new inode, where directories have policies.
-    """
-
-    attrs: list[Attr] = []
-    length: Natural = 0
-    fault: Fault | None = None
-    lease: Lease | None = None
-    bare: bool = False
-    policy: Natural | None = None
-
-
-class Batch(Message, frozen=True, kw_only=True):
-    """Operations with an identity.  `sequence` is unique in the session and starts at 1.
-
-    `acknowledged`: the client has the replies of this and of all lower sequences, so metad may
-    forget them; a copy of such a batch that arrives late is refused.
-    `no_wait`: operations about something that another session has leased fail with `leased` and are
-    not executed; the holder is asked to give it back.  Without it the whole batch waits for that.
-    """
-
-    session: str
-    sequence: Annotated[int, msgspec.Meta(ge=1)]
-    operations: Annotated[
-        list[AnyOperation], msgspec.Meta(min_length=1, max_length=BATCH_MAX_OPERATIONS)
-    ]
-    acknowledged: Natural = 0
-    no_wait: bool = False
-
-
-class BatchReply(Message, frozen=True, kw_only=True):
-    """One result for each operation, in order."""
-
-    results: list[OpResult]

@@ -10,9 +10,9 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from dfswire.batches import BATCH_MAX_OPERATIONS
 from dfswire.daemon import software_version
 from dfswire.metrics import Metrics
-from dfswire.operations import BATCH_MAX_OPERATIONS
 from metad.config import MetadConfig
 from metad.copies import policies
 from metad.copies.policies import Policies, Policy

@@ -36,7 +36,7 @@ LAYERS = {
         call
         lockranges
         admin
-        heartbeats info status
+        attrchanges batches heartbeats info status
         fsck hosts inventories jobs moving observe orders policies
         chunks journal locks metadata operations
         verify health
@@ -233,12 +233,12 @@ PURE = words(
     dfsmount.files.dirtyattributes dfsmount.files.extents dfsmount.files.writeerrors
     dfsmount.files.readahead dfsmount.leases.attrcache dfsmount.leases.lategrants
     dfsmount.locks.holdings dfsmount.remote.experience dfsmount.remote.followed
-    dfswire.admin dfswire.call dfswire.calls
-    dfswire.chunks dfswire.clientcalls dfswire.codec dfswire.errors dfswire.fsck
-    dfswire.health dfswire.heartbeats dfswire.hosts dfswire.info dfswire.inventories
-    dfswire.jobs dfswire.journal dfswire.lockranges dfswire.locks
-    dfswire.messages dfswire.metadata dfswire.moving dfswire.observe dfswire.operations
-    dfswire.orders dfswire.policies dfswire.status dfswire.verify
+    dfswire.admin dfswire.attrchanges dfswire.batches dfswire.call dfswire.calls dfswire.chunks
+    dfswire.clientcalls dfswire.codec dfswire.errors dfswire.fsck dfswire.health
+    dfswire.heartbeats dfswire.hosts dfswire.info dfswire.inventories dfswire.jobs
+    dfswire.journal dfswire.lockranges dfswire.locks dfswire.messages dfswire.metadata
+    dfswire.moving dfswire.observe dfswire.operations dfswire.orders dfswire.policies
+    dfswire.status dfswire.verify
     metad.copies.compaction metad.copies.losses
     metad.copies.placement metad.copies.recent metad.copies.surplus metad.copies.verified
     metad.hosts.doubles metad.hosts.grayness metad.hosts.identities metad.hosts.orders

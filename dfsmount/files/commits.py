@@ -19,9 +19,10 @@ from dfsmount.files.extents import RangeMap
 from dfsmount.files.packs import Pack, extents_of, layered, span_of
 from dfsmount.files.writeback import WriteBack
 from dfsmount.files.writeerrors import WriteErrors
+from dfswire.batches import OpResult
 from dfswire.errors import DFSError, UnknownChunk
 from dfswire.messages import Attr
-from dfswire.operations import Commit, OpResult
+from dfswire.operations import Commit
 
 log = logging.getLogger(__name__)
 

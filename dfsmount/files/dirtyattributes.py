@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import msgspec
 
+from dfswire.attrchanges import changed, merged
 from dfswire.messages import Attr
-from dfswire.operations import SetAttr, changed, merged
+from dfswire.operations import SetAttr
 
 
 class DirtyAttributes:

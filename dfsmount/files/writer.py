@@ -19,9 +19,10 @@ from dfsmount.files.extents import RangeMap
 from dfsmount.files.packs import Octets, Pack
 from dfsmount.files.writeback import WriteBack
 from dfsmount.files.writeerrors import WriteErrors
+from dfswire.batches import OpResult
 from dfswire.errors import DFSError, InputOutput
 from dfswire.messages import FILE_MAX_BYTES, Attr
-from dfswire.operations import OpResult, SetAttr
+from dfswire.operations import SetAttr
 
 log = logging.getLogger(__name__)
 

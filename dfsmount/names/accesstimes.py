@@ -18,9 +18,10 @@ import trio
 
 from dfsmount.config import NOATIME, RELATIME, STRICTATIME
 from dfsmount.leases.attrcache import AttrCache
+from dfswire.batches import OpResult
 from dfswire.errors import DFSError
 from dfswire.messages import Attr
-from dfswire.operations import FS_NOATIME, Access, AccessTime, OpResult
+from dfswire.operations import FS_NOATIME, Access, AccessTime
 
 log = logging.getLogger(__name__)
 

@@ -18,10 +18,11 @@ from dfsmount.leases.attrcache import AttrCache
 from dfsmount.leases.exclusive import Leases
 from dfsmount.remote.followed import FollowedPolicies
 from dfsmount.remote.metaclient import MetaClient
+from dfswire.batches import OpResult
 from dfswire.errors import DFSError, InputOutput, SessionLost, Unavailable
 from dfswire.messages import ROOT_INODE, Lease
 from dfswire.metadata import GrantReply, LayoutReply
-from dfswire.operations import AnyOperation, Commit, OpResult, Release
+from dfswire.operations import AnyOperation, Commit, Release
 
 SETTLE_PAUSE_S = 1.0
 UNKNOWN = (Unavailable, InputOutput, trio.Cancelled)  # it may have happened, or still will

@@ -16,18 +16,10 @@ import trio
 
 from dfsmount.remote.retries import Retries
 from dfsmount.remote.session import Session
+from dfswire.batches import BATCH_MAX_OPERATIONS, Batch, BatchReply, OpResult
 from dfswire.errors import DFSError, Leased, SessionLost, Unavailable, from_code
 from dfswire.messages import INLINE_MAX_BYTES, MESSAGE_MAX_BYTES, SYMLINK_MAX_BYTES
-from dfswire.operations import (
-    BATCH_MAX_OPERATIONS,
-    Access,
-    AnyOperation,
-    Batch,
-    BatchReply,
-    Commit,
-    OpResult,
-    SetXattr,
-)
+from dfswire.operations import Access, AnyOperation, Commit, SetXattr
 
 OPERATION_BYTES = 1000  # encoded, without what is counted apart: two names and some numbers
 EXTENT_BYTES = 256  # encoded; measured: 75, and a written chunk with four disks 200

@@ -16,10 +16,11 @@ from dfsmount.remote.batches import Batches
 from dfsmount.remote.retries import Retries
 from dfsmount.remote.session import Session
 from dfswire import metadata
+from dfswire.batches import OpResult
 from dfswire.client import Client
 from dfswire.locks import GetLock, GetLockReply, Lock
 from dfswire.messages import Attr, DirEntry, Lease, Xattr
-from dfswire.operations import AnyOperation, OpResult
+from dfswire.operations import AnyOperation
 
 
 class MetaClient:

@@ -13,20 +13,18 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from dfswire import codec
+from dfswire.batches import Batch, BatchReply, OpResult
 from dfswire.errors import DFSError, Stale
 from dfswire.messages import FILE_MAX_BYTES, Attr
 from dfswire.operations import (
     Access,
     AnyOperation,
-    Batch,
-    BatchReply,
     Commit,
     CopyRange,
     Create,
     CreateUnnamed,
     Fallocate,
     Link,
-    OpResult,
     Release,
     RemoveXattr,
     Rename,

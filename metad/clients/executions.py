@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterable
 
 import trio
 
+from dfswire.batches import Batch, BatchReply
 from dfswire.messages import Invalidated, Invalidation
-from dfswire.operations import AnyOperation, Batch, BatchReply, Commit, Create
+from dfswire.operations import AnyOperation, Commit, Create
 from metad.clients.batches import Executed
 from metad.clients.recalls import Recalls
 from metad.clients.sessioncalls import Clients

@@ -13,14 +13,9 @@ from collections.abc import Callable, Iterable
 import msgspec
 import trio
 
+from dfswire.batches import Batch, BatchReply, OpResult
 from dfswire.errors import Leased, NoEntry
-from dfswire.operations import (
-    AnyOperation,
-    Batch,
-    BatchReply,
-    OpResult,
-    Release,
-)
+from dfswire.operations import AnyOperation, Release
 from metad.clients import batches
 from metad.clients.batches import Executed
 from metad.clients.executions import Execution, Executions, told_by

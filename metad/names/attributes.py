@@ -9,9 +9,10 @@ from __future__ import annotations
 import stat
 from typing import Any
 
+from dfswire.attrchanges import without_privileges
 from dfswire.errors import FileTooBig, Invalid, IsDirectory
 from dfswire.messages import FILE_MAX_BYTES, Attr
-from dfswire.operations import Access, SetAttr, SetFlags, without_privileges
+from dfswire.operations import Access, SetAttr, SetFlags
 from metad.names import protection, rows
 from metad.names.effects import Effects
 from metad.names.extents import truncate_extents

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dfswire.attrchanges import changed, merged
 from dfswire.messages import Attr
-from dfswire.operations import Commit, SetAttr, changed, merged
+from dfswire.operations import Commit, SetAttr
 
 FILE = Attr(inode=5, mode=0o106755, uid=1, gid=2, size=3, atime_ns=4, mtime_ns=5, ctime_ns=6)
 

@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dfswire import codec
+from dfswire.batches import Batch
 from dfswire.calls import CALLS
 from dfswire.errors import NoEntry, ProtocolError
-from dfswire.messages import Empty, Invalidation
-from dfswire.operations import AnyOperation, Batch, Fault
+from dfswire.messages import Empty, Fault, Invalidation
+from dfswire.operations import AnyOperation
 from tests.t1_wire.strategies import of_type
 
 MESSAGES = sorted(

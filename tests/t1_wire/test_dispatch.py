@@ -17,9 +17,8 @@ from dfswire.daemon import REQUEST_ID
 from dfswire.dispatch import Dispatcher, Response
 from dfswire.errors import NoEntry, SessionLost
 from dfswire.hosts import Hello
-from dfswire.messages import MESSAGE_MAX_BYTES, Empty
+from dfswire.messages import MESSAGE_MAX_BYTES, Empty, Fault
 from dfswire.metadata import RenewSession
-from dfswire.operations import Fault
 from tests.t1_wire.services import Chunkd, dispatcher, write_request
 
 HELLO = Hello(service="metad", protocol=1, software="test", cluster_id="c")

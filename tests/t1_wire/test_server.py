@@ -14,9 +14,8 @@ from dfswire import codec
 from dfswire.bodies import BodySource
 from dfswire.client import Client
 from dfswire.errors import Unavailable, UsageError
-from dfswire.messages import Empty, Event, Invalidation
+from dfswire.messages import Empty, Event, Fault, Invalidation
 from dfswire.metadata import FollowEvents
-from dfswire.operations import Fault
 from dfswire.server import Limits, bound_address, listen
 from tests.t1_wire.services import Chunkd, dispatcher, read_request, start, write_request
 from tests.t1_wire.test_heads import SMUGGLING

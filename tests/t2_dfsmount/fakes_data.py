@@ -18,6 +18,7 @@ from dfsmount.files.extents import RangeMap
 from dfsmount.files.writeback import WriteSettings
 from dfsmount.files.writer import Writer
 from dfsmount.remote.followed import FollowedPolicies
+from dfswire.batches import OpResult
 from dfswire.chunks import (
     block_checksums,
     chunk_digest,
@@ -37,7 +38,7 @@ from dfswire.messages import (
     Extent,
 )
 from dfswire.metadata import GrantReply, LayoutReply
-from dfswire.operations import Commit, Operation, OpResult, SetAttr
+from dfswire.operations import Commit, Operation, SetAttr
 from tests.t2_dfsmount.fakes_chunkd import FakeChunkds
 
 INODE = 7

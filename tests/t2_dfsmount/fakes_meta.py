@@ -16,6 +16,7 @@ import trio
 
 from dfsmount.remote.metaclient import MetaClient
 from dfsmount.remote.session import Session
+from dfswire.batches import Batch, BatchReply, OpResult
 from dfswire.client import Client
 from dfswire.errors import SessionLost, Unavailable
 from dfswire.locks import HeldLocks
@@ -29,7 +30,6 @@ from dfswire.metadata import (
     OpenSession,
     SessionGrant,
 )
-from dfswire.operations import Batch, BatchReply, OpResult
 
 LEASE_S, RENEW_S, SIGN_OF_LIFE_S = 20.0, 5.0, 5.0
 INTRODUCTION = OpenSession(host="h", mount_point="/m", pid=1, software="0")

@@ -16,11 +16,12 @@ from dfsmount.names.mutations import Mutations
 from dfsmount.remote.followed import FollowedPolicies
 from dfsmount.remote.metaclient import MetaClient
 from dfsmount.remote.session import Session
+from dfswire.batches import BatchReply, OpResult
 from dfswire.client import Client
 from dfswire.errors import NoEntry
 from dfswire.locks import HeldLocks
 from dfswire.messages import Invalidation, Lease
-from dfswire.operations import BatchReply, Commit, Create, OpResult
+from dfswire.operations import Commit, Create
 from tests.t2_dfsmount.fakes_meta import INTRODUCTION, FakeMetad, attr
 
 COMMIT = Commit(inode=7, extents=[], size=1, mtime_ns=1)

@@ -12,9 +12,10 @@ from dfsmount.config import NOATIME, RELATIME, STRICTATIME
 from dfsmount.leases.attrcache import AttrCache
 from dfsmount.names import accesstimes
 from dfsmount.names.accesstimes import DAY_NS, SEND_EVERY_S, AccessTimes, is_due
+from dfswire.batches import OpResult
 from dfswire.errors import Unavailable
 from dfswire.messages import Attr
-from dfswire.operations import FS_NOATIME, Access, OpResult
+from dfswire.operations import FS_NOATIME, Access
 
 NOW = 10**18
 HOUR_NS = 3600 * 10**9

@@ -10,9 +10,9 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from dfsmount.leases.exclusive import ALL_PARTS
 from dfsmount.leases.idle import IDLE_MAX, IDLE_S
+from dfswire.batches import Batch, BatchReply, OpResult
 from dfswire.errors import InputOutput, SessionLost, UnknownChunk
-from dfswire.messages import Lease
-from dfswire.operations import Batch, BatchReply, Fault, OpResult
+from dfswire.messages import Fault, Lease
 from tests.t2_dfsmount.lease_client import COMMIT, CREATE, ending, granting, running
 
 

@@ -11,9 +11,11 @@ from trio.testing import MockClock
 
 from dfsmount.remote.batches import BATCHES_IN_FLIGHT_MAX
 from dfsmount.remote.metaclient import MetaClient
+from dfswire.batches import Batch, BatchReply, OpResult
 from dfswire.errors import NoEntry, SessionLost, Unavailable
+from dfswire.messages import Fault
 from dfswire.metadata import LookupReply
-from dfswire.operations import Batch, BatchReply, Fault, OpResult, Release
+from dfswire.operations import Release
 from tests.t2_dfsmount.fakes_meta import Recorder, client
 
 

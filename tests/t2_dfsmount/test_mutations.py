@@ -12,8 +12,9 @@ from dfsmount.leases.attrcache import AttrCache
 from dfsmount.leases.exclusive import Leases
 from dfsmount.names.mutations import Mutations
 from dfsmount.remote.followed import FollowedPolicies
+from dfswire.batches import Batch, BatchReply, OpResult
 from dfswire.errors import NoSpace, SessionLost
-from dfswire.operations import Batch, BatchReply, OpResult, Release, SetAttr
+from dfswire.operations import Release, SetAttr
 from tests.t2_dfsmount.fakes_meta import client
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import trio
 
+from dfswire.batches import Batch, BatchReply, OpResult
 from dfswire.client import Client
 from dfswire.dispatch import Dispatcher
 from dfswire.errors import Unavailable
@@ -39,14 +40,7 @@ from dfswire.metadata import (
     LookupRequest,
     OpenSession,
 )
-from dfswire.operations import (
-    AnyOperation,
-    Batch,
-    BatchReply,
-    Commit,
-    Create,
-    OpResult,
-)
+from dfswire.operations import AnyOperation, Commit, Create
 from dfswire.orders import Order, OrderResult
 from metad.config import MetadConfig
 from metad.service import Service, create_service

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dfswire import errors
+from dfswire.batches import Batch
 from dfswire.messages import Attr, Extent, Invalidated
 from dfswire.operations import (
     AnyOperation,
-    Batch,
     Commit,
     Create,
     Link,

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from dfswire.batches import Batch
 from dfswire.messages import Extent
-from dfswire.operations import ACL_ACCESS, Batch, Link, SetXattr, Unlink
+from dfswire.operations import ACL_ACCESS, Link, SetXattr, Unlink
 from metad.checks import fsck, invariants
 from metad.clients import batches
 from metad.names import acl

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dfswire.operations import BATCH_MAX_OPERATIONS
+from dfswire.batches import BATCH_MAX_OPERATIONS
 from metad.state import FileClock
 
 

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dfswire.batches import Batch
 from dfswire.messages import Extent, Invalidated
 from dfswire.operations import (
     ACL_ACCESS,
     AnyOperation,
-    Batch,
     Commit,
     CopyRange,
     Create,

@@ -9,10 +9,11 @@ from typing import TypeVar
 
 import trio
 
+from dfswire.batches import BATCH_MAX_OPERATIONS, Batch, BatchReply
 from dfswire.client import Client
 from dfswire.fsck import FsckReport, FsckRequest
 from dfswire.metadata import OpenSession, SessionGrant, SessionRequest
-from dfswire.operations import BATCH_MAX_OPERATIONS, Batch, BatchReply, Create
+from dfswire.operations import Create
 
 T = TypeVar("T")
 

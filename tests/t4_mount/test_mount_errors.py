@@ -17,7 +17,7 @@ import pytest
 from dfsmount.cli.mounts import mount_at
 from dfswire.errors import WrongVersion
 from dfswire.hosts import Hello
-from dfswire.operations import Fault
+from dfswire.messages import Fault
 from tests.t4_mount.harness import LiveCluster, LiveMount, dfs
 
 
