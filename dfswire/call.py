@@ -1,7 +1,7 @@
 """What one remote call is: its name, how it travels, and who may make it.
 
-The calls themselves stand in the tables of calls.py and clientcalls.py; see calls.py for how
-requests and replies travel.
+The calls themselves stand in the tables of calls.py, clientcalls.py and operatorcalls.py; see
+calls.py for how requests and replies travel.
 """
 
 from __future__ import annotations

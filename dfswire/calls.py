@@ -1,6 +1,6 @@
 """The table of remote calls: the only list of what crosses the network.
 
-What mounts ask metad stands in clientcalls.py, all else here.
+What mounts ask stands in clientcalls.py, what operators ask in operatorcalls.py, all else here.
 
 Client, server, access checks, documentation and fault injection all read it.  A call has a name,
 the service that answers, an HTTP method and path, a request and a reply type, and says whether raw
@@ -14,25 +14,11 @@ An error is a `Fault` with status 4xx or 5xx.  `stream` replies are a sequence o
 
 from __future__ import annotations
 
-from dfswire import (
-    admin,
-    chunks,
-    fsck,
-    heartbeats,
-    hosts,
-    info,
-    inventories,
-    jobs,
-    journal,
-    moving,
-    observe,
-    policies,
-    status,
-    verify,
-)
+from dfswire import chunks, heartbeats, hosts, inventories, journal, verify
 from dfswire.call import Call
 from dfswire.clientcalls import CLIENT_CALLS
 from dfswire.messages import Empty
+from dfswire.operatorcalls import OPERATOR_CALLS
 
 __all__ = ["CALLS", "Call", "by_path"]
 
@@ -42,7 +28,6 @@ REQUEST_ID_HEADER = "DFS-Request-Id"
 DEADLINE_HEADER = "DFS-Deadline-S"  # seconds that the caller will still wait
 
 
-_OPERATOR = ("operator",)
 _ALL = (
     *CLIENT_CALLS,
     # chunkd -> metad
@@ -106,89 +91,6 @@ _ALL = (
         ("chunkd", "operator"),
         reply_body=True,
     ),
-    # operator -> metad
-    Call(
-        "journal.status",
-        "metad",
-        "GET",
-        "/v1/journal/status",
-        Empty,
-        journal.JournalStatus,
-        ("operator",),
-    ),
-    Call(
-        "journal.release",
-        "metad",
-        "POST",
-        "/v1/journal/release",
-        Empty,
-        journal.JournalStatus,
-        ("operator",),
-    ),
-    Call(
-        "cluster.status",
-        "metad",
-        "GET",
-        "/v1/cluster/status",
-        Empty,
-        status.ClusterStatus,
-        ("operator",),
-    ),
-    Call(
-        "cluster.info",
-        "metad",
-        "POST",
-        "/v1/cluster/info",
-        info.InfoRequest,
-        info.InfoReply,
-        ("operator",),
-    ),
-    Call(
-        "cluster.fsck",
-        "metad",
-        "POST",
-        "/v1/cluster/fsck",
-        fsck.FsckRequest,
-        fsck.FsckReport,
-        ("operator",),
-    ),
-    Call(
-        "cluster.events",
-        "metad",
-        "POST",
-        "/v1/cluster/events",
-        observe.EventsRequest,
-        observe.EventsReply,
-        ("operator",),
-    ),
-    # verifying
-    Call(
-        "cluster.lost",
-        "metad",
-        "POST",
-        "/v1/cluster/lost",
-        verify.FindLost,
-        verify.LostReply,
-        ("operator",),
-    ),
-    Call(
-        "cluster.files",
-        "metad",
-        "POST",
-        "/v1/cluster/files",
-        verify.FilesBelow,
-        verify.FilesReply,
-        ("operator",),
-    ),
-    Call(
-        "cluster.urge",
-        "metad",
-        "POST",
-        "/v1/cluster/urge",
-        verify.Urge,
-        Empty,
-        ("operator",),
-    ),
     Call(
         "server.settled",
         "metad",
@@ -198,70 +100,7 @@ _ALL = (
         verify.SettledReply,
         ("chunkd",),
     ),
-    Call(
-        "policy.show",
-        "metad",
-        "POST",
-        "/v1/policy/show",
-        policies.PolicyRequest,
-        policies.PolicyReply,
-        _OPERATOR,
-    ),
-    Call(
-        "policy.set",
-        "metad",
-        "POST",
-        "/v1/policy/set",
-        policies.SetPolicy,
-        policies.PolicyReply,
-        _OPERATOR,
-    ),
-    Call(
-        "policy.clear",
-        "metad",
-        "POST",
-        "/v1/policy/clear",
-        policies.PolicyRequest,
-        policies.PolicyReply,
-        _OPERATOR,
-    ),
-    Call(
-        "cluster.rebalance_plan",
-        "metad",
-        "POST",
-        "/v1/cluster/rebalance_plan",
-        moving.RebalanceRequest,
-        moving.RebalancePlan,
-        _OPERATOR,
-    ),
-    # jobs
-    Call(
-        "admin.drain", "metad", "POST", "/v1/admin/drain", admin.Target, admin.AdminReply, _OPERATOR
-    ),
-    Call(
-        "admin.enable",
-        "metad",
-        "POST",
-        "/v1/admin/enable",
-        admin.Target,
-        admin.AdminReply,
-        _OPERATOR,
-    ),
-    Call(
-        "admin.remove",
-        "metad",
-        "POST",
-        "/v1/admin/remove",
-        admin.RemoveTarget,
-        admin.AdminReply,
-        _OPERATOR,
-    ),
-    Call("job.list", "metad", "POST", "/v1/job/list", jobs.JobsRequest, jobs.JobsReply, _OPERATOR),
-    Call("job.start", "metad", "POST", "/v1/job/start", jobs.StartJob, jobs.JobStatus, _OPERATOR),
-    Call("job.stop", "metad", "POST", "/v1/job/stop", jobs.JobRequest, jobs.JobStatus, _OPERATOR),
-    Call(
-        "job.resume", "metad", "POST", "/v1/job/resume", jobs.JobRequest, jobs.JobStatus, _OPERATOR
-    ),
+    *OPERATOR_CALLS,
     # client or chunkd -> chunkd
     Call(
         "chunk.write",
@@ -310,26 +149,6 @@ _ALL = (
         verify.SalvageChunk,
         verify.SalvageReply,
         ("chunkd",),
-        reply_body=True,
-    ),
-    # operator -> chunkd
-    Call(
-        "journal.files",
-        "chunkd",
-        "GET",
-        "/v1/journal/files",
-        Empty,
-        journal.JournalFiles,
-        ("operator",),
-    ),
-    Call(
-        "journal.read",
-        "chunkd",
-        "POST",
-        "/v1/journal/read",
-        journal.ReadJournalFile,
-        Empty,
-        ("operator",),
         reply_body=True,
     ),
 )

@@ -32,7 +32,7 @@ LAYERS = {
         metrics logs
         journalfile
         calls codec daemon heads
-        clientcalls
+        clientcalls operatorcalls
         call
         lockranges
         admin
@@ -237,8 +237,8 @@ PURE = words(
     dfswire.clientcalls dfswire.codec dfswire.errors dfswire.fsck dfswire.health
     dfswire.heartbeats dfswire.hosts dfswire.info dfswire.inventories dfswire.jobs
     dfswire.journal dfswire.lockranges dfswire.locks dfswire.messages dfswire.metadata
-    dfswire.moving dfswire.observe dfswire.operations dfswire.orders dfswire.policies
-    dfswire.status dfswire.verify
+    dfswire.moving dfswire.observe dfswire.operations dfswire.operatorcalls dfswire.orders
+    dfswire.policies dfswire.status dfswire.verify
     metad.copies.compaction metad.copies.losses
     metad.copies.placement metad.copies.recent metad.copies.surplus metad.copies.verified
     metad.hosts.doubles metad.hosts.grayness metad.hosts.identities metad.hosts.orders
