@@ -74,5 +74,5 @@ class MountMetrics:
         yield counter(
             "dfs_reconnects_total",
             "How often the event stream from metad was opened again.",
-            [((), max(session.streams - 1, 0))],
+            [((), max(session.stream.count - 1, 0))],
         )

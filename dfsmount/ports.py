@@ -7,6 +7,7 @@ fakes for them.  Nothing here has behaviour.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import msgspec
@@ -65,14 +66,32 @@ class Caller(Protocol):
         ...
 
 
+@dataclass
+class Forgotten:
+    """What this process has forgotten, and its kernel has not yet: inodes (True: their pages too),
+    names in directories, and with `everything` all inodes that it may know."""
+
+    inodes: dict[int, bool] = field(default_factory=dict)
+    names: list[tuple[int, bytes]] = field(default_factory=list)
+    everything: bool = False
+
+
 class Listener(Protocol):
     """Who must forget, and knows what this client has open, locked and leased."""
 
-    async def invalidate(self, invalidations: list[Invalidation]) -> None:
-        """Return when neither this process nor its kernel will serve these things any more."""
+    def forget(self, invalidations: list[Invalidation]) -> Forgotten:
+        """This process does not serve these things any more; what is left to the kernel."""
+        ...
+
+    def forget_all(self) -> Forgotten:
+        """The same of everything that is cached; data that is not yet committed stays."""
+        ...
+
+    async def tell_kernel(self, left: Forgotten) -> None:
+        """Return when it will not serve this any more either."""
 
     async def drop_all(self) -> None:
-        """Forget everything that is cached; data that is not yet committed stays."""
+        """`forget_all`, and the kernel too."""
 
     def open_inodes(self) -> list[int]:
         """All inodes that are open at this moment."""

@@ -86,12 +86,12 @@ class Vfs(Ranges):
         )
         while True:
             await self._meta.told()
-            streams = self._session.streams
+            streams = self._session.stream.count
             (attr,) = await self._submit(operation)
             handle = await self._open(attr.inode, flags)
             self._files.keep_unnamed(handle)
             try:
-                if streams == self._session.streams:
+                if streams == self._session.stream.count:
                     return handle, await self.getattr(attr.inode)
             except BaseException:
                 await self._files.close(handle)
@@ -265,7 +265,7 @@ class Vfs(Ranges):
         while True:
             await self._meta.told()
             handle = await self._files.open(inode, flags)
-            if self._session.is_followed:
+            if self._session.stream.is_open:
                 return handle
             await self._files.close(handle)
 

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import msgspec
 
-from dfswire.messages import Attr, Fault, Lease, Message, Natural
+from dfswire.messages import Answer, Attr, Fault, Lease, Message, Natural
 from dfswire.operations import AnyOperation
 
 BATCH_MAX_OPERATIONS = 1000
@@ -55,7 +55,7 @@ class Batch(Message, frozen=True, kw_only=True):
     no_wait: bool = False
 
 
-class BatchReply(Message, frozen=True, kw_only=True):
+class BatchReply(Answer, frozen=True, kw_only=True):
     """One result for each operation, in order."""
 
     results: list[OpResult]

@@ -174,7 +174,7 @@ class Client:
             raise ProtocolError(f"{where}: {problem}") from problem
         except httpx.TransportError as problem:
             raise Unavailable(f"{where}: {problem or type(problem).__name__}") from problem
-        raise from_code(fault.code, fault.message)
+        raise from_code(fault.code, fault.message, fault.told)
 
     def _request(self, outgoing: _Outgoing) -> httpx.Request:
         call, url = outgoing.call, _url(outgoing.address, outgoing.call.path)

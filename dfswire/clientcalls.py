@@ -46,7 +46,7 @@ CLIENT_CALLS = (
         "POST",
         "/v1/session/renew",
         metadata.RenewSession,
-        Empty,
+        metadata.Renewed,
         ("client",),
     ),
     Call(

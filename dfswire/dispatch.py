@@ -193,7 +193,9 @@ def fault_response(
         status = next(_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS)
     # file names in error texts may hold bytes that are not UTF-8, as surrogates
     text = str(error).encode("utf-8", "backslashreplace").decode()
-    return _message_response(status, Fault(code=error.code, message=text), content_type)
+    return _message_response(
+        status, Fault(code=error.code, message=text, told=error.told), content_type
+    )
 
 
 def _message_response(status: int, message: msgspec.Struct, content_type: str) -> Response:

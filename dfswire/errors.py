@@ -27,6 +27,7 @@ Who uses it: everybody.  It promises that no other errno table exists in the pro
 from __future__ import annotations
 
 import errno
+from typing import Any
 
 
 class DFSError(Exception):
@@ -34,6 +35,8 @@ class DFSError(Exception):
 
     code = "internal"
     errno = errno.EIO
+    told: Any = None
+    """Of an answer to a session: the messages.Position whose news must be heard first."""
 
     def __str__(self) -> str:
         text = super().__str__()
@@ -204,6 +207,8 @@ BY_CODE: dict[str, type[DFSError]] = {kind.code: kind for kind in reversed(_tree
 """Wire code -> exception class; the branches without a code of their own share their parent's."""
 
 
-def from_code(code: str, message: str) -> DFSError:
+def from_code(code: str, message: str, told: Any = None) -> DFSError:
     """The exception for a code that came over the network; an unknown code is a plain DFSError."""
-    return BY_CODE.get(code, DFSError)(message)
+    problem = BY_CODE.get(code, DFSError)(message)
+    problem.told = told
+    return problem

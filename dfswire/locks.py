@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import enum
 
-from dfswire.messages import Inode, Message, Natural
+from dfswire.messages import Answer, Inode, Message, Natural
 
 LOCK_END_MAX = (1 << 63) - 1  # to wherever the file ends; the kernel's OFFSET_MAX
 
@@ -92,7 +92,7 @@ class LockOutcome(enum.IntEnum):
     CANCELLED = 5
 
 
-class LockAnswer(Message, frozen=True, kw_only=True):
+class LockAnswer(Answer, frozen=True, kw_only=True):
     """`stamp` is that of the change which the request has made; 0 as long as it has made none.
 
     A flock that converts a lock drops that one first; if it was not granted, that is its change.
@@ -117,7 +117,7 @@ class GetLock(Message, frozen=True, kw_only=True):
     lock: Lock
 
 
-class GetLockReply(Message, frozen=True, kw_only=True):
+class GetLockReply(Answer, frozen=True, kw_only=True):
     """One lock that is in the way, and the host of its owner; None when nothing is."""
 
     range: Range | None = None

@@ -42,15 +42,34 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What all requests and replies are."""
 
 
+class Position(Message, frozen=True, kw_only=True):
+    """A place in what metad tells one session: the number of its FollowEvents, and how many pushes
+    there had been on it."""
+
+    stream: Natural
+    tick: Natural
+
+
+class Answer(Message, frozen=True, kw_only=True):
+    """A reply to a session.  It may speak of changes whose news are still on their way to it: what
+    was pushed up to `told` must be forgotten before this is believed (None: it has been)."""
+
+    told: Position | None = None
+
+
 class Empty(Message, frozen=True, kw_only=True):
     """A reply that says no more than that the call succeeded."""
 
 
 class Fault(Message, frozen=True, kw_only=True):
-    """An error on the wire: a code of the table in errors.py, and a sentence for people."""
+    """An error on the wire: a code of the table in errors.py, and a sentence for people.
+
+    `told` is as in an Answer.
+    """
 
     code: str
     message: str = ""
+    told: Position | None = None
 
 
 def check_name(name: bytes) -> None:
@@ -210,10 +229,12 @@ class Event(Message, frozen=True, kw_only=True):
     `drop_all` means: forget everything cached (metad restarted, or stopped remembering); exclusive
     leases and what is dirty under them stay.  `recalls` are leases that somebody waits for, with
     the parts that are wanted: store what is dirty, then say so with `lease.give_back`.  An
-    acknowledgement does not speak of recalls.  An event without content is a sign of life.
+    acknowledgement does not speak of recalls.  An event without content is a sign of life.  `tick`
+    counts the pushes that this and the events before it contain (see Position).
     """
 
     number: int
+    tick: Natural = 0
     invalidations: list[Invalidation] = []
     drop_all: bool = False
     recalls: list[Lease] = []

@@ -14,6 +14,7 @@ import msgspec
 from dfswire.health import Experiences
 from dfswire.locks import HeldLocks
 from dfswire.messages import (
+    Answer,
     Attr,
     ChunkGrant,
     ChunkLocation,
@@ -45,9 +46,10 @@ class OpenSession(Message, frozen=True, kw_only=True):
 
 
 class SessionGrant(Message, frozen=True, kw_only=True):
-    """A session, and what the client must know of the cluster."""
+    """A session, and what the client must know of the cluster.  `instance` as in Renewed."""
 
     session: str
+    instance: str = ""
     lease_s: float  # valid this long from when the last successful request was SENT
     renew_s: float
     cluster_id: str
@@ -70,6 +72,12 @@ class RenewSession(Message, frozen=True, kw_only=True):
     servers: Experiences = []
 
 
+class Renewed(Message, frozen=True, kw_only=True):
+    """The lease counts from when the request was sent.  `instance` names this start of metad."""
+
+    instance: str
+
+
 class FollowEvents(Message, frozen=True, kw_only=True):
     """Open the event stream: everything cached before is forgotten, except what is said here.
 
@@ -79,9 +87,16 @@ class FollowEvents(Message, frozen=True, kw_only=True):
     new stream, as is again what was recalled before, and one that has ended is invalidated there.
     `locks` are for a metad that was restarted and does not know this session's locks; any other
     knows better.
+
+    metad believes this only when it is new: `instance` is the start of metad that it was made for,
+    and `number` is higher than any before it in this session.  A copy that arrives late would
+    confirm what the client has not heard, or speak of locks that it has given back.  Errors:
+    ESTALE.
     """
 
     session: str
+    instance: str = ""
+    number: Natural = 0
     open_inodes: list[int] = []
     leases: list[Lease] = []
     locks: HeldLocks = HeldLocks()
@@ -105,7 +120,7 @@ class LeaseRequest(Message, frozen=True, kw_only=True):
     parts: Annotated[int, msgspec.Meta(ge=1, le=7)]
 
 
-class LeaseReply(Message, frozen=True, kw_only=True):
+class LeaseReply(Answer, frozen=True, kw_only=True):
     """`lease` has all parts that are held now; `attr` is what metad knows at this moment."""
 
     lease: Lease
@@ -130,7 +145,7 @@ class LookupRequest(Message, frozen=True, kw_only=True):
     name: Name
 
 
-class LookupReply(Message, frozen=True, kw_only=True):
+class LookupReply(Answer, frozen=True, kw_only=True):
     """`attr` is None when there is no such name: an answer that may be cached too."""
 
     attr: Attr | None = None
@@ -143,15 +158,15 @@ class InodeRequest(Message, frozen=True, kw_only=True):
     inode: Inode
 
 
-class AttrReply(Message, frozen=True, kw_only=True):
+class AttrReply(Answer, frozen=True, kw_only=True):
     attr: Attr
 
 
-class ReadlinkReply(Message, frozen=True, kw_only=True):
+class ReadlinkReply(Answer, frozen=True, kw_only=True):
     target: bytes
 
 
-class XattrsReply(Message, frozen=True, kw_only=True):
+class XattrsReply(Answer, frozen=True, kw_only=True):
     """All extended attributes of an inode."""
 
     xattrs: list[Xattr] = []
@@ -166,7 +181,7 @@ class ReaddirRequest(Message, frozen=True, kw_only=True):
     limit: Annotated[int, msgspec.Meta(ge=1, le=READDIR_MAX_ENTRIES)] = READDIR_MAX_ENTRIES
 
 
-class ReaddirReply(Message, frozen=True, kw_only=True):
+class ReaddirReply(Answer, frozen=True, kw_only=True):
     """`parent` is the directory's own parent, for "..". Cookies start at 3; 1 and 2 are "." and
     ".."."""
 
@@ -184,7 +199,7 @@ class LayoutRequest(Message, frozen=True, kw_only=True):
     length: Annotated[int, msgspec.Meta(ge=1)]
 
 
-class LayoutReply(Message, frozen=True, kw_only=True):
+class LayoutReply(Answer, frozen=True, kw_only=True):
     """Extents in file order, not overlapping, whole ones even where they stick out of the range.
 
     What lies between them is a hole.  `chunks` locates every chunk that they name; one whose
@@ -205,7 +220,7 @@ class SeekRequest(Message, frozen=True, kw_only=True):
     whence: int  # SEEK_DATA or SEEK_HOLE
 
 
-class SeekReply(Message, frozen=True, kw_only=True):
+class SeekReply(Answer, frozen=True, kw_only=True):
     offset: Size
 
 

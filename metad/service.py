@@ -168,7 +168,7 @@ class Service:
     def handlers(self) -> Mapping[str, Handler]:
         """The handler of every call of service "metad"."""
         clients, reads, reports, cluster = self.clients, self.reads, self.reports, self.cluster
-        safely = self.journal.once_safe
+        safely, telling = self.journal.once_safe, clients.telling
         calls: dict[str, Callable[[Any], Awaitable[Any]]] = {
             "metad.hello": self._hello,
             "session.open": clients.open,
@@ -176,22 +176,22 @@ class Service:
             "session.close": clients.close,
             "session.events": clients.follow,
             "session.ack": clients.acknowledge,
-            "lease.take": safely(self.leases.take),
+            "lease.take": telling(safely(self.leases.take)),
             "lease.give_back": self.leases.give_back,
-            "meta.batch": self.mutations.execute,
-            "meta.lookup": safely(reads.lookup),
-            "meta.getattr": safely(reads.getattr_),
-            "meta.readlink": safely(reads.readlink),
-            "meta.xattrs": safely(reads.xattrs),
-            "meta.readdir": safely(reads.readdir),
-            "meta.layout": safely(reads.layout),
-            "meta.seek": safely(reads.seek),
+            "meta.batch": telling(self.mutations.execute),
+            "meta.lookup": telling(safely(reads.lookup)),
+            "meta.getattr": telling(safely(reads.getattr_)),
+            "meta.readlink": telling(safely(reads.readlink)),
+            "meta.xattrs": telling(safely(reads.xattrs)),
+            "meta.readdir": telling(safely(reads.readdir)),
+            "meta.layout": telling(safely(reads.layout)),
+            "meta.seek": telling(safely(reads.seek)),
             "meta.statfs": reads.statfs,
             "meta.grant": reads.grant,
             "meta.bad_replica": reports.bad_replica,
-            "lock.set": self.locking.set,
-            "lock.cancel": self.locking.cancel,
-            "lock.get": self.locking.get,
+            "lock.set": telling(self.locking.set),
+            "lock.cancel": telling(self.locking.cancel),
+            "lock.get": telling(self.locking.get),
             "server.register": reports.register,
             "server.heartbeat": reports.heartbeat,
             "server.inventory": self.inventories.inventory,

@@ -28,6 +28,7 @@ from metad.observe.eventlog import EventLog
 from metad.sessions.events import EventStreams
 from metad.storage.database import Database, setting
 
+INSTANCE_BYTES = 8
 ORDER_ID_BITS = 48  # random start: a result meant for an order of an earlier metad fits no other
 
 
@@ -60,6 +61,7 @@ class State:
     config: MetadConfig
     policies: Policies
     cluster_id: str
+    instance: str  # names this start of metad
     software: str
     clock: Callable[[], float]
     now_ns: Callable[[], int]
@@ -116,6 +118,7 @@ def load_state(
         config=config,
         policies=policies.settle(db, Policy(config.replicas, config.chunk_size_bytes)),
         cluster_id=cluster_id,
+        instance=rng.randbytes(INSTANCE_BYTES).hex(),
         software=software_version(),
         clock=clock,
         now_ns=file_clock,

@@ -211,6 +211,7 @@ LAYERS = {
         batches
         retries
         session hedging serverhealth badreplicas
+        eventstream
         experience followed
     """,
     "dfsmount.cli": """

@@ -16,6 +16,7 @@ from dfsmount.files.layouts import Layouts
 from dfsmount.leases.attrcache import AttrCache
 from dfsmount.leases.exclusive import Leases
 from dfsmount.leases.kernel import Notices
+from dfsmount.ports import Forgotten
 from dfsmount.remote.followed import FollowedPolicies
 from dfswire.locks import HeldLocks
 from dfswire.messages import Invalidated, Invalidation, Lease
@@ -81,8 +82,8 @@ class Coherence:
         self._notices = notices
         self._policies = policies
 
-    async def invalidate(self, invalidations: list[Invalidation]) -> None:
-        """Forget these things here and in the kernel."""
+    def forget(self, invalidations: list[Invalidation]) -> Forgotten:
+        """Forget these things here."""
         inodes: dict[int, bool] = {}  # inode -> the pages too
         names: list[tuple[int, bytes]] = []
         for item in invalidations:
@@ -101,7 +102,24 @@ class Coherence:
                 self._files.unlinked_elsewhere(item.inode)
             if item.what & Invalidated.POLICY:
                 self._policies.forget()
-        await self._notices.tell(inodes, names)
+        return Forgotten(inodes, names)
+
+    def forget_all(self) -> Forgotten:
+        """Everything, here."""
+        names = self._attrs.drop_all()
+        self._layouts.clear()
+        self._policies.forget()
+        return Forgotten(names=names, everything=True)
+
+    async def tell_kernel(self, left: Forgotten) -> None:
+        """What is still to be forgotten in the kernel."""
+        if left.everything:
+            await self._notices.tell_all(left.names)
+        else:
+            await self._notices.tell(left.inodes, left.names)
+
+    async def drop_all(self) -> None:
+        await self.tell_kernel(self.forget_all())
 
     async def pages_written(self, inode: int) -> None:
         """This client wrote past the kernel's page cache: pages read meanwhile must go."""
@@ -110,12 +128,6 @@ class Coherence:
     async def attr_changed(self, inode: int) -> None:
         """This client learnt of newer attributes by asking, before it was told of them."""
         await self._notices.tell({inode: False}, [])
-
-    async def drop_all(self) -> None:
-        names = self._attrs.drop_all()
-        self._layouts.clear()
-        self._policies.forget()
-        await self._notices.tell_all(names)
 
     def open_inodes(self) -> list[int]:
         return self._files.open_inodes()

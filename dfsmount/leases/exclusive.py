@@ -124,7 +124,7 @@ class Leases:
             return True  # a newer one came first
         if self._table.late.was_returned(lease):
             return False
-        if self._table.late.is_void(lease, token) or not self._session.is_followed:
+        if self._table.late.is_void(lease, token) or not self._session.stream.is_open:
             self._nursery.start_soon(self.returns.tell, [lease])
             return False
         held = self._table.at(lease.inode)

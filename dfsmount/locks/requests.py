@@ -176,9 +176,9 @@ class LockRequests:
         while True:
             await self._meta.told()
             self._check(message.session)
-            told, known, asked.sent = self._session.streams, self.holdings.stamp, True
+            told, known, asked.sent = self._session.stream.count, self.holdings.stamp, True
             answer: LockAnswer = await self._meta.repeat(call, message)
-            if told == self._session.streams:
+            if told == self._session.stream.count:
                 self._note(asked, answer)
                 if answer.outcome == LockOutcome.WAITING:
                     asked.after = known

@@ -16,7 +16,8 @@ import trio
 
 from dfsmount.remote.session import Session
 from dfswire.client import Client
-from dfswire.errors import SessionLost, Unavailable
+from dfswire.errors import DFSError, SessionLost, Unavailable
+from dfswire.messages import Answer
 
 log = logging.getLogger(__name__)
 
@@ -64,14 +65,19 @@ class Retries:
             except SessionLost:
                 self._session.lost(getattr(request, "session", ""))
                 raise
+            except DFSError as problem:
+                await self._session.stream.reached(problem.told)
+                raise
             else:
                 if call == "meta.batch":
                     self._session.renewed(sent_at)
+                if isinstance(reply, Answer):
+                    await self._session.stream.reached(reply.told)
                 return reply
 
     async def told(self) -> None:
         """Wait until metad tells this client of changes.  Raises Unavailable on a soft mount."""
-        await self._in_patience(self._session.followed)
+        await self._in_patience(self._session.stream.opened)
 
     async def heard(self) -> None:
         """Wait until metad takes this client for alive.  Raises Unavailable on a soft mount."""

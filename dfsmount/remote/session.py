@@ -1,29 +1,25 @@
-"""One client's session with metad: its lease, its sequence numbers, its stream of invalidations.
+"""One client's session with metad: its lease and its sequence numbers.
 
-`Session.run` keeps it alive: it opens the session, follows the event stream, hands each event to
-the `Listener` (which makes this host forget what is no longer true) and only then acknowledges it,
-because metad lets the other client's change complete when it has that acknowledgement.  When the
-lease ends before metad could be reached, the listener is told to drop everything, so nothing stale
-is served; when metad ends the session, a new one is opened and the listener learns that what was
-not committed is lost.
+`Session.run` keeps it alive: it opens the session, renews its lease and follows its event stream
+(eventstream.py).  When the lease ends before metad could be reached, the listener is told to drop
+everything, so nothing stale is served; when metad ends the session, a new one is opened and the
+listener learns that what was not committed is lost.
 """
 
 from __future__ import annotations
 
 import logging
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
 import trio
 
 from dfsmount.ports import Listener
+from dfsmount.remote.eventstream import RECONNECT_PAUSE_S, EventStream
 from dfswire.client import Client
-from dfswire.errors import DFSError, SessionLost, Unavailable
+from dfswire.errors import DFSError, SessionLost
 from dfswire.health import Experience
-from dfswire.messages import Event
 from dfswire.metadata import (
-    AckEvents,
-    FollowEvents,
     OpenSession,
     RenewSession,
     SessionGrant,
@@ -32,7 +28,6 @@ from dfswire.metadata import (
 
 log = logging.getLogger(__name__)
 
-RECONNECT_PAUSE_S = 0.2
 RENEW_AT_MOST_EVERY_S = 2.0
 OPEN_ATTEMPTS = 3  # a session whose grant was lost holds nothing, and ends with its lease
 
@@ -56,9 +51,7 @@ class Session:
         self._introduction = introduction
         self._lease_until = -1.0
         self.losses = 0  # counts sessions that were lost, when this host knows it
-        self._following = False
-        self._followed = trio.Event()  # the stream is open
-        self.streams = 0  # how often metad was told what is open and locked
+        self.stream = EventStream(client, address, self.renewed)
         self._next_sequence = 1
         self._outstanding: set[int] = set()
         self._opened = trio.Event()
@@ -122,7 +115,7 @@ class Session:
 
     def lease_left_s(self) -> float:
         """How long cached things may still be believed; 0 while no event stream is followed."""
-        return max(0.0, self._lease_until - trio.current_time()) if self._following else 0.0
+        return self.contact_left_s() if self.stream.is_open else 0.0
 
     def contact_left_s(self) -> float:
         """How long metad certainly takes this client for alive: whatever it holds is respected."""
@@ -138,23 +131,13 @@ class Session:
     def host(self) -> str:
         return self._introduction.host
 
-    @property
-    def is_followed(self) -> bool:
-        """Is the event stream open, so that this client is told of changes?"""
-        return self._following
-
-    async def followed(self) -> None:
-        """Wait until the event stream is open."""
-        while not self._following:
-            await self._followed.wait()
-
     def lost(self, session: str) -> None:
         """metad said that it does not know this session (any more)."""
         if self.grant is not None and self.grant.session == session:
             log.warning("metad ended this client's session; opening a new one")
             self.grant = None
             self._opened = trio.Event()
-            self._unfollow()
+            self.stream.close()
             self._lease_until = -1.0
             self._expire()
             self._lost.set()
@@ -238,66 +221,7 @@ class Session:
             self._renewed = trio.Event()
 
     async def _follow(self, grant: SessionGrant, listener: Listener) -> None:
-        """Follow the event stream; open it again whenever it breaks."""
-        while True:
-            # Nothing cached may outlive a gap in the stream: an event may have been missed in it.
-            self._unfollow()
-            await listener.drop_all()
-            try:
-                await self._follow_once(grant, listener)
-            except SessionLost:
-                self.lost(grant.session)
-            except DFSError as problem:
-                log.info("event stream: %s", problem)
-                await trio.sleep(RECONNECT_PAUSE_S * random.uniform(0.5, 1.0))
-
-    def _unfollow(self) -> None:
-        self._following = False
-        if self._followed.is_set():  # else there may be some who wait for it
-            self._followed = trio.Event()
-
-    async def _follow_once(self, grant: SessionGrant, listener: Listener) -> None:
-        self.streams += 1
-        request = FollowEvents(
-            session=grant.session,
-            open_inodes=listener.open_inodes(),
-            leases=listener.leases_in_use(),
-            locks=listener.held_locks(),
-        )
-        async with self._client.stream("session.events", self.address, request) as events:
-            while event := await _next_event(events, grant.lease_s):
-                if not self._following:
-                    # What was asked between the last drop_all and this moment may be kept by
-                    # others of this host, while metad, opening the stream, took it for forgotten.
-                    await listener.drop_all()
-                    listener.stream_opened()
-                    self._following = True
-                    self._followed.set()
-                await self._obey(grant, event, listener)
-
-    async def _obey(self, grant: SessionGrant, event: Event, listener: Listener) -> None:
-        if event.recalls:
-            listener.recall(event.recalls)
-        if event.drop_all:
-            await listener.drop_all()
-        if event.invalidations:
-            await listener.invalidate(event.invalidations)
-        if event.drop_all or event.invalidations:
-            sent_at = trio.current_time()
-            ack = AckEvents(session=grant.session, number=event.number)
-            await self._client.call("session.ack", self.address, ack)
-            self.renewed(sent_at)
-
-
-async def _next_event(events: AsyncIterator[Event], silence_s: float) -> Event | None:
-    """The next event; None at the end of the stream.
-
-    metad gives signs of life more often than `silence_s`.  A connection that is dead without a word
-    (the other host lost its power) must not be waited for: changes of other clients would wait for
-    this one as long as it goes on renewing its lease.  Raises Unavailable.
-    """
-    try:
-        with trio.fail_after(silence_s):
-            return await anext(events, None)
-    except trio.TooSlowError as problem:
-        raise Unavailable(f"no sign of life for {silence_s:g} s") from problem
+        try:
+            await self.stream.follow(grant, listener)
+        except SessionLost:
+            self.lost(grant.session)

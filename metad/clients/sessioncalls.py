@@ -9,16 +9,19 @@ that have a fence time to reconnect and count as having everything cached and op
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
+import msgspec
 import trio
 
-from dfswire.errors import DFSError
-from dfswire.messages import Empty
+from dfswire.errors import DFSError, Stale
+from dfswire.messages import Answer, Empty
 from dfswire.metadata import (
     AckEvents,
     FollowEvents,
     OpenSession,
+    Renewed,
     RenewSession,
     SessionGrant,
     SessionRequest,
@@ -33,6 +36,8 @@ from metad.state import State
 log = logging.getLogger(__name__)
 
 SESSION_ID_BYTES = 16
+
+A = TypeVar("A", bound=Answer)
 
 
 class Clients:
@@ -88,6 +93,24 @@ class Clients:
         """Every session that has not ended."""
         return list(self._known.values())
 
+    def telling(self, handler: Callable[[Any], Awaitable[A]]) -> Callable[[Any], Awaitable[A]]:
+        """The handler of a session's call; its answer says which news are still on their way.
+
+        What others have executed, but were not answered yet, is in it already.
+        """
+        unheard = self._state.streams.unheard
+
+        async def answer(request: Any) -> A:
+            try:
+                reply = await handler(request)
+            except DFSError as problem:
+                problem.told = unheard(request.session)
+                raise
+            told = unheard(request.session)
+            return reply if told is None else msgspec.structs.replace(reply, told=told)
+
+        return answer
+
     # calls
 
     async def open(self, request: OpenSession) -> SessionGrant:
@@ -109,6 +132,7 @@ class Clients:
         self._add(stored, state.clock(), synced=True)
         return SessionGrant(
             session=stored.session,
+            instance=state.instance,
             lease_s=config.lease_s,
             renew_s=config.renew_s,
             cluster_id=state.cluster_id,
@@ -117,11 +141,11 @@ class Clients:
             replicas=state.policy.replicas,
         )
 
-    async def renew_call(self, request: RenewSession) -> Empty:
+    async def renew_call(self, request: RenewSession) -> Renewed:
         self.renew(request.session)
         state = self._state
         state.servers.grayness.report(f"client {request.session}", request.servers, state.clock())
-        return Empty()
+        return Renewed(instance=state.instance)
 
     async def close(self, request: SessionRequest) -> Empty:
         """Closing twice is harmless."""
@@ -129,12 +153,15 @@ class Clients:
         return Empty()
 
     async def follow(self, request: FollowEvents) -> Follower:
-        """(Re)open the event stream: an async iterator of `Event`."""
+        """(Re)open the event stream: an async iterator of `Event`.  Raises SessionLost, Stale."""
         session, state = request.session, self._state
         self.renew(session)
+        if request.instance != state.instance:
+            raise Stale("metad was started since; ask it for the name of this start")
+        state.streams.check_new(session, request.number)
         ask = state.leases.connect(session, request.leases)
         self._unused(state.orphans.reopened(session, request.open_inodes))
-        follower = state.streams.follow(session, confirms=ask.announcement is None)
+        follower = state.streams.follow(session, request.number, confirms=ask.announcement is None)
         for tell in self.on_follow:
             tell(request)
         self._recalls.send(ask)

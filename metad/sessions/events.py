@@ -18,8 +18,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 import trio
 
-from dfswire.errors import SessionLost
-from dfswire.messages import Event, Invalidated, Invalidation, Lease
+from dfswire.errors import SessionLost, Stale
+from dfswire.messages import Event, Invalidated, Invalidation, Lease, Position
 
 PENDING_MAX = 10_000  # a client that lags further is made to reconnect, which forgets everything
 
@@ -123,6 +123,7 @@ class Follower:
         ]
         event = Event(
             number=self.number,
+            tick=self.sent[-1][1],
             invalidations=invalidations,
             drop_all=self._drop_all,
             recalls=list(self._recalls.values()),
@@ -136,6 +137,7 @@ class _Stream:
 
     def __init__(self) -> None:
         self.ticks = 0
+        self.opened = 0  # the number of the last FollowEvents
         self.number = 0  # of the last event of earlier connections
         self.waiting: deque[tuple[int, Delivery]] = deque()
         self.follower: Follower | None = None
@@ -161,7 +163,13 @@ class EventStreams:
             stream.follower.close()
         self._confirm(session, stream, stream.ticks)
 
-    def follow(self, session: str, *, confirms: bool = True) -> Follower:
+    def check_new(self, session: str, number: int) -> None:
+        """Is this the number of a FollowEvents that comes after all before it?  Raises Stale."""
+        stream = self._streams.get(session)
+        if stream is not None and number <= stream.opened:
+            raise Stale(f"stream {number} of the session comes after stream {stream.opened}")
+
+    def follow(self, session: str, number: int, *, confirms: bool = True) -> Follower:
         """Open (or reopen) the stream.  Raises SessionLost.
 
         If the client has forgotten everything before this, that `confirms` all earlier pushes; else
@@ -173,6 +181,7 @@ class EventStreams:
             raise SessionLost(f"session {session} is not known (any more)")
         if stream.follower is not None:
             self.disconnect(stream.follower)
+        stream.opened = number
         stream.follower = Follower(self, session, stream.number)
         if confirms:
             self._confirm(session, stream, stream.ticks)
@@ -193,6 +202,13 @@ class EventStreams:
         """How many pushes the session's stream has seen."""
         stream = self._streams.get(session)
         return stream.ticks if stream is not None else 0
+
+    def unheard(self, session: str) -> Position | None:
+        """Up to where the session has not confirmed yet; None when it has confirmed all."""
+        stream = self._streams.get(session)
+        if stream is None or not stream.waiting:
+            return None
+        return Position(stream=stream.opened, tick=stream.ticks)
 
     def push(
         self,

@@ -14,11 +14,12 @@ from typing import Any, cast
 import msgspec
 import trio
 
+from dfsmount.ports import Forgotten
 from dfsmount.remote.metaclient import MetaClient
 from dfsmount.remote.session import Session
 from dfswire.batches import Batch, BatchReply, OpResult
 from dfswire.client import Client
-from dfswire.errors import SessionLost, Unavailable
+from dfswire.errors import SessionLost, Stale, Unavailable
 from dfswire.locks import HeldLocks
 from dfswire.messages import Attr, Empty, Event, Invalidation, Lease
 from dfswire.metadata import (
@@ -28,6 +29,8 @@ from dfswire.metadata import (
     LeaseReply,
     LeaseRequest,
     OpenSession,
+    Renewed,
+    RenewSession,
     SessionGrant,
 )
 
@@ -54,6 +57,7 @@ class FakeMetad:
 
     def __init__(self) -> None:
         self.sessions = 0
+        self.instance = "first"
         self.away = False
         self.has_streams = True
         self.lose_replies = 0
@@ -90,6 +94,7 @@ class FakeMetad:
         self._number += 1
         event = Event(
             number=self._number,
+            tick=self._number - 1,  # the first is a sign of life
             invalidations=list(invalidations),
             drop_all=drop_all,
             recalls=list(recalls),
@@ -116,6 +121,7 @@ class FakeMetad:
             self.sessions += 1
             return SessionGrant(
                 session=self.session,
+                instance=self.instance,
                 lease_s=LEASE_S,
                 renew_s=RENEW_S,
                 cluster_id="c",
@@ -137,7 +143,9 @@ class FakeMetad:
             await self.take_gate.wait()
             if name not in self.answers:
                 return LeaseReply(lease=lease, attr=attr(request.inode))
-        return self.answers[name](request) if name in self.answers else Empty()
+        if name in self.answers:
+            return self.answers[name](request)
+        return Renewed(instance=self.instance) if isinstance(request, RenewSession) else Empty()
 
     async def _execute(self, batch: Batch) -> BatchReply:
         self.batches.append(batch)
@@ -163,13 +171,15 @@ class FakeMetad:
         if request.session != self.session:
             raise SessionLost("unknown")
         self.followed.append(request)
+        if request.instance != self.instance:
+            raise Stale("another start")
         send, receive = trio.open_memory_channel[Event](100)
         self._events, self._number = send, 0
         await self.push()
 
         async def events() -> AsyncIterator[Event]:
             while True:
-                event = Event(number=self._number)  # a sign of life
+                event = Event(number=self._number, tick=self._number - 1)  # a sign of life
                 with trio.move_on_after(SIGN_OF_LIFE_S):
                     try:
                         event = await receive.receive()
@@ -221,11 +231,12 @@ class FakeKernel:
 
 
 class Recorder:
-    """A listener that writes down what it is told; `blocked` holds it back."""
+    """A listener that writes down what it is told; `blocked` holds its kernel back."""
 
     def __init__(self) -> None:
         self.heard: list[Any] = []
-        self.blocked: trio.Event | None = None
+        self.blocked: trio.Event | None = None  # the kernel does not answer before
+        self.told_kernel: list[Forgotten] = []
         self.news = trio.Event()
         self.leases = [Lease(inode=7, parts=3, number=5)]
         self.opened = 0
@@ -235,10 +246,18 @@ class Recorder:
         self.news.set()
         self.news = trio.Event()
 
-    async def invalidate(self, invalidations: list[Invalidation]) -> None:
+    def forget(self, invalidations: list[Invalidation]) -> Forgotten:
+        self._note(invalidations)
+        return Forgotten({each.inode: False for each in invalidations})
+
+    def forget_all(self) -> Forgotten:
+        self._note("forget all")
+        return Forgotten(everything=True)
+
+    async def tell_kernel(self, left: Forgotten) -> None:
         if self.blocked is not None:
             await self.blocked.wait()
-        self._note(invalidations)
+        self.told_kernel.append(left)
 
     async def drop_all(self) -> None:
         self._note("drop")

@@ -13,6 +13,7 @@ from trio.testing import wait_all_tasks_blocked
 from dfsmount.leases.attrcache import AttrCache
 from dfsmount.leases.exclusive import WRITE_PARTS, Leases
 from dfsmount.names.mutations import Mutations
+from dfsmount.ports import Forgotten
 from dfsmount.remote.followed import FollowedPolicies
 from dfsmount.remote.metaclient import MetaClient
 from dfsmount.remote.session import Session
@@ -56,7 +57,13 @@ class Listener:
     def __init__(self, leases: Leases) -> None:
         self._leases = leases
 
-    async def invalidate(self, invalidations: list[Invalidation]) -> None: ...
+    def forget(self, invalidations: list[Invalidation]) -> Forgotten:
+        return Forgotten()
+
+    def forget_all(self) -> Forgotten:
+        return Forgotten()
+
+    async def tell_kernel(self, left: Forgotten) -> None: ...
 
     async def drop_all(self) -> None: ...
 

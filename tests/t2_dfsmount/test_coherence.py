@@ -82,7 +82,7 @@ def said(inode: int, what: Invalidated, name: bytes = b"") -> list[Invalidation]
 
 async def test_attributes(nursery: trio.Nursery) -> None:
     coherence, attrs, layouts, _files, kernel = parts(nursery)
-    await coherence.invalidate(said(7, Invalidated.ATTR))
+    await coherence.tell_kernel(coherence.forget(said(7, Invalidated.ATTR)))
     assert attrs.attr(7) is None and attrs.attr(8) is not None
     assert layouts.forgotten == []
     assert kernel.heard == [(7, False)]
@@ -90,7 +90,8 @@ async def test_attributes(nursery: trio.Nursery) -> None:
 
 async def test_data_means_pages_and_extents_too(nursery: trio.Nursery) -> None:
     coherence, attrs, layouts, _files, kernel = parts(nursery)
-    await coherence.invalidate(said(7, Invalidated.DATA) + said(7, Invalidated.ATTR))
+    both = said(7, Invalidated.DATA) + said(7, Invalidated.ATTR)
+    await coherence.tell_kernel(coherence.forget(both))
     assert attrs.attr(7) is None
     assert layouts.forgotten == [7]
     assert kernel.heard == [(7, True)]
@@ -98,18 +99,18 @@ async def test_data_means_pages_and_extents_too(nursery: trio.Nursery) -> None:
 
 async def test_names(nursery: trio.Nursery) -> None:
     coherence, attrs, _layouts, _files, kernel = parts(nursery)
-    await coherence.invalidate(said(1, Invalidated.NAME, b"a"))
+    await coherence.tell_kernel(coherence.forget(said(1, Invalidated.NAME, b"a")))
     assert attrs.child(1, b"a") == (False, None)
     assert attrs.child(1, b"b") == (True, 8)
     assert kernel.heard == [(1, b"a")]
-    await coherence.invalidate(said(1, Invalidated.ALL_NAMES))
+    await coherence.tell_kernel(coherence.forget(said(1, Invalidated.ALL_NAMES)))
     assert attrs.child(1, b"b") == (False, None)
     assert kernel.heard[1:] == [(1, b"b")]
 
 
 async def test_a_last_name_that_went_elsewhere(nursery: trio.Nursery) -> None:
     coherence, attrs, _layouts, files, _kernel = parts(nursery)
-    await coherence.invalidate(said(7, Invalidated.GONE))
+    await coherence.tell_kernel(coherence.forget(said(7, Invalidated.GONE)))
     assert files.unlinked == [7]
     assert attrs.attr(7) is None
 

@@ -39,6 +39,7 @@ from dfswire.metadata import (
     LeaseRequest,
     LookupRequest,
     OpenSession,
+    RenewSession,
 )
 from dfswire.operations import AnyOperation, Commit, Create
 from dfswire.orders import Order, OrderResult
@@ -62,6 +63,7 @@ class Metad:
         self.config = MetadConfig(url="sqlite://", **{"journal_copies": 0, **settings})
         self.client: Client
         self.service: Service
+        self._starts = 0
         self._nursery = nursery
         self._network = DirectTransport({}, nursery=nursery)
         self._background = trio.CancelScope()
@@ -72,8 +74,9 @@ class Metad:
 
     async def start(self, *, background: bool = True) -> None:
         """Answer calls; with `background` also expire, repair and reclaim."""
+        self._starts += 1
         self.service = create_service(
-            self.db, self.config, now_ns=self.now_ns, rng=random.Random(1)
+            self.db, self.config, now_ns=self.now_ns, rng=random.Random(self._starts)
         )
         self._network.up(ADDRESS, Dispatcher("metad", self.service.handlers))
         self._background = trio.CancelScope()
@@ -113,6 +116,7 @@ class FakeClient:
         self.recalled: list[Lease] = []
         self._nursery = nursery
         self._stream = trio.CancelScope()
+        self.streams = 0
 
     async def open(self, *, follow: bool = True) -> FakeClient:
         request = OpenSession(host=self.host, mount_point="/mnt", pid=1, software="test")
@@ -127,16 +131,21 @@ class FakeClient:
         open_inodes: Sequence[int] = (),
         leases: Sequence[Lease] = (),
         locks: HeldLocks | None = None,
-    ) -> None:
-        """Open the stream; returns when the first event has come."""
+    ) -> FollowEvents:
+        """Open the stream; returns what it was asked for with when the first event has come."""
         self._stream = trio.CancelScope()
+        renewed = await self.metad.call("session.renew", RenewSession(session=self.session))
+        self.streams += 1
         request = FollowEvents(
             session=self.session,
+            instance=renewed.instance,
+            number=self.streams,
             open_inodes=list(open_inodes),
             leases=list(leases),
             locks=locks or HeldLocks(),
         )
         await self._nursery.start(self._follow, request)
+        return request
 
     async def _follow(self, request: FollowEvents, *, task_status: trio.TaskStatus[None]) -> None:
         with self._stream:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from dfswire.errors import SessionLost
-from dfswire.messages import Event, Invalidated, Invalidation
+from dfswire.errors import SessionLost, Stale
+from dfswire.messages import Event, Invalidated, Invalidation, Position
 from metad.sessions import events
 from metad.sessions.events import EventStreams, Follower
 
@@ -16,6 +18,9 @@ ATTR, DATA, GONE = int(Invalidated.ATTR), int(Invalidated.DATA), int(Invalidated
 
 def change(inode: int, what: int = ATTR, name: bytes = b"") -> Invalidation:
     return Invalidation(inode=inode, what=what, name=name)
+
+
+NUMBERS = itertools.count(1)
 
 
 @pytest.fixture
@@ -27,14 +32,14 @@ def streams() -> EventStreams:
 
 async def following(streams: EventStreams, session: str = "a") -> Follower:
     """An open stream whose first event, a sign of life, has arrived."""
-    follower = streams.follow(session)
+    follower = streams.follow(session, next(NUMBERS))
     first = await anext(follower)
     assert not first.invalidations and not first.drop_all
     return follower
 
 
 async def test_the_first_event_comes_at_once(streams: EventStreams) -> None:
-    follower = streams.follow("a")
+    follower = streams.follow("a", next(NUMBERS))
     assert await anext(follower) == Event(number=1)
     assert streams.connected("a")
 
@@ -42,7 +47,7 @@ async def test_the_first_event_comes_at_once(streams: EventStreams) -> None:
 async def test_a_push_is_done_when_acknowledged(streams: EventStreams) -> None:
     follower = await following(streams)
     delivery = streams.push({"a": [change(5)]})
-    assert await anext(follower) == Event(number=2, invalidations=[change(5)])
+    assert await anext(follower) == Event(number=2, tick=1, invalidations=[change(5)])
     streams.acknowledge("a", 1)
     assert not delivery.done
     streams.acknowledge("a", 2)
@@ -140,7 +145,7 @@ async def test_the_end_of_a_session_confirms_and_ends_the_stream(streams: EventS
     assert delivery.done
     assert [event async for event in follower] == []
     with pytest.raises(SessionLost):
-        streams.follow("a")
+        streams.follow("a", next(NUMBERS))
     streams.acknowledge("a", 1)
 
 
@@ -166,7 +171,7 @@ async def test_a_push_wakes_an_idle_stream(
     await wait_all_tasks_blocked()
     streams.push({"a": [change(5)]})
     await wait_all_tasks_blocked()
-    assert got == [Event(number=2, invalidations=[change(5)])]
+    assert got == [Event(number=2, tick=1, invalidations=[change(5)])]
 
 
 async def test_a_client_that_lags_too_far_must_reconnect(
@@ -185,5 +190,28 @@ async def test_a_client_that_lags_too_far_must_reconnect(
 async def test_waiting_for_sessions_that_have_not_reconnected(streams: EventStreams) -> None:
     delivery = streams.wait_for_reopening(["a", "gone"])
     assert not delivery.done
-    streams.follow("a")
+    streams.follow("a", next(NUMBERS))
     assert delivery.done
+
+
+async def test_a_late_copy_does_not_open_the_stream_again(streams: EventStreams) -> None:
+    follower = streams.follow("a", 7)
+    delivery = streams.push({"a": [change(5)]})
+    for number in (6, 7):
+        with pytest.raises(Stale):
+            streams.check_new("a", number)
+    streams.check_new("a", 8)
+    assert not delivery.done
+    assert (await anext(follower)).number == 1
+
+
+async def test_what_has_not_been_heard(streams: EventStreams) -> None:
+    assert streams.unheard("a") is None
+    assert streams.unheard("gone") is None
+    follower = streams.follow("a", 7)
+    assert streams.unheard("a") is None
+    streams.push({"a": [change(5)]})
+    assert streams.unheard("a") == Position(stream=7, tick=1)
+    assert (await anext(follower)).tick == 1
+    streams.acknowledge("a", 1)
+    assert streams.unheard("a") is None

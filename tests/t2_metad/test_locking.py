@@ -10,7 +10,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from dfswire.errors import SessionLost, Unavailable
+from dfswire.errors import SessionLost, Stale, Unavailable
 from dfswire.info import InfoReply, InfoRequest
 from dfswire.locks import (
     CancelLock,
@@ -26,7 +26,7 @@ from dfswire.locks import (
 )
 from dfswire.metadata import SessionRequest
 from metad.storage.database import Database
-from tests.t2_metad.metad_for_tests import FakeClient, Metad
+from tests.t2_metad.metad_for_tests import ADDRESS, FakeClient, Metad
 
 READ, WRITE, UNLOCK = LockType.READ, LockType.WRITE, LockType.UNLOCK
 GRANTED, WAITING = LockOutcome.GRANTED, LockOutcome.WAITING
@@ -212,6 +212,27 @@ async def test_who_does_not_come_back_is_fenced(
     assert 25 <= trio.current_time() - began <= 32
     with pytest.raises(SessionLost):
         await ask(one, 2, WRITE)
+
+
+async def test_a_restarted_metad_does_not_believe_a_late_copy(
+    autojump_clock: MockClock, two: tuple[FakeClient, FakeClient], metad: Metad
+) -> None:
+    """It would hold a lock that was given back since, until the session ends."""
+    one, other = two
+    late = await one.follow(locks=HeldLocks(number=1, held=[lock(WRITE)]))
+    await metad.restart()
+    with pytest.raises(Stale, match="was started since"):
+        async with metad.client.stream("session.events", ADDRESS, late):
+            pass
+    await other.follow()
+    await one.follow(locks=HeldLocks(number=2))
+    assert await ask(other, 1, WRITE) == GRANTED
+    again = msgspec.structs.replace(late, instance=metad.service.state.instance)
+    with pytest.raises(Stale, match="comes after"):
+        async with metad.client.stream("session.events", ADDRESS, again):
+            pass
+    assert await ask(other, 2, UNLOCK) == GRANTED
+    assert await ask(one, 3, WRITE) == GRANTED
 
 
 async def test_numbers_start_where_they_were(

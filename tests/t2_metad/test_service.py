@@ -13,11 +13,11 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from dfswire.errors import SessionLost, Stale, Unavailable
+from dfswire.errors import NoEntry, SessionLost, Stale, Unavailable
 from dfswire.fsck import FsckReport, FsckRequest
 from dfswire.hosts import Hello
-from dfswire.messages import PROTOCOL_VERSION, ROOT_INODE, Empty, Invalidated
-from dfswire.metadata import OpenSession, SessionRequest
+from dfswire.messages import PROTOCOL_VERSION, ROOT_INODE, Empty, Invalidated, Position
+from dfswire.metadata import AttrReply, InodeRequest, OpenSession, SessionRequest
 from dfswire.operations import Create, Release, SetAttr, Unlink
 from metad.names import chunkmap
 from metad.sessions import rows as sessions
@@ -86,6 +86,29 @@ async def test_a_change_reaches_the_holder_before_the_changer_hears_of_success(
     await wait_all_tasks_blocked()
     assert change.done
     assert not pair.one.told, "nobody is told of its own changes"
+
+
+async def test_an_answer_names_the_news_that_it_may_have_overtaken(
+    pair: Pair, nursery: trio.Nursery, mock_clock: MockClock
+) -> None:
+    inode = await pair.one.make(b"f")
+    question = InodeRequest(session=pair.other.session, inode=inode)
+    answer: AttrReply = await pair.metad.call("meta.getattr", question)
+    assert answer.told is None
+    pair.other.silent = True
+    Doing(nursery, pair.one, SetAttr(inode=inode, mode=0o600))
+    await wait_all_tasks_blocked()
+    news = pair.other.events[-1]
+    answer = await pair.metad.call("meta.getattr", question)
+    assert answer.attr.mode & 0o777 == 0o600, "executed, though the other was not answered"
+    assert answer.told == Position(stream=pair.other.streams, tick=news.tick)
+    with pytest.raises(NoEntry) as caught:
+        await pair.metad.call("meta.getattr", msgspec.structs.replace(question, inode=999))
+    assert caught.value.told == answer.told
+    pair.other.silent = False
+    await pair.other._obey(news)
+    answer = await pair.metad.call("meta.getattr", question)
+    assert answer.told is None
 
 
 async def test_a_name_that_was_absent_is_announced(pair: Pair, mock_clock: MockClock) -> None:

@@ -36,7 +36,7 @@ async def test_a_client_that_lost_its_locks_can_do_nothing_with_what_it_had_open
             await other.client.vfs.fsync(other.handle)
             waiter = Waiter(nursery, lambda: one.write(b"mine?!"))  # until metad is heard again
             await trio.sleep(5)
-        await one.client.session.followed()
+        await one.client.session.stream.opened()
         await waiter.done.wait()
         assert isinstance(waiter.error, InputOutput)
         for file in (one, second):
@@ -119,7 +119,7 @@ async def test_who_waits_when_the_session_is_lost_goes_on_waiting(
         await trio.sleep(1)
         with cluster.cut_off(one.client):
             await trio.sleep(60)
-        await one.client.session.followed()
+        await one.client.session.stream.opened()
         await other.lock(UNLOCK)
         with trio.fail_after(10):
             await waiter.done.wait()

@@ -58,9 +58,9 @@ async def test_a_grant_of_a_metad_that_died_is_not_believed(
             await held.arrived.wait()
             await cluster.kill_metad()
             await cluster.start_metad()
-            await client.session.followed()
+            await client.session.stream.opened()
             await trio.sleep(1)
-            await other.session.followed()
+            await other.session.stream.opened()
             await second.lock(WRITE, wait=False)
             held.release()
             await trio.sleep(4)
@@ -82,5 +82,5 @@ async def test_nothing_is_granted_while_a_client_may_hold_anything(
             await cluster.start_metad()
             await other.lock(WRITE)
             assert 25 <= trio.current_time() - began <= 33
-        await one.client.session.followed()
+        await one.client.session.stream.opened()
         await trio.sleep(10)

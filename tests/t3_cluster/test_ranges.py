@@ -357,7 +357,7 @@ async def test_a_file_made_while_the_stream_was_opened_again_is_made_once_more(
         if isinstance(operation, CreateUnnamed):
             made.append(attrs[0].inode)
             if len(made) == 1:
-                client.session.streams += 1  # what _follow_once does
+                client.session.stream.count += 1  # what _follow_once does
         return attrs
 
     monkeypatch.setattr(vfs, "_submit", slow)
