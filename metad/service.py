@@ -19,6 +19,7 @@ from dfswire.dispatch import BodySource, Handler, Reply
 from dfswire.hosts import Hello
 from dfswire.journal import SnapshotRequest
 from dfswire.messages import PROTOCOL_VERSION, Empty
+from metad.clients.executions import Executions
 from metad.clients.leasecalls import LeaseCalls
 from metad.clients.locking import Locking
 from metad.clients.mutations import Mutations
@@ -144,9 +145,10 @@ class Service:
         self.locking = Locking(state, self.clients)
         MetadMetrics(state, self.totals, self.locking.table, self.repairer, self.moving, self.jobs)
         self.reads = Reads(state, self.clients, recalls)
-        self.mutations = Mutations(
+        executions = Executions(
             state, self.clients, recalls, self.reclaimer.purge_soon, self.reports.stored
         )
+        self.mutations = Mutations(state, self.clients, recalls, executions)
         self.compactor = Compactor(state, self.jobs, self.mutations.rewrite, self.reports.stored)
         self.reports.on_result.append(self.compactor.book)
         self.deep_check = DeepCheck(state, self.jobs, self.inventories.want)
@@ -162,7 +164,7 @@ class Service:
             self.policy_calls,
             self.jobs,
         )
-        self.leases = LeaseCalls(state, self.clients, recalls, self.mutations.is_changing)
+        self.leases = LeaseCalls(state, self.clients, recalls, executions.is_changing)
 
     @property
     def handlers(self) -> Mapping[str, Handler]:

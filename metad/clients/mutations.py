@@ -8,7 +8,7 @@ batch gets the same reply, and never earlier than that.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import msgspec
 import trio
@@ -42,30 +42,17 @@ class _MustWait(Exception):
 
 
 class Mutations:
-    """The handler of meta.batch.
-
-    `unused` is told of unlinked inodes that nobody has open; `stored` of chunks that are now on
-    the disks that they name.
-    """
+    """The handler of meta.batch, and changes that metad makes by itself."""
 
     def __init__(
-        self,
-        state: State,
-        clients: Clients,
-        recalls: Recalls,
-        unused: Callable[[Iterable[int]], None],
-        stored: Callable[[Iterable[bytes]], None],
+        self, state: State, clients: Clients, recalls: Recalls, executions: Executions
     ) -> None:
         self._state = state
         self._clients = clients
         self._recalls = recalls
-        self._executions = Executions(state, clients, recalls, unused, stored)
+        self._executions = executions
         clients.on_end.append(self.forget_session)
         self._under_way: dict[str, dict[int, Execution]] = {}  # session -> sequence
-
-    def is_changing(self, session: str, inode: int) -> bool:
-        """Was a change of the inode by another session executed that nobody was told of yet?"""
-        return self._executions.is_changing(session, inode)
 
     async def execute(self, batch: Batch) -> BatchReply:
         """Execute (or repeat the answer of) a batch.  Raises SessionLost, Stale, NoSpace."""
@@ -209,7 +196,7 @@ class Mutations:
         if not parts or result.fault is not None:
             return result
         inode = result.attrs[0].inode
-        lease = self._state.leases.take_if_free(session, inode, parts, self.is_changing)
+        lease = self._state.leases.take_if_free(session, inode, parts, self._executions.is_changing)
         if lease is not None:
             self._recalls.changed([inode])
         return msgspec.structs.replace(result, lease=lease)
