@@ -22,7 +22,8 @@ from metad.copies import contents, misplaced, redundancy
 from metad.copies.misplaced import wanted_places
 from metad.copies.placement import Candidate
 from metad.copies.policies import Policy
-from metad.storage.database import Database, open_database
+from metad.storage.database import Database
+from metad.storage.opening import open_database
 
 SERVERS = 10
 PAGE = 65_536

@@ -28,7 +28,8 @@ from dfswire.operations import AnyOperation, Commit, Create
 from metad.clients import batches
 from metad.names import namespace
 from metad.sessions import rows as sessions
-from metad.storage.database import Database, open_database
+from metad.storage.database import Database
+from metad.storage.opening import open_database
 
 FILES = 2000
 SESSION = "bench"

@@ -24,7 +24,8 @@ from dfswire.logs import setup_logging
 from dfswire.server import listen, serve
 from metad.config import MetadConfig
 from metad.service import Service, create_service
-from metad.storage.database import Database, open_database
+from metad.storage.database import Database
+from metad.storage.opening import open_database
 
 log = logging.getLogger(__name__)
 

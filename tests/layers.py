@@ -128,14 +128,15 @@ LAYERS = {
         losses compaction
     """,
     "metad.storage": """
+        opening
         database group_commit
-        schema
+        schema statements
         schema_admin schema_chunks schema_files schema_hosts upgrades
         columns connections failure
     """,
     "metad.journal": """
         recording replay followers
-        lineage
+        lineage stream window
     """,
     "metad.leases": """
         table
@@ -244,7 +245,7 @@ PURE = words(
     metad.copies.placement metad.copies.recent metad.copies.surplus metad.copies.verified
     metad.hosts.doubles metad.hosts.grayness metad.hosts.identities metad.hosts.orders
     metad.hosts.server metad.hosts.servers
-    metad.journal.lineage
+    metad.journal.lineage metad.journal.window
     metad.leases.exclusive metad.leases.knowledge metad.leases.table metad.leases.turns
     metad.locks.ledger metad.locks.space metad.locks.table metad.locks.waits metad.names.acl
     metad.names.effects metad.names.orphans metad.names.protection metad.observe.eventrate
@@ -273,7 +274,7 @@ RESERVED = {
         "metad.storage.schema_hosts",
         "metad.storage.columns",
         "metad.storage.connections",
-        "metad.storage.database",
+        "metad.storage.opening",
     },
     "socket": {
         "dfswire.daemon",

@@ -12,7 +12,8 @@ from typing import Any
 
 from dfswire.messages import ROOT_INODE
 from metad.names.effects import Effects
-from metad.storage.database import Database, Row
+from metad.storage.database import Database
+from metad.storage.statements import Row
 
 LOST_AND_FOUND = b"lost+found"
 Mended = Iterator[tuple[str, str]]

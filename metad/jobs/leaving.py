@@ -11,7 +11,8 @@ import json
 from collections.abc import Collection, Mapping
 
 from metad.copies import replicas
-from metad.storage.database import Database, Row
+from metad.storage.database import Database
+from metad.storage.statements import Row
 
 _LEAVING = "leaving (disk) AS (SELECT value FROM json_each(?1))"
 # Good copies on those disks that no good one elsewhere, on a disk that can be reached, backs up.

@@ -14,7 +14,8 @@ import msgspec
 
 from dfswire.errors import NoEntry, UsageError
 from dfswire.jobs import JobState
-from metad.storage.database import Database, Row
+from metad.storage.database import Database
+from metad.storage.statements import Row
 
 KEPT_S = 7 * 86_400  # ended jobs
 KEPT_MAX = 1000

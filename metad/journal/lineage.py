@@ -3,7 +3,8 @@
 A restore puts what several chunkds kept into one Lineage and asks for the tip: the last entry of
 the history that counts.  Every acknowledged entry was committed by metad, and each metad goes on
 from its own last commit in a term of its own; so the entry of the highest (epoch, term, number) has
-all acknowledged ones behind it.  What was given out and never committed is at most one entry.
+all acknowledged ones behind it.  What was given out and never committed is at most one entry; so a
+chunkd that has more than one beyond a database proves that it is an old copy (`ahead_of`).
 """
 
 from __future__ import annotations
@@ -79,3 +80,23 @@ class Lineage:
             if beyond > 1 and (walker is not None or node.position.number > tip.number):
                 found.append(node.position)
         return found
+
+
+def ahead_of(ours: Position, theirs: Position, previous: bytes) -> str | None:
+    """What proves that a database which ends with `ours` is not the newest; None for nothing.
+
+    `theirs` is what a chunkd has, `previous` the digest before its last entry.
+    """
+    if theirs.epoch > ours.epoch:
+        return (
+            f"has the journal of epoch {theirs.epoch}, this database is of epoch {ours.epoch}: "
+            "the cluster was restored elsewhere, and this metad must not run"
+        )
+    if theirs.epoch < ours.epoch or theirs.number <= ours.number:
+        return None
+    if theirs.number == ours.number + 1 and previous == ours.digest:
+        return None  # was given out, never committed, never acknowledged
+    return (
+        f"has entry {theirs.number} of the journal, this database ends with {ours.number}: "
+        "it is an old copy; use 'dfs metad restore'"
+    )

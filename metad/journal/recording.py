@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import re
+import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,6 +20,8 @@ _READING = re.compile(
     r"\s*(SELECT|PRAGMA|EXPLAIN|WITH\b(?!.*\b(INSERT|UPDATE|DELETE)\b))", re.I | re.S
 )
 CACHED_TEXTS = 4096
+FAILURES_BITS = 32  # of a term: how many commits failed; above them, how many starts there were
+_CLAIM = "UPDATE journal SET term = ((term >> ?1) + 1) << ?1 RETURNING term"
 
 
 @functools.lru_cache(CACHED_TEXTS)
@@ -37,6 +40,15 @@ class Recording:
         self.sealed: Entry | None = None  # not yet committed
         self._now_ns = now_ns
         self._changes: list[Change] = []
+
+    def claim(self, connection: sqlite3.Connection) -> None:
+        """Raise the term, durably, before anything is recorded in it.
+
+        So an entry that an earlier metad gave to chunkds, and then had no time to commit, can be
+        told from the one that gets its number now.
+        """
+        ((self.term,),) = connection.execute(_CLAIM, (FAILURES_BITS,)).fetchall()
+        self.claimed = True
 
     def add(self, sql: str, parameters: Sequence[Any]) -> None:
         """A statement that was run once."""

@@ -12,7 +12,8 @@ from collections.abc import Iterable
 
 from dfswire.messages import FILE_MAX_BYTES, Extent
 from metad.copies import policies
-from metad.storage.database import Database, Row
+from metad.storage.database import Database
+from metad.storage.statements import Row
 
 # The second term finds the one extent that may start before the range and reach into it.
 _OVERLAPPING = (

@@ -12,7 +12,8 @@ from typing import Any
 from dfswire.errors import Invalid, NoEntry, NotDirectory
 from dfswire.messages import Attr
 from metad.names.effects import Effects
-from metad.storage.database import Database, Row
+from metad.storage.database import Database
+from metad.storage.statements import Row
 
 NAMES_TOLD_MAX = 100  # a file with more links: every name of their directories at once
 

@@ -16,7 +16,8 @@ from dfswire.journal import (
     JournalStatus,
 )
 from dfswire.messages import Empty
-from metad.journal.followers import Follower, Followers
+from metad.journal.followers import Followers
+from metad.journal.stream import Follower
 from metad.recovery.fence import reclaim_held, release
 from metad.recovery.snapshots import Snapshots
 from metad.state import State

@@ -67,6 +67,11 @@ class Failure:
         failure.__cause__ = problem
         return failure
 
+    def damaged(self, text: str) -> None:
+        """Somebody has looked, and it cannot be used any more."""
+        log.error("metadata database: %s", text)
+        self._fail(InputOutput(text))
+
     async def watch(self, interval_s: float) -> None:
         """Until the database has failed.  Raises InputOutput."""
         self._token = trio.lowlevel.current_trio_token()

@@ -16,7 +16,8 @@ from dfswire.journal import Entry
 from metad.journal.recording import Recording
 from metad.journal.replay import position_of, replay
 from metad.recovery.epoch import begin_epoch
-from metad.storage.database import Database, _examine, open_database
+from metad.storage.database import Database
+from metad.storage.opening import examine, open_database
 from tests.simulation.disk import Crash
 
 SYNCHRONOUS_FULL = 2
@@ -128,7 +129,7 @@ def open_simulated(disk: MetadDisk, now_ns: Callable[[], int]) -> SimulatedDatab
     """As metad starts on what the disk holds."""
     disk.crash_in = -1
     database = SimulatedDatabase(disk)
-    _examine(database, now_ns())
+    examine(database, now_ns())
     database.start_recording(now_ns)
     return database
 

@@ -36,7 +36,8 @@ from metad.names import attributes, chunkmap, namespace, ranges, xattrs
 from metad.names.effects import Effects
 from metad.names.rename import rename
 from metad.sessions import rows as sessions
-from metad.storage.database import Database, open_database
+from metad.storage.database import Database
+from metad.storage.opening import open_database
 
 OPERATIONS: dict[type[Operation], Any] = {
     Create: namespace.create,

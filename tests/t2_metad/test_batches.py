@@ -25,7 +25,7 @@ from dfswire.operations import (
 )
 from metad.clients import batches
 from metad.sessions import rows as sessions
-from metad.storage.database import open_database
+from metad.storage.opening import open_database
 
 if TYPE_CHECKING:
     from collections.abc import Callable

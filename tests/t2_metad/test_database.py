@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dfswire.errors import AlreadyRunning, NoEntry, UsageError
-from metad.storage.database import Database, open_database
+from metad.storage.database import Database
+from metad.storage.opening import open_database
 
 if TYPE_CHECKING:
     from pathlib import Path

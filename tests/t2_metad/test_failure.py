@@ -12,7 +12,8 @@ import trio
 import trio.testing
 
 from dfswire.errors import InputOutput, NoSpace, Unavailable
-from metad.storage.database import Database, open_database
+from metad.storage.database import Database
+from metad.storage.opening import open_database
 
 ADD = "INSERT INTO xattr (inode, name, value) VALUES (1, ?, zeroblob(3000))"
 ExpectLog = Callable[[str], None]

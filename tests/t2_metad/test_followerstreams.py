@@ -12,7 +12,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from dfswire.errors import SessionLost, Unavailable, UsageError
 from dfswire.journal import ENTRIES_BYTES, Entry, Position
-from metad.journal import followers
+from metad.journal import window
 from tests.t2_metad.followers_for_tests import (
     SIGN_OF_LIFE_S,
     START,
@@ -75,7 +75,7 @@ async def test_who_was_away_goes_on_where_it_was(autojump_clock: MockClock) -> N
 async def test_who_was_away_for_too_long_begins_anew(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(followers, "KEPT_BYTES", 1000)
+    monkeypatch.setattr(window, "KEPT_BYTES", 1000)
     copies = Copies()
     keeper = await Keeper(copies, "one").in_step()
     copies.offer()
@@ -91,7 +91,7 @@ async def test_who_lags_further_than_metad_remembers_is_dropped(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, expect_log: ExpectLog
 ) -> None:
     expect_log("one is not waited for any more: it lags too far behind")
-    monkeypatch.setattr(followers, "KEPT_BYTES", 1000)
+    monkeypatch.setattr(window, "KEPT_BYTES", 1000)
     copies = Copies()
     keeper = await Keeper(copies, "one").in_step()
     for _ in range(10):

@@ -13,7 +13,8 @@ from dfswire.operations import ACL_ACCESS, Link, SetXattr, Unlink
 from metad.checks import fsck, invariants
 from metad.clients import batches
 from metad.names import acl
-from metad.storage.database import Database, open_database
+from metad.storage.database import Database
+from metad.storage.opening import open_database
 from tests.t2_metad.conftest import World
 
 Breakage = tuple[str, tuple[str, ...]]

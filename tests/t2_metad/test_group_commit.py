@@ -15,8 +15,9 @@ import trio
 import trio.testing
 
 from dfswire.errors import InputOutput, NoEntry, NoSpace, Unavailable
-from metad.storage.database import Database, open_database
+from metad.storage.database import Database
 from metad.storage.group_commit import GROUP_MAX_WORKS
+from metad.storage.opening import open_database
 
 ADD = "INSERT INTO xattr (inode, name, value) VALUES (1, ?, x'')"
 
@@ -313,7 +314,7 @@ async def test_acknowledged_rows_survive_a_power_cut(disk: Database, tmp_path: P
 
 CRASHING = """
 import os, sys, trio
-from metad.storage.database import open_database
+from metad.storage.opening import open_database
 
 async def write(db, number):
     await db.write(lambda: db.change(sys.argv[2], (b"%d" % number,)))

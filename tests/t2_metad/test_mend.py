@@ -10,7 +10,7 @@ from metad.checks import fsck
 from metad.checks.mend import STEPS, mend
 from metad.checks.rescue import Rescue
 from metad.names import acl, namespace
-from metad.storage.database import open_database
+from metad.storage.opening import open_database
 from tests.t2_metad.conftest import World
 from tests.t2_metad.test_fsck import ACL, BREAKAGES, CHUNK, GRANTED, populate
 

@@ -20,7 +20,8 @@ from dfswire.messages import Extent
 from dfswire.operations import CopyRange, Fallocate, Link, Rename, SetXattr, Unlink
 from metad.journal.recording import changes_something
 from metad.journal.replay import position_of, replay
-from metad.storage.database import Database, open_database
+from metad.storage.database import Database
+from metad.storage.opening import open_database
 from tests.replaying import Shadow
 from tests.t2_metad.conftest import World
 

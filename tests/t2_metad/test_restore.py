@@ -23,7 +23,8 @@ from dfswire.client import Client
 from dfswire.errors import UsageError
 from dfswire.journal import Entry, Position, seal
 from metad.recovery.restore import Restored, Wish, restore
-from metad.storage.database import Database, open_database
+from metad.storage.database import Database
+from metad.storage.opening import open_database
 from tests.fakes import DirectTransport
 from tests.replaying import Shadow
 from tests.t1_wire.services import dispatcher

@@ -20,7 +20,8 @@ from metad.copies import policies, redundancy
 from metad.names import chunkmap, namespace
 from metad.names.effects import Effects
 from metad.storage import schema, upgrades
-from metad.storage.database import open_database, setting
+from metad.storage.database import setting
+from metad.storage.opening import open_database
 
 if TYPE_CHECKING:
     from metad.storage.database import Database

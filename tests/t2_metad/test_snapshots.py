@@ -20,7 +20,8 @@ from metad.config import MetadConfig
 from metad.journal.replay import position_of
 from metad.recovery.epoch import NUMBERS_SKIPPED, begin_epoch
 from metad.recovery.snapshots import KEPT, Snapshots
-from metad.storage.database import Database, open_database
+from metad.storage.database import Database
+from metad.storage.opening import open_database
 from tests.t2_metad.conftest import World
 from tests.t2_metad.followers_for_tests import CLUSTER, Copies, Keeper
 

@@ -35,7 +35,8 @@ from dfswire.verify import FindLost, LostReply
 from metad.config import MetadConfig
 from metad.recovery.restore import Restored, Wish, restore
 from metad.service import create_service as create_metad
-from metad.storage.database import Database, open_database
+from metad.storage.database import Database
+from metad.storage.opening import open_database
 from tests.fakes import DirectTransport, Faults, FaultyTransport
 from tests.memorystore import MemoryChunkStore
 from tests.t3_cluster.links import LinkedTransport, Links

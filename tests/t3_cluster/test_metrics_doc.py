@@ -12,7 +12,7 @@ from trio.testing import MockClock
 
 from dfsmount.metrics import MountMetrics
 from dfswire.metrics import Metrics
-from metad.storage.database import open_database
+from metad.storage.opening import open_database
 from tests.fakes import DirectTransport
 from tests.t2_chunkd.servers import ChunkServer
 from tests.t2_metad.metad_for_tests import FakeServer, Metad

@@ -1,0 +1,129 @@
+"""A database that is too large to be read through before it is used: damage is the end, too.
+
+What smaller ones are refused for is in test_database.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import trio
+
+from dfswire.errors import InputOutput, Unavailable, UsageError
+from metad.storage import opening
+from metad.storage.opening import check_large, open_database
+
+ADD = "INSERT INTO xattr (inode, name, value) VALUES (1, ?, zeroblob(500))"
+ENDLESS = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT max(x) FROM c"
+PAGE_BYTES = 4096
+
+
+@pytest.fixture
+def large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URL of one, as far as metad is concerned."""
+    url = f"sqlite://{tmp_path}/db"
+    db = open_database(url, inline=True)
+    with db.transaction():
+        db.change_many(ADD, [(b"%d" % number,) for number in range(200)])
+    db.close()
+    monkeypatch.setattr(opening, "CHECKED_FIRST_BYTES", PAGE_BYTES)
+    return url
+
+
+def exchange_rows(url: str) -> None:
+    """In one page two rows change places: SQLite reads both without complaint."""
+    path = Path(url.removeprefix("sqlite://"))
+    data = bytearray(path.read_bytes())
+    leaf = data.rindex(b"\x0d\x00\x00\x00\x07")  # of a table, with seven rows
+    assert leaf % PAGE_BYTES == 0
+    first = leaf + 8
+    data[first : first + 4] = data[first + 2 : first + 4] + data[first : first + 2]
+    path.write_bytes(data)
+
+
+def spoil(url: str, table: str) -> None:
+    """The first page of a table."""
+    db = open_database(url, inline=True)
+    ((root,),) = db.read("SELECT rootpage FROM sqlite_master WHERE name = ?", (table,))
+    db.close()
+    path = Path(url.removeprefix("sqlite://"))
+    data = bytearray(path.read_bytes())
+    data[(root - 1) * PAGE_BYTES : root * PAGE_BYTES] = b"\xff" * PAGE_BYTES
+    path.write_bytes(data)
+
+
+async def test_a_whole_one(large: str) -> None:
+    db = open_database(large)
+    assert not db.is_examined
+    await check_large(db)
+    assert db.failure.problem is None
+    db.close()
+
+
+async def test_a_small_one_was_read_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    db = open_database(f"sqlite://{tmp_path}/db")
+    monkeypatch.setattr(opening, "CHECK", ENDLESS)
+    await check_large(db)
+    db.close()
+
+
+async def test_damage_that_reading_does_not_meet_is_the_end(
+    large: str, expect_log: Callable[[str], None]
+) -> None:
+    expect_log("is damaged: .*order")
+    exchange_rows(large)
+    db = open_database(large)
+    assert len(db.read("SELECT name FROM xattr")) == 200, "nobody would know"
+    async with trio.open_nursery() as nursery:
+        ended = trio.Event()
+
+        async def watch() -> None:
+            with pytest.raises(InputOutput, match="is damaged"):
+                await db.failure.watch(60)
+            ended.set()
+
+        nursery.start_soon(watch)
+        await check_large(db)
+        with trio.fail_after(5):
+            await ended.wait()
+    with pytest.raises(Unavailable):
+        db.read("SELECT 1 FROM xattr")
+    db.close()
+
+
+async def test_what_cannot_even_be_read_is_the_end(
+    large: str, expect_log: Callable[[str], None]
+) -> None:
+    expect_log("malformed")
+    spoil(large, "chunk")
+    db = open_database(large)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(opening, "CHECK", "SELECT count(*) FROM chunk WHERE length > 0")
+        await check_large(db)
+    assert db.failure.problem is not None
+    db.close()
+
+
+async def test_it_does_not_keep_metad_from_ending(
+    large: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    db = open_database(large)
+    monkeypatch.setattr(opening, "CHECK", ENDLESS)
+    with trio.move_on_after(0.1) as scope:
+        await check_large(db)
+    assert scope.cancelled_caught
+    assert db.failure.problem is None
+    db.close()
+
+
+def test_a_disk_that_cannot_be_read_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, expect_log: Callable[[str], None]
+) -> None:
+    expect_log("syntax error")
+    url = f"sqlite://{tmp_path}/db"
+    open_database(url).close()
+    monkeypatch.setattr(opening, "CHECK", "SELECT 1 FROM nothing")
+    with pytest.raises(UsageError, match="restore a backup: the metadata database failed"):
+        open_database(url)
