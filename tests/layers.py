@@ -192,7 +192,7 @@ LAYERS = {
         held
         idle lategrants
         attrcache
-        kernel
+        kernel questions
     """,
     "dfsmount.locks": """
         hostlocks requests holdings
@@ -234,6 +234,7 @@ PURE = words(
     chunkd.chunkfile chunkd.diskhealth chunkd.peers chunkd.remains chunkd.retention
     dfsmount.files.dirtyattributes dfsmount.files.extents dfsmount.files.writeerrors
     dfsmount.files.readahead dfsmount.leases.attrcache dfsmount.leases.lategrants
+    dfsmount.leases.questions
     dfsmount.locks.holdings dfsmount.remote.experience dfsmount.remote.followed
     dfswire.admin dfswire.attrchanges dfswire.batches dfswire.call dfswire.calls dfswire.chunks
     dfswire.clientcalls dfswire.codec dfswire.errors dfswire.fsck dfswire.health

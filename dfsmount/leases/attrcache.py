@@ -4,16 +4,17 @@ The vfs asks here before it asks metad.  Nothing in here ages: entries stay unti
 they are no longer true (`forget_*`), until the lease ends, or until there are too many
 (`drop_all`).  An answer that was asked for before an invalidation and arrives after it must not be
 kept: every question runs inside `asking()`, whose token `put_*` compares with the invalidations
-since.
+since (questions.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import msgspec
 
+from dfsmount.leases.questions import Questions
 from dfswire.messages import Attr, Xattr
 
 ATTRS_MAX = 500_000  # about 300 MiB of Python objects; then everything is dropped at once
@@ -30,24 +31,15 @@ class AttrCache:
         self._name_count = 0
         self._targets: dict[int, bytes] = {}
         self._xattrs: dict[int, dict[bytes, bytes]] = {}
-        self._clock = 0
-        self._asking = 0
         self._complete: set[int] = set()  # directories all of whose names are known
-        self._forgotten: dict[int, int] = {}  # inode -> clock of its last invalidation
-        self._renamed: dict[int, int] = {}  # directory -> clock of this client's last change in it
+        self._forgotten: dict[int, int] = {}  # inode -> when it was invalidated last
+        self._renamed: dict[int, int] = {}  # directory -> when this client changed it last
         self._dropped = 0
+        self._questions = Questions(self._forgotten, self._renamed)
 
-    @contextmanager
-    def asking(self) -> Iterator[int]:
+    def asking(self) -> AbstractContextManager[int]:
         """Around a question to metad: the token for its answer."""
-        self._asking += 1
-        try:
-            yield self._clock
-        finally:
-            self._asking -= 1
-            if not self._asking:
-                self._forgotten.clear()
-                self._renamed.clear()
+        return self._questions.asking()
 
     def is_current(self, inode: int, token: int) -> bool:
         """May an answer about this inode, asked for at `token`, be kept?"""
@@ -134,8 +126,7 @@ class AttrCache:
 
         Answers about names of this directory that were asked for before now are older.
         """
-        self._clock += 1
-        self._renamed[parent] = self._clock
+        self._renamed[parent] = self._questions.tick()
         if self.is_current(parent, token):
             self._set_name(parent, name, inode)
         else:
@@ -163,17 +154,17 @@ class AttrCache:
 
     def forget_attr(self, inode: int) -> None:
         """Attributes, xattrs and link target of an inode."""
-        self._mark(inode)
+        self._questions.note(self._forgotten, inode)
         self._attrs.pop(inode, None)
         self._xattrs.pop(inode, None)
         self._targets.pop(inode, None)
 
     def forget_xattrs(self, inode: int) -> None:
-        self._mark(inode)
+        self._questions.note(self._forgotten, inode)
         self._xattrs.pop(inode, None)
 
     def forget_name(self, parent: int, name: bytes) -> None:
-        self._mark(parent)
+        self._questions.note(self._forgotten, parent)
         self._complete.discard(parent)
         names = self._names.get(parent, {})
         if name in names:
@@ -182,7 +173,7 @@ class AttrCache:
 
     def forget_names(self, parent: int) -> list[bytes]:
         """Every name of a directory; returns those that were known."""
-        self._mark(parent)
+        self._questions.note(self._forgotten, parent)
         self._complete.discard(parent)
         names = self._names.pop(parent, {})
         self._name_count -= len(names)
@@ -190,16 +181,10 @@ class AttrCache:
 
     def drop_all(self) -> list[tuple[int, bytes]]:
         """Everything; returns the names that were known, as (parent, name)."""
-        self._clock += 1
-        self._dropped = self._clock
+        self._dropped = self._questions.tick()
         known = [(parent, name) for parent, names in self._names.items() for name in names]
         for table in (self._attrs, self._names, self._targets, self._xattrs, self._forgotten):
             table.clear()
         self._complete.clear()
         self._name_count = 0
         return known
-
-    def _mark(self, inode: int) -> None:
-        self._clock += 1
-        if self._asking:
-            self._forgotten[inode] = self._clock

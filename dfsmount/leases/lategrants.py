@@ -2,14 +2,14 @@
 
 A grant may arrive after the event stream was opened anew without it, or after the lease ended in
 another way.  So every question that may bring a lease runs inside `asking()`, whose token is
-compared with what has happened since (as in attrcache.py).  Used by exclusive.py.
+compared with what has happened since (questions.py).  Used by exclusive.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
+from dfsmount.leases.questions import Questions
 from dfswire.messages import Lease
 
 
@@ -17,23 +17,14 @@ class LateGrants:
     """What has happened to leases while questions were under way."""
 
     def __init__(self) -> None:
-        self._clock = 0
-        self._asking = 0
-        self._ended: dict[int, int] = {}  # inode -> clock of its lease's last end
+        self._ended: dict[int, int] = {}  # inode -> when its lease ended last
         self._all_ended = 0
         self._returned: dict[int, int] = {}  # inode -> number; before the grant was there
+        self._questions = Questions(self._ended, self._returned)
 
-    @contextmanager
-    def asking(self) -> Iterator[int]:
+    def asking(self) -> AbstractContextManager[int]:
         """Around a question or mutation that may bring a lease: its token."""
-        self._asking += 1
-        try:
-            yield self._clock
-        finally:
-            self._asking -= 1
-            if not self._asking:
-                self._ended.clear()
-                self._returned.clear()
+        return self._questions.asking()
 
     def is_void(self, lease: Lease, token: int) -> bool:
         """Did it end before it was there?"""
@@ -45,16 +36,13 @@ class LateGrants:
 
     def returned(self, lease: Lease) -> None:
         """It was recalled, and is given back, before it was there."""
-        if self._asking:
+        if self._questions.are_under_way():
             self._returned[lease.inode] = lease.number
 
     def ended(self, inode: int) -> None:
         """The lease of an inode has ended."""
-        self._clock += 1
-        if self._asking:
-            self._ended[inode] = self._clock
+        self._questions.note(self._ended, inode)
 
     def all_ended(self) -> None:
         """metad knows no lease of this client any more, or only those that it was told of."""
-        self._clock += 1
-        self._all_ended = self._clock
+        self._all_ended = self._questions.tick()
