@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import cast
 
@@ -114,6 +114,17 @@ class World:
     async def commit(self) -> None:
         """All that is dirty."""
         await self.mutations.submit(COMMIT, ends_lease=True)
+
+    @asynccontextmanager
+    async def grant_under_way(self, asking: Callable[[], Awaitable[object]]) -> AsyncIterator[None]:
+        """Something that wants a lease has asked for it; the answer comes after the body."""
+        self.metad.take_gate = trio.Event()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(asking)
+            await wait_all_tasks_blocked()
+            yield
+            self.metad.take_gate.set()
+        await wait_all_tasks_blocked()
 
     async def recall(self, *leases: Lease) -> None:
         await self.metad.push(recalls=leases)

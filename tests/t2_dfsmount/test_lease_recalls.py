@@ -66,14 +66,9 @@ async def test_a_recall_that_overtakes_the_grant_is_obeyed_after_one_write(
     autojump_clock: MockClock,
 ) -> None:
     async with running() as world:
-        world.metad.take_gate = trio.Event()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(world.write)
-            await wait_all_tasks_blocked()
+        async with world.grant_under_way(world.write):
             await world.recall(Lease(inode=7, parts=WRITE_PARTS, number=1))
             assert world.metad.given_back == []
-            world.metad.take_gate.set()
-        await wait_all_tasks_blocked()
         assert world.contents.heard == [("write back", 7), ("store", 7)]
         assert [each.number for each in world.metad.given_back] == [1]
         assert world.takes() == 1
@@ -103,14 +98,9 @@ async def test_a_recall_whose_grant_was_lost_is_answered(autojump_clock: MockClo
             raise NoEntry("inode 7")
 
         world.metad.answers["lease.take"] = gone
-        world.metad.take_gate = trio.Event()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(world.refused)
-            await wait_all_tasks_blocked()
+        async with world.grant_under_way(world.refused):
             await world.recall(Lease(inode=7, parts=WRITE_PARTS, number=5))
             assert world.metad.given_back == []
-            world.metad.take_gate.set()
-        await wait_all_tasks_blocked()
         assert [each.number for each in world.metad.given_back] == [5]
 
 

@@ -126,15 +126,10 @@ async def test_a_grant_from_before_the_stream_was_opened_anew_is_void(
     autojump_clock: MockClock,
 ) -> None:
     async with running() as world:
-        world.metad.take_gate = trio.Event()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(world.write)
-            await wait_all_tasks_blocked()
+        async with world.grant_under_way(world.write):
             world.metad.break_stream()
             await trio.sleep(1)
             assert world.metad.followed[-1].leases == []
-            world.metad.take_gate.set()
-        await wait_all_tasks_blocked()
         assert world.takes() == 2
         assert [each.number for each in world.metad.given_back] == [1]
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -15,8 +16,8 @@ from dfswire.batches import Batch, BatchReply, OpResult
 from dfswire.errors import NoEntry, SessionLost, Unavailable
 from dfswire.messages import Fault
 from dfswire.metadata import LookupReply
-from dfswire.operations import Release
-from tests.t2_dfsmount.fakes_meta import Recorder, client
+from dfswire.operations import AnyOperation, Release
+from tests.t2_dfsmount.fakes_meta import FakeMetad, Recorder, client
 
 
 async def test_one_operation_goes_at_once(autojump_clock: MockClock) -> None:
@@ -183,7 +184,9 @@ async def tell_landed(meta: MetaClient, landed: trio.Event) -> None:
     landed.set()
 
 
-async def test_an_operation_that_was_not_sent_is_taken_back(autojump_clock: MockClock) -> None:
+@asynccontextmanager
+async def two_that_wait() -> AsyncIterator[tuple[FakeMetad, trio.CancelScope]]:
+    """Releases of 50 (in the scope) and 51 wait for a batch to end, and 50 would lead the next."""
     async with trio.open_nursery() as background:
         metad, _, meta = await client(nursery=background)
         metad.gate = trio.Event()
@@ -196,33 +199,29 @@ async def test_an_operation_that_was_not_sent_is_taken_back(autojump_clock: Mock
             await trio.testing.wait_all_tasks_blocked()
             nursery.start_soon(meta.submit, Release(inode=51))
             await trio.testing.wait_all_tasks_blocked()
-            scope.cancel()
-            await trio.testing.wait_all_tasks_blocked()
-            metad.gate.set()
-    sent = [operation for batch in metad.batches for operation in batch.operations]
-    assert Release(inode=50) not in sent
-    assert Release(inode=51) in sent  # somebody else leads
+            yield metad, scope
+
+
+def sent(metad: FakeMetad) -> list[AnyOperation]:
+    return [operation for batch in metad.batches for operation in batch.operations]
+
+
+async def test_an_operation_that_was_not_sent_is_taken_back(autojump_clock: MockClock) -> None:
+    async with two_that_wait() as (metad, scope):
+        scope.cancel()
+        await trio.testing.wait_all_tasks_blocked()
+        metad.gate.set()
+    assert Release(inode=50) not in sent(metad)
+    assert Release(inode=51) in sent(metad)  # somebody else leads
 
 
 async def test_a_leader_that_is_cancelled_as_it_wakes_passes_that_on(
     autojump_clock: MockClock,
 ) -> None:
-    async with trio.open_nursery() as background:
-        metad, _, meta = await client(nursery=background)
-        metad.gate = trio.Event()
-        async with trio.open_nursery() as nursery:
-            for inode in range(BATCHES_IN_FLIGHT_MAX):
-                nursery.start_soon(meta.submit, Release(inode=inode + 1))
-            await trio.testing.wait_all_tasks_blocked()
-            scope = trio.CancelScope()
-            nursery.start_soon(cancellable, scope, meta, 50)
-            await trio.testing.wait_all_tasks_blocked()
-            nursery.start_soon(meta.submit, Release(inode=51))
-            await trio.testing.wait_all_tasks_blocked()
-            metad.gate.set()
-            scope.cancel()  # before anybody runs
-    sent = [operation for batch in metad.batches for operation in batch.operations]
-    assert Release(inode=51) in sent
+    async with two_that_wait() as (metad, scope):
+        metad.gate.set()
+        scope.cancel()  # before anybody runs
+    assert Release(inode=51) in sent(metad)
 
 
 def leased(batch: Batch) -> BatchReply:
