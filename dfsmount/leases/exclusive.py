@@ -192,7 +192,7 @@ class Leases:
                 if not self._in_time():
                     await self._meta.heard()
                 elif held.gate is not None:
-                    await held.gate.wait()
+                    await self._meta.passed(held.gate)
                 elif held.lease is None:
                     await self._ask(held)
                 else:

@@ -99,7 +99,7 @@ class Batches:
         Not in a batch with others, and not counted among those under way: what that other client
         waits for, perhaps, is a commit of ours.
         """
-        if await self._session.current() != pending.session:
+        if await self._retries.current() != pending.session:
             raise SessionLost("the session ended before the operation was executed")
         batch = await self._begin([pending.operation], no_wait=False)
         try:
@@ -137,7 +137,7 @@ class Batches:
         """Get a batch executed.  When this is cancelled and begun again, it is the same batch."""
         try:
             if flight.message is None:
-                await self._session.current()
+                await self._retries.current()
                 flight.sent = [each for each in flight.pending if not self._is_late(each)]
                 if not flight.sent:
                     return _spread(flight.pending, {})

@@ -137,7 +137,7 @@ class MetaClient:
         Raises SessionLost: under another session it is another question.
         """
         request = metadata.LeaseRequest(
-            session=await self._session.current(), inode=inode, parts=parts
+            session=await self._retries.current(), inode=inode, parts=parts
         )
         reply: metadata.LeaseReply = await self._retries.persist("lease.take", request)
         return reply
@@ -158,3 +158,7 @@ class MetaClient:
     async def heard(self) -> None:
         """Wait until metad takes this client for alive.  Raises Unavailable on a soft mount."""
         await self._retries.heard()
+
+    async def passed(self, gate: trio.Event) -> None:
+        """Wait for what metad must be told first.  Raises Unavailable on a soft mount."""
+        await self._retries.in_patience(gate.wait)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import trio
@@ -20,6 +20,8 @@ from dfswire.errors import DFSError, SessionLost, Unavailable
 from dfswire.messages import Answer
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 CALL_DEADLINE_S = 5.0  # one attempt; a batch that waits for other clients is asked for again
 RETRY_FIRST_S = 0.05
@@ -39,7 +41,7 @@ class Retries:
     async def ask(self, call: str, kind: type[msgspec.Struct], **fields: Any) -> Any:
         """Ask until answered.  A lost session is no obstacle to a question: it is asked again."""
         while True:
-            session = await self._session.current()
+            session = await self.current()
             try:
                 return await self.persist(call, kind(session=session, **fields))
             except SessionLost:
@@ -75,18 +77,23 @@ class Retries:
                     await self._session.stream.reached(reply.told)
                 return reply
 
+    async def current(self) -> str:
+        """The session; waits while there is none.  Raises Unavailable on a soft mount."""
+        return await self.in_patience(self._session.current)
+
     async def told(self) -> None:
         """Wait until metad tells this client of changes.  Raises Unavailable on a soft mount."""
-        await self._in_patience(self._session.stream.opened)
+        await self.in_patience(self._session.stream.opened)
 
     async def heard(self) -> None:
         """Wait until metad takes this client for alive.  Raises Unavailable on a soft mount."""
-        await self._in_patience(self._session.heard)
+        await self.in_patience(self._session.heard)
 
-    async def _in_patience(self, wait: Callable[[], Awaitable[None]]) -> None:
+    async def in_patience(self, wait: Callable[[], Awaitable[T]]) -> T:
+        """What may need a word from metad.  Raises Unavailable on a soft mount."""
         patience_s = self._soft_timeout_s or float("inf")
         try:
             with trio.fail_after(patience_s):
-                await wait()
+                return await wait()
         except trio.TooSlowError as problem:
             raise Unavailable(f"no word from metad for {patience_s:g} s") from problem

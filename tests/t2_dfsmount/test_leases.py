@@ -9,6 +9,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from dfsmount.leases.exclusive import WRITE_PARTS
+from dfsmount.leases.idle import IDLE_S
 from dfswire.errors import NoEntry, Unavailable
 from dfswire.messages import Lease
 from dfswire.operations import SetAttr
@@ -101,6 +102,22 @@ async def test_a_soft_mount_does_not_wait_for_ever(
         await trio.sleep(LEASE_S)
         with pytest.raises(Unavailable):
             await world.write()
+
+
+async def test_a_soft_mount_does_not_wait_for_ever_for_a_lease_on_its_way_back(
+    autojump_clock: MockClock,
+) -> None:
+    """While metad is away it cannot be given back, and until then nobody writes."""
+    async with running(soft_s=1.0) as world:
+        await world.write()
+        world.contents.dirty.discard(7)
+        world.metad.away = True
+        world.leases.returns.closed(7)
+        await trio.sleep(1.1 * IDLE_S)
+        with trio.fail_after(10), pytest.raises(Unavailable):
+            await world.write()
+        world.metad.away = False
+        await world.write()
 
 
 # The stream and the session

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -39,27 +37,6 @@ def test_calls_of_a_chunkd(cluster: FaultyCluster, load: Load, tmp_path: Path, s
     saw(seen(longest))
 
 
-@contextlib.contextmanager
-def started_again(cluster: FaultyCluster, failing: Failing) -> Iterator[list[int]]:
-    """Inside, metad is started whenever it has ended, as a service manager does; its statuses."""
-    statuses: list[int] = []
-    over = threading.Event()
-
-    def keep() -> None:
-        while not over.wait(0.05):
-            if cluster.daemon("metad").running() is None:
-                statuses.append(cluster.exit_status("metad"))
-                failing.start()
-
-    thread = threading.Thread(target=keep)
-    thread.start()
-    try:
-        yield statuses
-    finally:
-        over.set()
-        thread.join()
-
-
 @pytest.mark.parametrize("kind", ["sync", "write"])
 def test_calls_of_metad(
     cluster: FaultyCluster, place: Path, tmp_path: Path, saw: Saw, kind: str
@@ -70,7 +47,7 @@ def test_calls_of_metad(
     """
     failing = Failing(cluster, "metad", tmp_path)
     made = []
-    with failing.running(), started_again(cluster, failing) as statuses:
+    with failing.running(), failing.kept_alive() as statuses:
         for number in CALLS:
             failing.fail(kind, number)
             attempt = 0

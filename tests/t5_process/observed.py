@@ -71,7 +71,7 @@ class Observed:
         self.directory = local.directory
         self.address = local.metad_address
         self.mount_point = self.directory / "mnt"
-        self._logs_read: dict[Path, int] = {}
+        self._logs_seen: dict[str, int] = {}  # bytes
 
     @property
     def chunkd_names(self) -> list[str]:
@@ -197,11 +197,24 @@ class Observed:
         port = int(address.rpartition(":")[2])
         return next(self.data(each.name) for each in self.local.chunkds if each.port == port)
 
+    def unseen_log(self, name: str) -> str:
+        """What a daemon or mount has logged since its log was looked at."""
+        return self._log_from(name, self._logs_seen.get(name, 0)).decode("utf-8", "replace")
+
+    def see_log(self, name: str) -> str:
+        """The same, and now it was looked at."""
+        start = self._logs_seen.get(name, 0)
+        text = self._log_from(name, start)
+        self._logs_seen[name] = start + len(text)
+        return text.decode("utf-8", "replace")
+
+    def _log_from(self, name: str, start: int) -> bytes:
+        with (self.directory / "log" / f"{name}.log").open("rb") as file:
+            file.seek(start)
+            return file.read()
+
     def check_logs(self) -> None:
         """Bad weather makes warnings, but never a traceback.  Each line is looked at once."""
         for log in (self.directory / "log").glob("*.log"):
-            with log.open("rb") as file:
-                file.seek(self._logs_read.get(log, 0))
-                text = file.read().decode("utf-8", "replace")
-                self._logs_read[log] = file.tell()
+            text = self.see_log(log.stem)
             assert "Traceback" not in text, f"{log.name}:\n{text[text.index('Traceback') :][:4000]}"
