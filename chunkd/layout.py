@@ -7,7 +7,8 @@
     DISK/unknown/HEX         chunks that metad does not know, kept for some days
     DISK/scrub               how far the scrubber is
 
-Used by store.py; path arithmetic, and one directory walk through the seam of filesystem.py.
+Used by all parts of the store; path arithmetic, and one directory walk through the seam of
+filesystem.py.
 """
 
 from __future__ import annotations

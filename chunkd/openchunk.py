@@ -1,7 +1,7 @@
 """One chunk file, open for reading.
 
-Used by store.py.  The index is checked when the file is opened; `verify` checks the payload, and
-`range` hands a part of it to sendfile unread, for its reader to check.
+Used by store.py and quarantine.py.  The index is checked when the file is opened; `verify` checks
+the payload, and `range` hands a part of it to sendfile unread, for its reader to check.
 """
 
 from __future__ import annotations

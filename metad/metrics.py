@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from dfswire.metrics import Metric, counter, gauge
-from metad.clients.reads import room
+from metad.clients.room import room
 from metad.jobs.runner import Jobs
 from metad.locks.table import LockTable
 from metad.operators.moving import Moving

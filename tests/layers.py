@@ -76,7 +76,7 @@ LAYERS = {
         mutations reads leasecalls locking
         executions
         sessioncalls batches
-        recalls touched
+        recalls room touched
     """,
     "metad.checks": """
         fsck mend

@@ -19,8 +19,8 @@ from dfswire.operations import AnyOperation, Release
 from metad.clients import batches
 from metad.clients.batches import Executed
 from metad.clients.executions import Execution, Executions, told_by
-from metad.clients.reads import promisable_bytes
 from metad.clients.recalls import Recalls
+from metad.clients.room import promisable_bytes
 from metad.clients.sessioncalls import Clients
 from metad.clients.touched import touched
 from metad.leases.table import ATTR, DATA, Blocked

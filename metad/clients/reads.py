@@ -7,7 +7,6 @@ the same step it makes sure that no other session holds exclusively what the ans
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -16,7 +15,6 @@ import trio
 from dfswire.errors import Full, NoData, NoSpace
 from dfswire.messages import (
     CHUNK_ID_BYTES,
-    FILE_MAX_BYTES,
     ChunkGrant,
     ChunkLocation,
     DirEntry,
@@ -41,9 +39,10 @@ from dfswire.metadata import (
     XattrsReply,
 )
 from metad.clients.recalls import Recalls
+from metad.clients.room import room
 from metad.clients.sessioncalls import Clients
 from metad.copies import policies, replicas
-from metad.copies.placement import capacity_bytes, choose_for_grant, spare_bytes
+from metad.copies.placement import choose_for_grant
 from metad.leases.table import ATTR, DATA, NAMES, Blocked
 from metad.names import chunkmap, namespace, ranges, xattrs
 from metad.state import State
@@ -283,37 +282,3 @@ class Reads:
         else:
             await trio.lowlevel.checkpoint()
         return self._inodes
-
-
-def room(state: State) -> tuple[int, int]:
-    """(all, free) bytes of user data on servers that are not down, replicas divided out.
-
-    Data directories on one file system (a whole cluster on one machine) share its room.
-    """
-    live = state.servers.live_disks(state.clock())
-    disks = [
-        (server.server_id, figures)
-        for server in state.servers
-        for disk, figures in server.disks.items()
-        if disk in live
-    ]
-    sharing = Counter(figures.filesystem or figures.disk for _, figures in disks)
-    total: Counter[str] = Counter()
-    free: Counter[str] = Counter()
-    for server_id, figures in disks:
-        share = sharing[figures.filesystem or figures.disk]
-        total[server_id] += figures.total_bytes // share
-        free[server_id] += spare_bytes(figures.total_bytes, figures.free_bytes) // share
-    replicas = state.policy.replicas
-    return capacity_bytes(total, replicas), capacity_bytes(free, replicas)
-
-
-def promisable_bytes(state: State) -> int:
-    """How much may be preallocated: what is free, or anything while nobody can know that.
-
-    After metad was started again the servers have not told yet how much room they have.
-    """
-    now = state.clock()
-    if any(not each.heard and state.servers.state(each, now) != "down" for each in state.servers):
-        return FILE_MAX_BYTES
-    return room(state)[1]

@@ -1,6 +1,6 @@
 """Which copies to move so that all disks are about equally full, and where policies want them.
 
-Pure; moving.py supplies the chunks and carries the moves out.  It promises for every move: the
+Pure; moving.py supplies the chunks, moves.py carries them out.  It promises for every move: the
 copies of the chunk are in as many zones, racks and hosts afterwards as before, never two on one
 server, on servers with its label if they were; the destination has room, and is less full after it
 than the source.  So each move makes the cluster more even: planning ends, and nothing moves back

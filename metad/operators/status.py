@@ -16,7 +16,7 @@ from dfswire.info import ChunkInfo, ExtentInfo, InfoReply, InfoRequest, ReplicaI
 from dfswire.messages import FILE_MAX_BYTES, ROOT_INODE
 from dfswire.status import ClusterStatus, ServerStatus, SessionStatus
 from dfswire.verify import FilesBelow, FilesReply, FindLost, LostFile, LostReply
-from metad.clients.reads import room
+from metad.clients.room import room
 from metad.clients.sessioncalls import Clients
 from metad.copies import damage, replicas
 from metad.hosts.server import Server

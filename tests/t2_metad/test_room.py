@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from dfswire.hosts import DiskFigures
-from metad.clients.reads import room
+from metad.clients.room import room
 from metad.state import State
 
 TOTAL = 1000 << 20

@@ -1,0 +1,47 @@
+"""How much room the cluster has for data of files, as clients and operators are told.
+
+What disks say of themselves, replicas divided out.  Nothing is reserved: it is what could be
+written if nobody else wrote.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from dfswire.messages import FILE_MAX_BYTES
+from metad.copies.placement import capacity_bytes, spare_bytes
+from metad.state import State
+
+
+def room(state: State) -> tuple[int, int]:
+    """(all, free) bytes of user data on servers that are not down, replicas divided out.
+
+    Data directories on one file system (a whole cluster on one machine) share its room.
+    """
+    live = state.servers.live_disks(state.clock())
+    disks = [
+        (server.server_id, figures)
+        for server in state.servers
+        for disk, figures in server.disks.items()
+        if disk in live
+    ]
+    sharing = Counter(figures.filesystem or figures.disk for _, figures in disks)
+    total: Counter[str] = Counter()
+    free: Counter[str] = Counter()
+    for server_id, figures in disks:
+        share = sharing[figures.filesystem or figures.disk]
+        total[server_id] += figures.total_bytes // share
+        free[server_id] += spare_bytes(figures.total_bytes, figures.free_bytes) // share
+    replicas = state.policy.replicas
+    return capacity_bytes(total, replicas), capacity_bytes(free, replicas)
+
+
+def promisable_bytes(state: State) -> int:
+    """How much may be preallocated: what is free, or anything while nobody can know that.
+
+    After metad was started again the servers have not told yet how much room they have.
+    """
+    now = state.clock()
+    if any(not each.heard and state.servers.state(each, now) != "down" for each in state.servers):
+        return FILE_MAX_BYTES
+    return room(state)[1]
