@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
+import trio
+from trio.testing import MockClock
 
 from dfswire.hosts import DiskFigures, HostFigures, Register
 from dfswire.messages import ROOT_INODE, Attr, Extent, WrittenChunk
@@ -38,6 +40,7 @@ from metad.names.rename import rename
 from metad.sessions import rows as sessions
 from metad.storage.database import Database
 from metad.storage.opening import open_database
+from tests.t2_metad.metad_for_tests import Metad
 
 OPERATIONS: dict[type[Operation], Any] = {
     Create: namespace.create,
@@ -187,6 +190,17 @@ def db() -> Iterator[Database]:
     yield database
     assert fsck_findings(database) == []
     database.close()
+
+
+@pytest.fixture
+async def metad(
+    db: Database, nursery: trio.Nursery, autojump_clock: MockClock
+) -> AsyncIterator[Metad]:
+    """A metad on `db` that runs, with all that it does by itself."""
+    made = Metad(db, nursery)
+    await made.start()
+    yield made
+    made.crash()
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +20,6 @@ from metad.storage.database import Database
 from tests.t2_metad.metad_for_tests import FakeClient, FakeServer, Metad
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture
-async def metad(
-    db: Database, nursery: trio.Nursery, autojump_clock: MockClock
-) -> AsyncIterator[Metad]:
-    one = Metad(db, nursery)
-    await one.start()
-    yield one
-    one.crash()
 
 
 async def ask(metad: Metad, **fields: Any) -> EventsReply:

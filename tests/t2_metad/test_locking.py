@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -25,7 +25,6 @@ from dfswire.locks import (
     SetLock,
 )
 from dfswire.metadata import SessionRequest
-from metad.storage.database import Database
 from tests.t2_metad.metad_for_tests import ADDRESS, FakeClient, Metad
 
 READ, WRITE, UNLOCK = LockType.READ, LockType.WRITE, LockType.UNLOCK
@@ -53,16 +52,6 @@ async def cancel(client: FakeClient, number: int) -> LockOutcome:
 
 async def get(client: FakeClient) -> Any:
     return await client.metad.call("lock.get", GetLock(session=client.session, lock=lock(WRITE)))
-
-
-@pytest.fixture
-async def metad(
-    db: Database, nursery: trio.Nursery, autojump_clock: MockClock
-) -> AsyncIterator[Metad]:
-    made = Metad(db, nursery)
-    await made.start()
-    yield made
-    made.crash()
 
 
 @pytest.fixture

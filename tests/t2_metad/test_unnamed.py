@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import AsyncIterator
 
 import pytest
 import trio
@@ -21,7 +20,6 @@ from dfswire.operations import (
     SetAttr,
     Unlink,
 )
-from metad.storage.database import Database
 from tests.t2_metad.conftest import World
 from tests.t2_metad.metad_for_tests import FakeClient, Metad
 
@@ -102,16 +100,6 @@ def test_late_news_of_reading_is_dropped(
 
 
 # -- with sessions --------------------------------------------------------------------------------
-
-
-@pytest.fixture
-async def metad(
-    db: Database, nursery: trio.Nursery, autojump_clock: MockClock
-) -> AsyncIterator[Metad]:
-    made = Metad(db, nursery)
-    await made.start()
-    yield made
-    made.crash()
 
 
 @pytest.fixture
