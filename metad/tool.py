@@ -1,6 +1,7 @@
-"""What is done with metad's database while no metad runs: `python -m metad.tool`, for `dfs metad`.
+"""What is done with metadata without a metad: `python -m metad.tool`, for `dfs metad`.
 
-`restore` makes it again from chunkds, `check` looks at a file.  Each prints one JSON object; what
+`restore` makes the database again from chunkds, `journal` lists entries that they keep, `check`
+looks at a file.  Each prints one JSON object; what
 cannot be done is one line on standard error and status 2.
 """
 
@@ -21,6 +22,7 @@ from dfswire.client import Client
 from dfswire.errors import DFSError, UsageError
 from metad.checks import fsck
 from metad.journal.replay import position_of
+from metad.recovery.listing import Listing, Range, list_entries
 from metad.recovery.restore import Restored, Wish, restore
 from metad.storage.database import Database
 
@@ -61,6 +63,35 @@ def restore_command(
             }
         ).decode()
     )
+
+
+@app.command("journal")
+def journal_command(
+    sources: Annotated[list[str], typer.Argument(metavar="HOST:PORT...")],
+    last: Annotated[int, typer.Option("--last")] = 0,
+    first: Annotated[int, typer.Option("--first")] = 0,
+    end: Annotated[int, typer.Option("--end")] = 0,
+    since: Annotated[str, typer.Option("--since")] = "",
+    until: Annotated[str, typer.Option("--until")] = "",
+    statements: Annotated[bool, typer.Option("--statements")] = False,
+) -> None:
+    """List entries of the journal."""
+    wanted = Range(
+        last=last,
+        first=first,
+        end=end,
+        since_ns=moment_ns(since) or 0,
+        until_ns=moment_ns(until) or 0,
+    )
+
+    async def run() -> Listing:
+        client = Client()
+        try:
+            return await list_entries(client, sources, wanted, statements=statements)
+        finally:
+            await client.aclose()
+
+    typer.echo(msgspec.json.encode(trio.run(run)).decode())
 
 
 @app.command("check")

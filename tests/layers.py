@@ -110,7 +110,7 @@ LAYERS = {
         events
     """,
     "metad.recovery": """
-        snapshots restore
+        snapshots restore listing
         gathering epoch
         fence
     """,

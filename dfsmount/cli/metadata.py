@@ -5,8 +5,10 @@ What needs metad's own code (replaying, checking) is done by `python -m metad.to
 
 from __future__ import annotations
 
+import datetime
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,9 +17,11 @@ import trio
 import typer
 
 from dfsmount.cli.cluster import AsJson, Directory, Url, address_of, ask, find_metad
-from dfsmount.cli.output import say, show_json
+from dfsmount.cli.fsck import CHECK_DEADLINE_S
+from dfsmount.cli.output import say, show_json, working
 from dfswire.client import Client
 from dfswire.errors import ProtocolError, UsageError
+from dfswire.fsck import FsckReport, FsckRequest
 from dfswire.journal import (
     ENTRIES_BYTES,
     JournalStatus,
@@ -26,8 +30,11 @@ from dfswire.journal import (
     content_digest,
 )
 from dfswire.messages import Empty
+from dfswire.status import ClusterStatus
 
 TAKE_DEADLINE_S = 600.0
+FINDINGS_MAX = 100
+LAST = 20  # entries, where nothing else is said
 PREFIX = "sqlite://"
 
 metad_app = typer.Typer(
@@ -38,8 +45,39 @@ metad_app = typer.Typer(
 
 
 @metad_app.command()
-def journal(url: Url = "", directory: Directory = None, as_json: AsJson = False) -> None:
-    """How far the journal is and who keeps it.  Ends with 1 when there are too few copies."""
+def journal(
+    url: Url = "",
+    directory: Directory = None,
+    last: Annotated[int, typer.Option("--last", min=0, help="Show the last N entries.")] = 0,
+    entries: Annotated[
+        str, typer.Option("--entries", metavar="A-B", help="Show entries A to B, or from A-.")
+    ] = "",
+    since: Annotated[str, typer.Option("--since", help="Entries from then on.")] = "",
+    until: Annotated[str, typer.Option("--until", help="Entries up to then.")] = "",
+    statements: Annotated[
+        bool, typer.Option("--statements", help="With the SQL of each entry.")
+    ] = False,
+    sources: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--from", metavar="HOST:PORT", help="Read entries from these chunkds, without metad."
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """How far the journal is and who keeps it; or entries of it, as chunkds keep them.
+
+    Ends with 1 when there are too few copies.
+    """
+    if last or entries or since or until or statements or sources:
+        options = [f"--last={last or (0 if entries or since or until else LAST)}"]
+        options += [f"--since={since}"] if since else []
+        options += [f"--until={until}"] if until else []
+        options += _numbers(entries) if entries else []
+        options += ["--statements"] if statements else []
+        addresses = [address_of(each) for each in sources or []]
+        list_entries(addresses or _chunkds(find_metad(url, directory)), options, as_json)
+        return
     reply: JournalStatus = ask(find_metad(url, directory), "journal.status", Empty())
     if as_json:
         show_json(reply)
@@ -52,6 +90,42 @@ def journal(url: Url = "", directory: Directory = None, as_json: AsJson = False)
             typer.echo(f"nothing is deleted: {reply.reclaim_held}; see 'dfs metad release'")
     if reply.copies < reply.wanted:
         raise typer.Exit(1)
+
+
+def _numbers(text: str) -> list[str]:
+    """Of A-B, A- or A.  Raises UsageError."""
+    first, dash, end = text.partition("-")
+    if not first.isdecimal() or (end and not end.isdecimal()):
+        raise UsageError(f"not a range of entries: {text!r}; write 100-200 or 100-")
+    return [f"--first={first}", f"--end={end or 0 if dash else first}"]
+
+
+def _chunkds(metad: str) -> list[str]:
+    """Those that can be asked."""
+    status: ClusterStatus = ask(metad, "cluster.status", Empty())
+    found = [each.address for each in status.servers if each.state != "down"]
+    if not found:
+        raise UsageError("no chunkd is up that could have entries")
+    return found
+
+
+def list_entries(addresses: Sequence[str], options: Sequence[str], as_json: bool) -> None:
+    """Print entries, and what was in the way of more."""
+    _status, found = _tool("journal", *addresses, *options)
+    if as_json:
+        show_json(found)
+        return
+    for warning in found["warnings"]:
+        say(f"warning: {warning}")
+    for each in found["entries"]:
+        at = datetime.datetime.fromtimestamp(each["time_ns"] / 1e9).isoformat(" ", "milliseconds")
+        changes = ", ".join(f"{kind} {rows}" for kind, rows in each["changes"].items())
+        typer.echo(
+            f"{each['number']}  {at}  epoch {each['epoch']} term {each['term']:x}  "
+            f"{each['size_bytes']} bytes  {changes}"
+        )
+        for text, rows in each["statements"]:
+            typer.echo(f"    {rows} x {text}")
 
 
 @metad_app.command()
@@ -108,9 +182,18 @@ async def _fetch(address: str, number: int, part: Path) -> Snapshot:
 
 
 @metad_app.command()
-def check(file: str, as_json: AsJson = False) -> None:
-    """Look through a database that no metad uses: a FILE, or a sqlite:// URL.  1: it is bad."""
-    status, found = _tool("check", file.removeprefix(PREFIX))
+def check(
+    file: Annotated[str, typer.Argument(metavar="[FILE]")] = "",
+    url: Url = "",
+    directory: Directory = None,
+    as_json: AsJson = False,
+) -> None:
+    """Look through the metadata of a running metad, which goes on meanwhile; or through a FILE (or
+    sqlite:// URL): a backup, or the database of a metad on this host.  1: it is bad."""
+    if file:
+        status, found = _tool("check", file.removeprefix(PREFIX))
+    else:
+        status, found = _check_running(find_metad(url, directory))
     if as_json:
         show_json(found)
     else:
@@ -118,6 +201,22 @@ def check(file: str, as_json: AsJson = False) -> None:
             typer.echo(finding)
         typer.echo(f"entry {found['entry']} of epoch {found['epoch']}")
     raise typer.Exit(status)
+
+
+def _check_running(metad: str) -> tuple[int, dict[str, Any]]:
+    """metad looks at one moment of its database, no earlier than the entry that is named."""
+    before: JournalStatus = ask(metad, "journal.status", Empty())
+    with working("checking"):
+        report: FsckReport = ask(
+            metad, "cluster.fsck", FsckRequest(limit=FINDINGS_MAX), deadline_s=CHECK_DEADLINE_S
+        )
+    findings = [f"{each.check}: {each.subject}: {each.message}" for each in report.findings]
+    position = before.position
+    return (1 if report.count else 0), {
+        "entry": position.number,
+        "epoch": position.epoch,
+        "findings": findings,
+    }
 
 
 @metad_app.command()
