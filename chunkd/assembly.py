@@ -154,7 +154,7 @@ def create_service(
     syncer = Syncer(disks, run, config.sync_interval_s)
     calls = ChunkCalls(disks, client, identity, syncer, run, config.receive_buffers)
     metrics = Metrics("chunkd")
-    ChunkdMetrics(metrics, disks, run_inline if inline else look_in_thread, watch)
+    ChunkdMetrics(metrics, disks, run_inline if inline else look_in_thread, watch, journal)
     emptier = Emptier(
         disks,
         client,

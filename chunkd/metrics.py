@@ -1,4 +1,4 @@
-"""What chunkd tells Prometheus about its disks; docs/metrics.md lists it.
+"""What chunkd tells Prometheus about its disks and the journal; docs/metrics.md lists it.
 
 The figures are those of heartbeats, taken anew for each scrape.  A disk that hangs does not hold up
 the scrape: its last figures are told again.
@@ -6,17 +6,24 @@ the scrape: its last figures are told again.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeVar
 
 import trio
 
+from chunkd.journal import Journal
 from chunkd.storage import Runner, Store, Stores
+from dfswire.errors import DFSError
 from dfswire.hosts import DiskFigures
 from dfswire.metrics import Durations, Metric, Metrics, counter, gauge
 
+log = logging.getLogger(__name__)
+
 T = TypeVar("T")
+
+JOURNAL = "journal"  # among disks, whose identities are hexadecimal
 
 FIGURES_S = 2.0
 
@@ -63,9 +70,16 @@ class ChunkdMetrics:
     """Registers itself with `metrics`."""
 
     def __init__(
-        self, metrics: Metrics, stores: Stores, look_at: Runner, watch: DiskWatch | None = None
+        self,
+        metrics: Metrics,
+        stores: Stores,
+        look_at: Runner,
+        watch: DiskWatch | None = None,
+        journal: Journal | None = None,
     ) -> None:
         self._stores = stores
+        self._journal = journal
+        self._journal_bytes = 0
         self._look_at = look_at
         self._looking: set[str] = set()
         self._watch = watch or DiskWatch()
@@ -78,6 +92,8 @@ class ChunkdMetrics:
             for store in self._stores:
                 if store.disk not in self._looking:
                     nursery.start_soon(self._look_at_one, store)
+            if self._journal is not None and JOURNAL not in self._looking:
+                nursery.start_soon(self._look_at_journal, self._journal)
 
     async def _look_at_one(self, store: Store) -> None:
         def look() -> None:
@@ -91,7 +107,46 @@ class ChunkdMetrics:
         with trio.move_on_after(FIGURES_S):
             await self._look_at(look)
 
+    async def _look_at_journal(self, journal: Journal) -> None:
+        def look() -> None:
+            try:
+                files, _damaged = journal.list_files()
+                self._journal_bytes = sum(each.size_bytes for each in files)
+            except DFSError as problem:
+                log.debug("the journal cannot be looked at: %s", problem)
+            finally:
+                self._looking.discard(JOURNAL)
+
+        self._looking.add(JOURNAL)
+        with trio.move_on_after(FIGURES_S):
+            await self._look_at(look)
+
     def _collect(self) -> Iterator[Metric]:
+        yield from self._of_disks()
+        yield from self._of_journal()
+
+    def _of_journal(self) -> Iterator[Metric]:
+        journal = self._journal
+        for name, documentation, number in (
+            (
+                "dfs_kept_journal_entry",
+                "Number of the last entry of metad's journal that this server keeps.",
+                journal.position.number if journal else 0,
+            ),
+            (
+                "dfs_kept_journal_snapshot",
+                "Up to which entry the newest snapshot goes; -1: there is none to go on from.",
+                journal.newest_snapshot if journal else 0,
+            ),
+            (
+                "dfs_kept_journal_bytes",
+                "Bytes of entries and snapshots on its disk.",
+                self._journal_bytes,
+            ),
+        ):
+            yield gauge(name, documentation, [((), number)] if journal else [])
+
+    def _of_disks(self) -> Iterator[Metric]:
         disks = [self._figures[disk] for disk in sorted(self._figures)]
         for name, documentation, field in _GAUGES:
             yield gauge(name, documentation, *_samples(disks, field))

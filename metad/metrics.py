@@ -45,6 +45,7 @@ class MetadMetrics:
     def _collect(self) -> Iterator[Metric]:
         yield from self._clients()
         yield from self._database()
+        yield from self._journal()
         yield from self._chunks()
         yield from self._servers()
         yield from self._work()
@@ -86,6 +87,46 @@ class MetadMetrics:
         )
         yield counter(
             "dfs_commit_seconds_total", "Time spent in commits.", [((), db.commit_seconds)]
+        )
+
+    def _journal(self) -> Iterator[Metric]:
+        followers = self._state.followers
+        entry = followers.offered.number
+        yield gauge("dfs_journal_entry", "Number of the last entry of the journal.", [((), entry)])
+        yield counter(
+            "dfs_journal_bytes_total",
+            "Bytes of the entries, as followers get them.",
+            [((), followers.offered_bytes)],
+        )
+        yield gauge(
+            "dfs_journal_copies",
+            "Chunk servers that are in step with the journal.",
+            [((), followers.in_step)],
+        )
+        yield gauge(
+            "dfs_journal_wanted_copies",
+            "How many must have a change on disk before it is acknowledged.",
+            [((), followers.copies)],
+        )
+        yield gauge(
+            "dfs_journal_lag_entries",
+            "Entries that a follower has not confirmed yet; of those that only stand by, none.",
+            [
+                ((each.server_id, each.state), max(0, entry - each.number))
+                for each in followers.status()
+                if each.state != "standby"
+            ],
+            ("server", "state"),
+        )
+        yield counter(
+            "dfs_journal_waits_total",
+            "Changes and reads that waited for copies, after metad's own commit.",
+            [((), followers.waits)],
+        )
+        yield counter(
+            "dfs_journal_wait_seconds_total",
+            "Time spent in those waits, summed over all who waited.",
+            [((), followers.wait_seconds)],
         )
 
     def _chunks(self) -> Iterator[Metric]:

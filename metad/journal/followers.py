@@ -45,6 +45,8 @@ class Followers:
         self.copies = copies
         self.sign_of_life_s = sign_of_life_s
         self.snapshot = -1  # number of the newest that can be fetched
+        self.waits = 0  # of changes and of readers, for copies
+        self.wait_seconds = 0.0  # spent in them
         self._cluster_id = cluster_id
         self._wait_s = wait_s
         self._clock = clock
@@ -96,7 +98,14 @@ class Followers:
         """
         if number <= self._safe and self._broken is None:
             return
-        deadline = self._clock() + self._wait_s
+        began_s = self._clock()
+        self.waits += 1
+        try:
+            await self._wait_for(number, began_s + self._wait_s)
+        finally:
+            self.wait_seconds += self._clock() - began_s
+
+    async def _wait_for(self, number: int, deadline: float) -> None:
         while True:
             if self._broken is not None:
                 raise Unavailable(f"this metad must not go on: {self._broken}")

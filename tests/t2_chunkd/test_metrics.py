@@ -10,7 +10,7 @@ import trio
 from trio.testing import MockClock
 
 from chunkd.metrics import ChunkdMetrics, DiskWatch, look_in_thread
-from chunkd.storage import Stores
+from chunkd.storage import Stores, run_inline
 from chunkd.store import ChunkStore
 from chunkd.timedfiles import TimedFileSystem
 from dfswire.chunks import block_checksums
@@ -19,6 +19,7 @@ from dfswire.metrics import Metrics
 from tests.fakes import DirectTransport
 from tests.memorystore import MemoryChunkStore
 from tests.t1_wire.test_metrics import samples
+from tests.t2_chunkd.journals import CLUSTER, START, encoded, entries, keep_snapshot, opened
 from tests.t2_chunkd.servers import ChunkServer
 
 CHUNK = b"c" * 16
@@ -33,6 +34,31 @@ async def test_the_disks_of_a_server(nursery: trio.Nursery, autojump_clock: Mock
     assert found["dfs_disk_unsynced_chunks", labels] == 1
     assert found["dfs_disk_used_bytes", labels] == found["dfs_disk_written_bytes_total", labels]
     assert found["dfs_disk_failed", labels] == 0
+
+
+async def test_what_is_kept_of_the_journal(tmp_path: Path, autojump_clock: MockClock) -> None:
+    journal = opened(tmp_path)
+    metrics = Metrics("chunkd")
+    ChunkdMetrics(metrics, Stores([]), run_inline, journal=journal)
+    found = samples(await metrics.page())
+    assert found["dfs_kept_journal_entry", ()] == 0
+    assert found["dfs_kept_journal_snapshot", ()] == -1
+    history = entries(START, 5)
+    journal.begin(CLUSTER, START)
+    journal.append(CLUSTER, encoded(history))
+    keep_snapshot(journal, history[2].position)
+    found = samples(await metrics.page())
+    assert found["dfs_kept_journal_entry", ()] == 5
+    assert found["dfs_kept_journal_snapshot", ()] == 3
+    kept = bytes_of(tmp_path / "journal")
+    assert found["dfs_kept_journal_bytes", ()] == kept > 500
+    (tmp_path / "journal").rename(tmp_path / "elsewhere")
+    found = samples(await metrics.page())
+    assert found["dfs_kept_journal_bytes", ()] == kept, "the last that was known"
+
+
+def bytes_of(directory: Path) -> int:
+    return sum(each.stat().st_size for each in directory.iterdir())
 
 
 async def test_system_calls_are_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,6 +45,7 @@ async def test_an_entry_is_safe_when_a_copy_is_on_disk(
     await wait_all_tasks_blocked()
     assert answered == [0]
     assert copies.followers.safe == entry.number
+    assert (copies.followers.waits, copies.followers.wait_seconds) == (1, 0)
 
 
 @pytest.mark.parametrize(("wanted", "enough"), [(1, 1), (2, 2), (3, 3)])
@@ -76,6 +77,7 @@ async def test_with_fewer_than_wanted_all_of_them(
     await one.keep()
     assert copies.followers.safe < number
     assert await copies.waited_s(number) == WAIT_S
+    assert (copies.followers.waits, copies.followers.wait_seconds) == (1, WAIT_S)
     assert copies.told[-1] == ("journal.copies_lost", "1 of 2 copies of the journal")
     assert copies.states() == {"one": "in step"}
     with pytest.raises(StopAsyncIteration):

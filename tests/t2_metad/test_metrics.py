@@ -9,6 +9,7 @@ import trio
 from trio.testing import MockClock
 
 from dfswire.dispatch import Dispatcher
+from dfswire.journal import AckJournal, FollowJournal
 from dfswire.messages import Empty
 from metad.operators import totals
 from metad.storage.database import Database
@@ -55,10 +56,15 @@ async def test_the_page(metad: Metad, mock_clock: MockClock, nursery: trio.Nurse
         ("dfs_orders", ("copy",)): 1,
         ("dfs_repair_queue_bytes", ()): 1000,
         ("dfs_events_total", ("metad.started",)): 1,
+        ("dfs_journal_copies", ()): 0,
+        ("dfs_journal_wanted_copies", ()): 0,
+        ("dfs_journal_waits_total", ()): 0,
         ("dfs_events_total", ("chunk.bad",)): 1,
     }
     assert {key: found.get(key) for key in expected} == expected
     assert found["dfs_committed_works_total", ()] >= found["dfs_commits_total", ()] > 3
+    assert found["dfs_journal_entry", ()] == metad.db.position.number > 3
+    assert found["dfs_journal_bytes_total", ()] > 300
     assert found["dfs_held_inodes", ()] >= 1
     assert (found["dfs_locks", ()], found["dfs_exclusive_leases", ()]) == (0, 0)
     await client.take(await client.make(b"g"))
@@ -68,6 +74,26 @@ async def test_the_page(metad: Metad, mock_clock: MockClock, nursery: trio.Nurse
     found = await scrape(metad)
     assert found["dfs_servers", ("down",)] == 2
     assert found["dfs_lost_chunks", ()] == 1, "seen at once, whatever counting costs"
+
+
+async def test_who_follows_the_journal(metad: Metad, nursery: trio.Nursery) -> None:
+    cluster_id = metad.service.state.cluster_id
+    streams = []
+    for name in ("s1", "s2", "s3"):
+        request = FollowJournal(server_id=name, incarnation=1, cluster_id=cluster_id)
+        streams.append(await metad.service.state.followers.follow(request))
+    frame = await anext(streams[0])
+    number = metad.db.position.number
+    ack = AckJournal(server_id="s1", stream=frame.stream, number=number)
+    await metad.call("journal.ack", ack)
+    await FakeServer(metad, "s1").register()
+    found = await scrape(metad)
+    entry = metad.db.position.number
+    assert entry > number
+    assert found["dfs_journal_copies", ()] == 1
+    lags = {labels: n for (name, labels), n in found.items() if name == "dfs_journal_lag_entries"}
+    # The third only stands by: no copies are wanted, and two are ready to take over.
+    assert lags == {("s1", "in step"): entry - number, ("s2", "catching up"): entry}
 
 
 async def test_counting_is_not_repeated_all_the_time(
