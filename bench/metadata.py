@@ -1,9 +1,11 @@
 """How fast metad's storage half is: mutations through group commit, lookups, listings.
 
-Usage: python bench/metadata.py [--seconds 3] [--directory DIR] [--profile]
+Usage: python bench/metadata.py [--seconds 3] [--directory DIR] [--profile] [--copies]
 
 Needs a directory on the disk that is to be measured (by default a temporary one); prints one line
-per figure.  No network and no FUSE: this is the ceiling for everything above.
+per figure.  No network and no FUSE: this is the ceiling for everything above.  With --copies only
+what waiting for copies of the journal costs: three metads, for whom 0, 1 and 2 chunkds must have
+each change (processes of their own, over TCP, on the same disk), take turns.
 """
 
 from __future__ import annotations
@@ -14,7 +16,10 @@ import cProfile
 import itertools
 import os
 import pstats
+import random
 import stat
+import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -22,11 +27,20 @@ from pathlib import Path
 
 import trio
 
+from chunkd.follower import FollowerTask
+from chunkd.identity import ServerIdentity
+from chunkd.journal import Journal
+from chunkd.storage import run_in_thread
 from dfswire.batches import Batch
+from dfswire.client import Client as RemoteClient
+from dfswire.dispatch import Dispatcher
 from dfswire.messages import Extent
 from dfswire.operations import AnyOperation, Commit, Create
+from dfswire.server import bound_address, listen, serve
 from metad.clients import batches
+from metad.config import MetadConfig
 from metad.names import namespace
+from metad.service import create_service
 from metad.sessions import rows as sessions
 from metad.storage.database import Database
 from metad.storage.opening import open_database
@@ -128,6 +142,64 @@ async def measure_database(db: Database, seconds: float) -> None:
     reads(db, seconds)
 
 
+COPIES = (0, 1, 2)
+ROUNDS = 5
+
+
+async def measure_copies(directory: Path, seconds: float) -> None:
+    """Each metad has as many followers as it waits for; the medians of several rounds."""
+    found: dict[tuple[int, int], list[float]] = {}
+    async with trio.open_nursery() as nursery:
+        metads = [await start_metad(directory / str(copies), copies, nursery) for copies in COPIES]
+        names = (b"%d" % number for number in itertools.count())
+        for _ in range(ROUNDS):
+            for tasks in (1, 64):
+                for copies, client in metads:
+                    rate = await concurrent(
+                        lambda _n, client=client: client.send(create(next(names))), seconds, tasks
+                    )
+                    found.setdefault((tasks, copies), []).append(rate)
+        nursery.cancel_scope.cancel()
+    for (tasks, copies), rates in found.items():
+        text = f"create, {tasks} at a time, {copies} copies"
+        spread = f"({min(rates):,.0f} to {max(rates):,.0f})"
+        print(f"{text:44}{statistics.median(rates):12,.0f}/s  {spread}")
+
+
+async def start_metad(directory: Path, copies: int, nursery: trio.Nursery) -> tuple[int, Client]:
+    """A metad with its followers; returns when they are in step."""
+    await trio.Path(directory).mkdir()
+    url = f"sqlite://{directory}/db"
+    db = open_database(url)
+    service = create_service(db, MetadConfig(url=url, journal_copies=copies))
+    await nursery.start(service.run)
+    listeners = await listen("127.0.0.1:0")
+    await nursery.start(serve, Dispatcher("metad", service.handlers), listeners)
+    for number in range(copies):
+        command = [sys.executable, __file__, "--follow", bound_address(listeners[0])]
+        command += ["--cluster", service.state.cluster_id, "--directory", f"{directory}/{number}"]
+        nursery.start_soon(trio.run_process, command)
+    stored = sessions.StoredSession(SESSION, "host", "/mnt", 1, "0", 0)
+    await db.write(lambda: sessions.open_session(db, stored))
+    with trio.fail_after(30):
+        while db.followers is not None and db.followers.in_step < copies:  # noqa: ASYNC110 - once
+            await trio.sleep(0.1)
+    return copies, Client(db)
+
+
+async def follow(metad: str, cluster_id: str, directory: Path) -> None:
+    """Keep the journal as a chunkd does, until ended."""
+    await trio.Path(directory).mkdir()
+    await FollowerTask(
+        Journal(directory, kept_s=60.0, max_bytes=1 << 30),
+        RemoteClient(),
+        metad,
+        ServerIdentity(directory.name, 1, cluster_id),
+        run_in_thread,
+        random.Random(),
+    ).run_forever()
+
+
 async def mutations(
     db: Database, client: Client, names: Iterator[bytes], inode: int, seconds: float
 ) -> None:
@@ -174,8 +246,17 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3.0, help="for each figure")
     parser.add_argument("--directory", type=Path, help="on the disk to measure")
     parser.add_argument("--profile", action="store_true", help="and where the time goes")
+    parser.add_argument("--copies", action="store_true", help="what copies of the journal cost")
+    parser.add_argument("--follow", help=argparse.SUPPRESS)
+    parser.add_argument("--cluster", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.follow:
+        trio.run(follow, arguments.follow, arguments.cluster, arguments.directory)
+        return
     with tempfile.TemporaryDirectory(dir=arguments.directory) as directory:
+        if arguments.copies:
+            trio.run(measure_copies, Path(directory), arguments.seconds)
+            return
         if not arguments.profile:
             trio.run(measure, Path(directory), arguments.seconds)
             return
