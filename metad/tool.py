@@ -102,14 +102,14 @@ def check_command(file: Path) -> None:
     findings = []
     entry = epoch = 0
     try:
-        with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as connection:
+        with closing(sqlite3.connect(file.resolve().as_uri() + "?mode=ro", uri=True)) as connection:
             verdict = connection.execute("PRAGMA integrity_check(1)").fetchall()
             if verdict != [("ok",)]:
                 findings.append(f"SQLite: {verdict[0][0]}")
             position = position_of(connection)
             entry, epoch = position.number, position.epoch
         if not findings:
-            database = Database(str(file), inline=True, lock=None)
+            database = Database(str(file), inline=True, lock=None, read_only=True)
             report = fsck.run(database, FINDINGS_MAX)
             database.close()
             findings += [

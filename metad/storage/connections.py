@@ -49,11 +49,16 @@ def take(path: str) -> int:
     return descriptor
 
 
-def connect(path: str) -> SqliteDatabase:
-    """Raises UsageError."""
+def connect(path: str, *, read_only: bool = False) -> SqliteDatabase:
+    """With `read_only` no byte of the file changes, also if its journal mode is not ours.
+
+    Raises UsageError.
+    """
+    pragmas = {name: value for name, value in PRAGMAS.items() if name != "journal_mode"}
     database = SqliteDatabase(
-        path,
-        pragmas=PRAGMAS,
+        Path(path).resolve().as_uri() + "?mode=ro" if read_only else path,
+        uri=read_only,
+        pragmas=pragmas if read_only else PRAGMAS,
         timeout=BUSY_TIMEOUT_S,
         thread_safe=False,
         check_same_thread=False,  # COMMIT runs in another thread; the two never overlap

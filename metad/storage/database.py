@@ -42,8 +42,10 @@ T = TypeVar("T")
 class Database(Statements):
     """An open database; see the module's text.  Made by open_database."""
 
-    def __init__(self, path: str, *, inline: bool, lock: int | None) -> None:
-        super().__init__(path)
+    def __init__(
+        self, path: str, *, inline: bool, lock: int | None, read_only: bool = False
+    ) -> None:
+        super().__init__(path, read_only=read_only)
         self.inline = inline
         self._lock = lock
         self._closed = False

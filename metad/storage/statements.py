@@ -22,12 +22,12 @@ Row = tuple[Any, ...]
 class Statements:
     """See the module's text."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, read_only: bool = False) -> None:
         self.path = path
-        self.peewee = connect(path)
+        self.peewee = connect(path, read_only=read_only)
         self._writer = connection_of(self.peewee)
         # An in-memory database exists in one connection only, so there reads share it.
-        self._reading = None if path == ":memory:" else connect(path)
+        self._reading = None if path == ":memory:" else connect(path, read_only=read_only)
         self._reader = connection_of(self._reading) if self._reading else self._writer
         self._active = self._reader
         self._mutating = False

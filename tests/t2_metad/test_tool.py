@@ -1,0 +1,77 @@
+"""`python -m metad.tool check`: it says what is wrong with a file, and changes nothing in it."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import msgspec
+import pytest
+import typer
+
+from metad.storage.opening import open_database
+from metad.tool import check_command
+from tests.t2_metad.test_opening import spoil
+
+ADD = "INSERT INTO xattr (inode, name, value) VALUES (?, ?, x'')"
+
+
+def backup(tmp_path: Path, name: str = "a backup?#1.db") -> Path:
+    """As `dfs metad backup` writes it: one file, without a log beside it."""
+    db = open_database(f"sqlite://{tmp_path}/db", inline=True)
+    with db.transaction():
+        db.change(ADD, (1, b"a"))
+    db.close()
+    path = tmp_path / name
+    with (
+        closing(sqlite3.connect(tmp_path / "db")) as source,
+        closing(sqlite3.connect(path)) as target,
+    ):
+        source.backup(target)
+        target.execute("PRAGMA journal_mode = delete")
+    return path
+
+
+def checked(path: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, object]]:
+    """The exit status, and what was printed."""
+    status = 0
+    try:
+        check_command(path)
+    except typer.Exit as ended:
+        status = ended.exit_code
+    return status, msgspec.json.decode(capsys.readouterr().out, type=dict)
+
+
+def test_a_backup_stays_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = backup(tmp_path)
+    path.chmod(0o400)
+    before = path.read_bytes()
+    assert checked(path, capsys) == (0, {"entry": 1, "epoch": 1, "findings": []})
+    assert path.read_bytes() == before
+    assert [each.name for each in tmp_path.iterdir() if each.name.startswith("a backup")] == [
+        path.name
+    ]
+
+
+def test_the_database_of_a_running_metad(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    db = open_database(f"sqlite://{tmp_path}/db", inline=True)
+    with db.transaction():
+        db.change(ADD, (1, b"a"))
+    assert checked(Path(db.path), capsys) == (0, {"entry": 1, "epoch": 1, "findings": []})
+    with db.transaction():
+        db.change(ADD, (77, b"of nobody"))
+    status, found = checked(Path(db.path), capsys)
+    assert (status, found["entry"]) == (1, 2)
+    assert "77" in str(found["findings"])
+    db.close()
+
+
+def test_damage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    backup(tmp_path)
+    spoil(f"sqlite://{tmp_path}/db", "dentry")
+    status, found = checked(tmp_path / "db", capsys)
+    assert status == 1
+    assert "SQLite" in str(found["findings"])
