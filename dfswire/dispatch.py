@@ -152,6 +152,10 @@ class Dispatcher:
             outcome = problem.code
             log.debug("%s %s: %s: %s", method, path, problem.code, problem)
             return fault_response(problem, reply_type)
+        except MemoryError:
+            outcome = Unavailable.code
+            log.error("%s %s: out of memory", method, path)
+            return fault_response(Unavailable("out of memory"), reply_type)
         except Exception as problem:
             # A defect in a handler must not take the daemon down with it.
             outcome = DFSError.code

@@ -52,8 +52,11 @@ class Failure:
         if self.problem is not None:
             raise Unavailable(f"this metad ends: {self.problem}")
 
-    def translated(self, problem: sqlite3.Error) -> DFSError:
+    def translated(self, problem: sqlite3.Error | MemoryError) -> DFSError:
         """The error in our words; from any thread.  Notes what is the end of this metad."""
+        if isinstance(problem, MemoryError):
+            log.error("metadata database: out of memory")
+            return Unavailable("the metadata database is out of memory")
         code = getattr(problem, "sqlite_errorcode", 0)  # the module's own errors have none
         log.error("metadata database: %s", problem)
         text = f"the metadata database failed: {problem}"
@@ -71,6 +74,13 @@ class Failure:
         """Somebody has looked, and it cannot be used any more."""
         log.error("metadata database: %s", text)
         self._fail(InputOutput(text))
+
+    def unsure(self, problem: BaseException) -> DFSError:
+        """Whether a transaction was committed or undone is not known: the end of this metad."""
+        log.error("metadata database: %r", problem)
+        text = f"the metadata database failed: {problem!r}"
+        self._fail(InputOutput(text))
+        return Unavailable(text)
 
     async def watch(self, interval_s: float) -> None:
         """Until the database has failed.  Raises InputOutput."""

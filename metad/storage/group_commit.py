@@ -139,14 +139,14 @@ class GroupCommitter:
             database.begin()
             for waiting in group:
                 waiting.result = outcome.capture(self._run_alone, waiting.work)
-                if not database.in_transaction:
+                if not database.in_transaction or _is_out_of_memory(waiting.result):
                     waiting.result.unwrap()
                 waiting.result = self._explained(waiting.result)
                 if problem := self._ended():  # nothing may be committed any more
                     self._roll_back()
                     return problem
             self._offer(database.seal())
-        except sqlite3.Error as error:
+        except (sqlite3.Error, MemoryError) as error:
             return self._undone(error)
         finally:
             database.end()
@@ -160,7 +160,7 @@ class GroupCommitter:
             return outcome.Error(self._database.failure.translated(result.error))
         return result
 
-    def _undone(self, problem: sqlite3.Error) -> DFSError:
+    def _undone(self, problem: sqlite3.Error | MemoryError) -> DFSError:
         failure = self._database.failure.translated(problem)
         self._roll_back()
         return failure
@@ -170,6 +170,8 @@ class GroupCommitter:
             self._database.roll_back()
         except sqlite3.Error as problem:  # a broken disk; nobody will see what is left of it
             self._database.failure.translated(problem)
+        except MemoryError as problem:
+            self._database.failure.unsure(problem)
 
     def _offer(self, entry: Entry | None) -> None:
         if entry is not None and self._database.followers is not None:
@@ -209,6 +211,8 @@ class GroupCommitter:
             self._database.commit()
         except sqlite3.Error as problem:
             return self._undone(problem)
+        except MemoryError as problem:
+            return self._database.failure.unsure(problem)
         finally:
             self.commit_seconds += time.perf_counter() - began_s
         return None
@@ -221,3 +225,8 @@ class GroupCommitter:
                 token.run_sync_soon(self._committed, group, problem)
             except trio.RunFinishedError:
                 log.debug("the loop ended before %d callers heard of their commit", len(group))
+
+
+def _is_out_of_memory(result: outcome.Value[Any] | outcome.Error) -> bool:
+    """Then nobody knows what of the work is undone, as that takes memory too."""
+    return isinstance(result, outcome.Error) and isinstance(result.error, MemoryError)

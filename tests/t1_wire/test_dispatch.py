@@ -162,6 +162,18 @@ async def test_an_error_text_need_not_be_unicode() -> None:
     assert _fault(await _ask(absent)).message == "no such file: \\udcff"
 
 
+async def test_who_asks_a_daemon_without_memory_may_ask_again(
+    expect_log: Callable[[str], None],
+) -> None:
+    expect_log("out of memory")
+
+    async def greedy(request: Empty, body: BodySource) -> Hello:
+        raise MemoryError
+
+    response = await _ask(greedy)
+    assert (response.status, _fault(response).code) == (503, "unavailable")
+
+
 async def test_a_defect_is_logged_and_travels_as_internal(
     expect_log: Callable[[str], None],
 ) -> None:

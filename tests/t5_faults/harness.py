@@ -12,7 +12,7 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,16 +75,24 @@ class Placed(Daemon):
 class PlacedCluster(LocalCluster):
     """The same files as `dfs up` makes, but daemons on other hosts and data on disks.
 
-    Without a network all of them are on this host.
+    Without a network all of them are on this host, but may believe that they are on others
+    (`hostnames`).
     """
 
-    def __init__(self, directory: Path, network: Network | None, chunkds: Sequence[str]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        network: Network | None,
+        chunkds: Sequence[str],
+        hostnames: Mapping[str, str],
+    ) -> None:
         settings = chosen_settings(len(chunkds))
         if network is not None:
             ports = [METAD_PORT + number for number, _ in enumerate(chunkds, start=1)]
             settings = Settings(replicas=REPLICAS, metad_port=METAD_PORT, chunkd_ports=ports)
         super().__init__(directory, settings)
         self._network = network
+        self._hostnames = hostnames
 
     def host(self, name: str) -> str:
         """The address of a daemon's host."""
@@ -102,8 +110,14 @@ class PlacedCluster(LocalCluster):
             config=self.directory / name / f"{module}.toml",
             log=self.directory / "log" / f"{name}.log",
             pid_file=self.directory / "run" / f"{name}.pid",
-            inside=() if self._network is None else tuple(self._network.inside(name)),
+            inside=tuple(self._inside(name)),
         )
+
+    def _inside(self, name: str) -> list[str]:
+        words = [] if self._network is None else self._network.inside(name)
+        if hostname := self._hostnames.get(name):
+            words += ["unshare", "--uts", "sh", "-c", 'hostname "$0" && exec "$@"', hostname]
+        return words
 
     def data(self, name: str) -> Path:
         """Where a daemon's disk is mounted."""
@@ -140,6 +154,7 @@ class FaultyCluster(Cluster):
 
     Not `isolated`: all on this host.  There is a chunkd for each of `kinds`, which are file
     systems, mounted with `disk_options`; `disk_bytes` 0: no disks but plain directories.
+    `hostnames`: what a daemon's host is called, where that is not this host's name.
     """
 
     def __init__(
@@ -150,6 +165,7 @@ class FaultyCluster(Cluster):
         metad: Changes | None = None,
         chunkd: Changes | None = None,
         isolated: bool = True,
+        hostnames: Mapping[str, str] | None = None,
         nursery: Nursery | None = None,
         kinds: Sequence[str] = KINDS,
         disk_bytes: int = DISK_BYTES,
@@ -161,7 +177,7 @@ class FaultyCluster(Cluster):
         self._nursery = nursery
         self.disks: dict[str, Disk] = {}
         try:
-            placed = PlacedCluster(directory, self._network, chunkds)
+            placed = PlacedCluster(directory, self._network, chunkds, hostnames or {})
             super().__init__(directory, placed)
             placed.write_configs({**METAD, **(metad or {})}, {**CHUNKD, **(chunkd or {})})
             if disk_bytes:

@@ -1,0 +1,77 @@
+"""A daemon gets no more memory: not for buffers, and not for the stack of a thread."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import resource
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from tests.t5_faults.harness import FaultyCluster
+from tests.t5_faults.load import Load, seen
+from tests.t5_process.observed import wait_for
+
+PAGE_BYTES = resource.getpagesize()
+LEFT_BYTES = 256 << 10
+RAN_OUT = re.compile("out of memory|MemoryError|can't start new thread")
+Saw = Callable[[str], None]
+
+
+@contextlib.contextmanager
+def cramped(pid: int) -> Iterator[None]:
+    """Inside, a process may take hardly more of addresses than it has."""
+    used = int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * PAGE_BYTES
+    before = resource.prlimit(pid, resource.RLIMIT_AS)
+    resource.prlimit(pid, resource.RLIMIT_AS, (used + LEFT_BYTES, before[1]))
+    try:
+        yield
+    finally:
+        if Path(f"/proc/{pid}").exists():
+            resource.prlimit(pid, resource.RLIMIT_AS, before)
+
+
+def test_chunkd(cluster: FaultyCluster, load: Load, saw: Saw) -> None:
+    """F32: others take what comes, and it lives."""
+    pid = cluster.pid("chunkd1")
+    with load.watched() as longest:
+        with cramped(pid):
+            load.wait_progress(5)
+        started = time.monotonic()
+        cluster.wait_healthy()
+        load.wait_progress(2)
+    assert cluster.pid("chunkd1") == pid, "it has ended"
+    saw(f"{seen(longest)}; as before {time.monotonic() - started:.1f} s later")
+
+
+def test_metad(cluster: FaultyCluster, load: Load, saw: Saw) -> None:
+    """F32: programs wait, and nothing that was answered is lost.
+
+    It may end, where nobody can be told that something has failed; then it is started again.
+    """
+    pid = cluster.pid("metad")
+    with load.watched() as longest:
+        with cramped(pid):
+            wait_for(
+                lambda: RAN_OUT.search(cluster.unseen_log("metad")) or not alive(pid),
+                "it runs out of memory",
+            )
+        started = time.monotonic()
+        if not alive(pid):
+            assert cluster.exit_status("metad") == 1
+            cluster.start("metad")
+        load.wait_progress(3)
+    ended = "ended, was started again" if cluster.pid("metad") != pid else "lived"
+    for line in cluster.see_log("metad").splitlines():
+        assert "Traceback" not in line or RAN_OUT.search(line), line
+    saw(f"{seen(longest)}; it {ended}; as before {time.monotonic() - started:.1f} s later")
+
+
+def alive(pid: int) -> bool:
+    """Whether the process has not ended; it may be a zombie then."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
+    return status.rpartition(")")[2].split()[0] != "Z"
