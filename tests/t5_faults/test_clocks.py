@@ -61,7 +61,7 @@ def test_jumps(timed: FaultyCluster, tmp_path: Path, saw: Saw, who: str) -> None
                 for jump_s in JUMPS_S:
                     for clock in clocks:
                         clock.jump(jump_s)
-                    load.wait_progress()
+                    load.wait_progress(1)
                     path = place / "touched"
                     path.write_bytes(os.urandom(70_000))
                     digests[path] = sha256_of(path)
