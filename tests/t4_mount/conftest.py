@@ -93,8 +93,7 @@ def deaf(cluster: LiveCluster) -> Iterator[LiveMount]:
     point = cluster.directory.parent / "deaf"
     mount = cluster.mount("deaf", command=[*program, cluster.metad, str(point), "-o", "acl"])
     yield mount
-    mount.stop()
-    cluster.mounts.remove(mount)
+    cluster.unmount(mount)
 
 
 @pytest.fixture

@@ -136,9 +136,9 @@ class LiveMount:
 
     def clear(self) -> None:
         """After `kill`: wait for the process, and take the dead mount away."""
-        assert self._process is not None
-        self._process.wait()
-        self._process = None
+        process, self._process = self._process, None
+        if process is not None:
+            process.wait()
         while (left := mount_at(self.point)) is not None:
             unmount(left, lazy=True)
 
@@ -169,6 +169,13 @@ class LiveCluster:
         self.mounts.append(mount)
         mount.start()
         return mount
+
+    def unmount(self, mount: LiveMount) -> None:
+        """It is not one of this cluster's any more, also when it ends badly."""
+        try:
+            mount.stop()
+        finally:
+            self.mounts.remove(mount)
 
     def last_words(self) -> str:
         """The ends of all logs."""

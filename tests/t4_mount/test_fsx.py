@@ -38,8 +38,7 @@ def own_mount(cluster: LiveCluster) -> Iterator[LiveMount]:
     """One that may be mounted anew."""
     mount = cluster.mount("fsx")
     yield mount
-    mount.stop()
-    cluster.mounts.remove(mount)
+    cluster.unmount(mount)
 
 
 def test_one_mount(own_mount: LiveMount, tmp_path: Path, rng: random.Random) -> None:

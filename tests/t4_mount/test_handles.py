@@ -74,8 +74,7 @@ def test_handles_live_as_long_as_files_and_no_longer(cluster: LiveCluster, tmp_p
             open_handle(mount.point, handles["f"])
         assert caught.value.errno == errno.ESTALE
     finally:
-        mount.stop()
-        cluster.mounts.remove(mount)
+        cluster.unmount(mount)
 
 
 def test_a_handle_of_one_mount_is_good_on_another(views: TwoViews, mount_b: LiveMount) -> None:

@@ -215,5 +215,4 @@ def test_mounts_without_programs_devices_or_set_uid(cluster: LiveCluster, here: 
         flags = os.statvfs(there).f_flag
         assert flags & os.ST_NOEXEC and flags & os.ST_NODEV and flags & os.ST_NOSUID
     finally:
-        mount.stop()
-        cluster.mounts.remove(mount)
+        cluster.unmount(mount)

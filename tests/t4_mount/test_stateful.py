@@ -28,8 +28,7 @@ def mounts(cluster: LiveCluster) -> Iterator[list[LiveMount]]:
     both = [cluster.mount(f"stateful{number}", "allow_other") for number in range(2)]
     yield both
     for mount in both:
-        mount.stop()
-        cluster.mounts.remove(mount)
+        cluster.unmount(mount)
 
 
 @pytest.mark.parametrize("count", [1, 2], ids=["one-mount", "two-mounts"])

@@ -23,8 +23,7 @@ def unsafe(cluster: LiveCluster) -> Iterator[LiveMount]:
     point = cluster.directory.parent / "unsafe"
     mount = cluster.mount("unsafe", command=[*program, cluster.metad, str(point)])
     yield mount
-    mount.stop()
-    cluster.mounts.remove(mount)
+    cluster.unmount(mount)
 
 
 @pytest.mark.parametrize("sync", [os.O_SYNC, os.O_DSYNC], ids=["O_SYNC", "O_DSYNC"])

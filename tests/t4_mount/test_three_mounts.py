@@ -27,8 +27,7 @@ TURNS = 10
 def mount_c(cluster: LiveCluster) -> Iterator[LiveMount]:
     mount = cluster.mount("c")
     yield mount
-    mount.stop()
-    cluster.mounts.remove(mount)
+    cluster.unmount(mount)
 
 
 @pytest.fixture
