@@ -22,6 +22,7 @@ class Oracle:
         self.damaged: set[int] = set()
         self.cut: set[int] = set()  # machines that have lost their power
         self.spoilt: list[tuple[int, bytes]] = []  # (machine, chunk) whose files were changed
+        self._taken: set[tuple[int, bytes]] = set()  # of these, whole again and then gone
         self.wants_change = False  # operators have changed how many copies there are to be
         self._calm = calm
         self._set_aside_s: dict[tuple[int, bytes], float] = {}
@@ -120,9 +121,12 @@ class Oracle:
             return
         for number, chunk in self.spoilt:
             machine = self._cluster.machines[number]
-            if machine.process is None or self._cluster.metad is None:
+            if machine.disk.has(chunk):
                 self._set_aside_s.pop((number, chunk), None)
-            elif not machine.disk.has(chunk):
+                self._taken.discard((number, chunk))
+            elif machine.process is None or self._cluster.metad is None:
+                self._set_aside_s.pop((number, chunk), None)
+            elif (number, chunk) not in self._taken:
                 since_s = self._set_aside_s.setdefault((number, chunk), now_s)
                 good = database.read(
                     "SELECT 1 FROM replica r JOIN disk d ON d.key = r.disk JOIN chunk c "
@@ -132,8 +136,6 @@ class Oracle:
                 )
                 if good and now_s > since_s + TELLS_S:
                     raise Violation("I6", f"metad has not noted that {chunk.hex()[:8]} is bad")
-            else:
-                self._set_aside_s.pop((number, chunk), None)
 
     def check_surplus(self) -> None:
         """Raise Violation when a copy is given up of a chunk that needs it.
@@ -187,7 +189,9 @@ class Oracle:
 
         A whole one was put there after the damaged one was set aside, which must still be there.
         """
-        if not machine.disk.holds(chunk, durable=False):
+        if machine.disk.holds(chunk, durable=False):
+            self._taken.add((machine.number, chunk))
+        else:
             self.spoilt = [each for each in self.spoilt if each != (machine.number, chunk)]
 
     def check_evidence(self) -> None:

@@ -5,21 +5,24 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+import trio
+from trio.testing import MockClock
 
 from chunkd.store import ChunkStore
 from dfswire.chunks import block_checksums
 from dfswire.errors import DiskFailed, NoSpace
 from tests.simulation import linear
-from tests.simulation.cluster import Cluster, Machine, Shape
+from tests.simulation.cluster import Cluster, Machine, Process, Shape
 from tests.simulation.disk import ROOT, Crash, SimulatedDisk
 from tests.simulation.history import Change, Counter, FileHistory, Log, Violation, pattern
 from tests.simulation.linear import NameOperation
-from tests.simulation.oracle import Oracle
+from tests.simulation.oracle import TELLS_S, Oracle
 from tests.simulation.schedule import CELL_BYTES, Schedule, draw
 from tests.simulation.shrink import shrink
 
@@ -224,9 +227,9 @@ class _EvidenceOracle(Oracle):
     """For one machine, with metad saying that each chunk is in use."""
 
     def __init__(self, machine: Machine) -> None:
-        database = SimpleNamespace(read=lambda *_: [(1,)])
-        cluster = SimpleNamespace(machines=[machine], shape=Shape(), database=database)
-        super().__init__(cast(Cluster, cluster))
+        database = SimpleNamespace(read=lambda *_: [(1,)], is_busy=False)
+        cluster = SimpleNamespace(machines=[machine], shape=Shape(), database=database, metad=1)
+        super().__init__(cast(Cluster, cluster), calm=True)
 
 
 def test_a_damaged_copy_that_is_deleted_is_noticed(
@@ -256,6 +259,25 @@ def test_only_a_damaged_copy_may_vanish_with_its_evidence(disk: SimulatedDisk) -
     disk.vanish(CHUNK)
     oracle.check_evidence()
     assert not oracle.spoilt
+
+
+@pytest.mark.parametrize("taken", [True, False])
+async def test_what_the_nemesis_takes_away_is_no_finding_of_a_server(
+    disk: SimulatedDisk, autojump_clock: MockClock, taken: bool
+) -> None:
+    """Set aside and repaired between two looks, and then it vanishes: an inventory will tell."""
+    store, machine = opened(disk), Machine(0, disk)
+    machine.process = Process()
+    oracle = _EvidenceOracle(machine)
+    oracle.spoilt.append((0, CHUNK))
+    oracle.check_findings()
+    if taken:
+        put(store, CHUNK, durable=True)
+        oracle.vanishes(machine, CHUNK)
+        disk.vanish(CHUNK)
+    await trio.sleep(2 * TELLS_S)
+    with nullcontext() if taken else pytest.raises(Violation, match="is bad"):
+        oracle.check_findings()
 
 
 # -- shrinking

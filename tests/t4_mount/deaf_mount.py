@@ -9,13 +9,15 @@ from unittest.mock import patch
 
 import dfsmount.__main__
 from dfsmount.leases.coherence import Coherence
+from dfsmount.ports import Forgotten
 from dfswire.messages import Invalidation
 
 
-async def _ignore(coherence: Coherence, invalidations: list[Invalidation]) -> None:
-    """Take the place of Coherence.invalidate."""
+def _ignore(coherence: Coherence, invalidations: list[Invalidation]) -> Forgotten:
+    """Take the place of Coherence.forget: nothing is, and the kernel need not either."""
+    return Forgotten()
 
 
 if __name__ == "__main__":
-    with patch.object(Coherence, "invalidate", _ignore):
+    with patch.object(Coherence, "forget", _ignore):
         dfsmount.__main__.main()
