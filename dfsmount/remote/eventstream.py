@@ -55,17 +55,12 @@ class EventStream:
         while not self._is_open:
             await self._opened.wait()
 
-    async def reached(self, told: Position | None) -> None:
+    async def reached(self, told: Position) -> None:
         """Wait until this process has forgotten what was pushed up to there.
 
         Not for a stream that has ended: nothing that is older is believed any more.
         """
-        while (
-            told is not None
-            and self._is_open
-            and told.stream == self.count
-            and self._tick < told.tick
-        ):
+        while self._is_open and told.stream == self.count and self._tick < told.tick:
             await self._progress.wait()
 
     # For the session

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
@@ -17,7 +18,7 @@ import trio
 from dfsmount.remote.session import Session
 from dfswire.client import Client
 from dfswire.errors import DFSError, SessionLost, Unavailable
-from dfswire.messages import Answer
+from dfswire.messages import Answer, Position
 
 log = logging.getLogger(__name__)
 
@@ -68,13 +69,13 @@ class Retries:
                 self._session.lost(getattr(request, "session", ""))
                 raise
             except DFSError as problem:
-                await self._session.stream.reached(problem.told)
+                await self._heard_news(problem.told)
                 raise
             else:
                 if call == "meta.batch":
                     self._session.renewed(sent_at)
                 if isinstance(reply, Answer):
-                    await self._session.stream.reached(reply.told)
+                    await self._heard_news(reply.told)
                 return reply
 
     async def current(self) -> str:
@@ -88,6 +89,11 @@ class Retries:
     async def heard(self) -> None:
         """Wait until metad takes this client for alive.  Raises Unavailable on a soft mount."""
         await self.in_patience(self._session.heard)
+
+    async def _heard_news(self, told: Position | None) -> None:
+        """Wait for the news that an answer may have overtaken."""
+        if told is not None:
+            await self.in_patience(partial(self._session.stream.reached, told))
 
     async def in_patience(self, wait: Callable[[], Awaitable[T]]) -> T:
         """What may need a word from metad.  Raises Unavailable on a soft mount."""

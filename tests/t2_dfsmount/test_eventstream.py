@@ -39,9 +39,11 @@ async def running() -> AsyncIterator[tuple[FakeMetad, Session, Recorder]]:
 class Answers:
     """Lookups whose answers speak of news; what came of each, when it came."""
 
-    def __init__(self, metad: FakeMetad, session: Session, told: Position) -> None:
+    def __init__(
+        self, metad: FakeMetad, session: Session, told: Position, soft_s: float | None = None
+    ) -> None:
         self.came: list[str] = []
-        self._meta = MetaClient(cast(Client, metad), session)
+        self._meta = MetaClient(cast(Client, metad), session, soft_timeout_s=soft_s)
         self._told = told
         metad.answers["meta.lookup"] = self._answer
 
@@ -57,6 +59,8 @@ class Answers:
             await self._meta.lookup(1, name)
         except NoEntry:
             self.came.append("refused")
+        except Unavailable:
+            self.came.append("given up")
         else:
             self.came.append("answered")
 
@@ -138,6 +142,16 @@ async def test_who_waits_for_news_goes_on_when_the_stream_breaks(
         metad.break_stream()
         await trio.sleep(1)
         assert answers.came == ["answered"]
+
+
+async def test_a_soft_mount_does_not_wait_for_ever_for_news(autojump_clock: MockClock) -> None:
+    async with running() as (metad, session, _listener):
+        told = Position(stream=session.stream.count, tick=1)
+        answers = Answers(metad, session, told, soft_s=2.0)
+        began = trio.current_time()
+        await answers.ask(b"a")
+        assert answers.came == ["given up"]
+        assert trio.current_time() == began + 2.0
 
 
 async def test_an_acknowledgement_that_fails_breaks_the_stream(autojump_clock: MockClock) -> None:
