@@ -22,7 +22,7 @@ from chunkd.orders import OrderRunner
 from chunkd.peers import Peers
 from chunkd.storage import Runner, Stores
 from dfswire.client import Client
-from dfswire.errors import AlreadyRunning, DFSError, IdentityTaken, WrongCluster
+from dfswire.errors import AlreadyRunning, DFSError, IdentityTaken, WrongCluster, WrongVersion
 from dfswire.heartbeats import Heartbeat, HeartbeatReply, ReplicaReport
 from dfswire.hosts import DiskFigures, HostFigures, Register, Registered
 
@@ -78,6 +78,7 @@ class HeartbeatTask:
         self._interval_s = 1.0
         self._process = f"{rng.getrandbits(64):016x}"
         self._first = True
+        self._told = ""  # the code of what was complained of last
         self.registered = False
         self.tried = trio.Event()
         """Set after the first attempt to register, whatever came of it."""
@@ -93,7 +94,7 @@ class HeartbeatTask:
                 await self.beat()
                 if failures:
                     log.info("metad at %s answers again", self._metad)
-                failures, refused_since = 0, None
+                failures, refused_since, self._told = 0, None, ""
             except (WrongCluster, IdentityTaken):
                 raise
             except AlreadyRunning as problem:
@@ -106,10 +107,18 @@ class HeartbeatTask:
                 continue
             except DFSError as problem:
                 failures += 1
-                if failures == 2:  # a single lost heartbeat is nothing to report
-                    log.warning("metad at %s does not answer: %s", self._metad, problem)
+                if failures > 1:  # a single lost heartbeat is nothing to report
+                    self._complain(problem)
             self.tried.set()
             await trio.sleep(self._pause_s(failures))
+
+    def _complain(self, problem: DFSError) -> None:
+        """Once, and again when metad is there but does not want this server, or the reverse."""
+        if problem.code != self._told:
+            refused = isinstance(problem, WrongVersion)
+            what = "refuses this server" if refused else "does not answer"
+            log.warning("metad at %s %s: %s", self._metad, what, problem)
+            self._told = problem.code
 
     async def register(self) -> None:
         """Introduce this server, with its disks.  Raises what metad answers, or Unavailable."""

@@ -13,7 +13,14 @@ from trio.testing import MockClock
 from chunkd.heartbeat import REFUSED_MAX_S
 from dfswire.chunks import block_checksums, chunk_digest
 from dfswire.dispatch import BodySource, Dispatcher
-from dfswire.errors import AlreadyRunning, CorruptChunk, IdentityTaken, Invalid, WrongCluster
+from dfswire.errors import (
+    AlreadyRunning,
+    CorruptChunk,
+    IdentityTaken,
+    Invalid,
+    WrongCluster,
+    WrongVersion,
+)
 from dfswire.heartbeats import Heartbeat, HeartbeatReply
 from dfswire.hosts import Register
 from dfswire.orders import Order
@@ -272,6 +279,24 @@ async def test_a_metad_that_answers_nonsense_is_tried_on(
     async with line.running():
         await trio.sleep(20)
     assert len(line.metad.registrations) == 1
+
+
+async def test_a_metad_of_another_release_is_told_from_one_that_is_away(
+    line: Line, autojump_clock: MockClock, expect_log: ExpectLog
+) -> None:
+    expect_log("metad at metad:9400 does not answer")
+    expect_log("metad at metad:9400 refuses this server: you speak 1, this server speaks 2")
+
+    def refuse(message: Register) -> None:
+        raise WrongVersion("you speak 1, this server speaks 2")
+
+    line.metad.down()
+    async with line.running():
+        await trio.sleep(20)
+        line.metad.on_register = refuse
+        line.metad.up()
+        await trio.sleep(20)
+    assert line.metad.registrations == []
 
 
 async def test_orders_about_one_chunk_are_carried_out_in_their_order(

@@ -1,4 +1,5 @@
-"""Daemons with mistakes in their code, which show when a test wants it: see defects/."""
+"""Daemons with mistakes in their code, which show when a test wants it, or of another release: see
+defects/."""
 
 from __future__ import annotations
 
@@ -38,3 +39,8 @@ class Defective(Altered):
         )
         text = self._cluster.see_log(self._name)
         assert text.count(f"AssertionError: {MESSAGE}") == 1, text
+
+
+def speaking(version: int) -> dict[str, str]:
+    """What a process has in its environment that speaks another version of the protocol."""
+    return {"PYTHONPATH": str(PLACE), "DFS_SPEAKS": str(version)}

@@ -1,4 +1,5 @@
-"""Daemons whose calls on their disks fail one at a time: by a library before the C library.
+"""Daemons whose calls on their disks fail one at a time, or are slow: by a library before the C
+library.
 
 See failing.c.  Unlike a disk that is gone, everything works again after the one call.
 """
@@ -32,11 +33,18 @@ class Failing(Altered):
         fresh.write_text(f"{after:<12}")
         fresh.rename(self._orders / kind)
 
+    def slow_down(self, delay_s: float, *kinds: str) -> None:
+        """Every call of these kinds takes so much longer from now on."""
+        for kind in kinds:
+            fresh = self._orders / "fresh"
+            fresh.write_text(f"{delay_s * 1000:.0f}")
+            fresh.rename(self._orders / f"slow-{kind}")
+
     def has_failed(self, kind: str) -> bool:
         """Whether it did."""
         return not (self._orders / kind).exists()
 
     def call_off(self) -> None:
-        """What has not failed yet will not."""
+        """What has not failed yet will not, and nothing is slow any more."""
         for order in self._orders.iterdir():
             order.unlink()

@@ -2,7 +2,8 @@
 
 DFS_DEFECTS says which functions are wrong, as "module:Class.function ..."; one raises an
 AssertionError when there is a file of its name in DFS_DEFECT_ORDERS, and removes that.  With a "+"
-before it, it has done its work by then.
+before it, it has done its work by then.  DFS_SPEAKS is the version of the protocol that this
+process speaks, as if it were of another release.
 """
 
 from __future__ import annotations
@@ -61,5 +62,12 @@ def plant(where: str, orders: Path) -> None:
     setattr(owner, name, wrong(getattr(owner, name), orders / name, late=where.startswith("+")))
 
 
+def speak(version: int) -> None:
+    """Before anybody else has imported the constant."""
+    importlib.import_module("dfswire.messages").__dict__["PROTOCOL_VERSION"] = version
+
+
+if "DFS_SPEAKS" in os.environ:
+    speak(int(os.environ["DFS_SPEAKS"]))
 for each in os.environ.get("DFS_DEFECTS", "").split():
     plant(each, Path(os.environ["DFS_DEFECT_ORDERS"]))
