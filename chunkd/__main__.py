@@ -77,6 +77,7 @@ async def _serve(settings: ChunkdConfig, directories: DataDirectories) -> None:
     with trio.CancelScope() as serving:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_stop_at_signal, service, serving)
+            nursery.start_soon(service.metrics.loop.run_forever)
             await nursery.start(
                 serve, Dispatcher("chunkd", service.handlers, service.metrics), listeners
             )

@@ -147,6 +147,7 @@ async def mount(config: MountConfig) -> None:
         ) as file_system:
             metrics.attach(file_system)
             async with trio.open_nursery() as nursery:
+                nursery.start_soon(metrics.metrics.loop.run_forever)
                 if listeners:
                     dispatcher = Dispatcher("mount", {}, metrics.metrics)
                     await nursery.start(serve, dispatcher, listeners)

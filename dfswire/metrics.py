@@ -23,6 +23,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from dfswire.daemon import software_version
+from dfswire.looplag import LoopLag
 
 __all__ = ["Durations", "Metric", "Metrics", "counter", "gauge"]
 
@@ -82,10 +83,12 @@ class Reading(Collector):
 
 
 class Metrics:
-    """All metrics of one daemon.  `calls` are those that it answers."""
+    """All metrics of one daemon.  `calls` are those that it answers; whoever runs the daemon runs
+    `loop` with it."""
 
-    def __init__(self, service: str) -> None:
+    def __init__(self, service: str, loop: LoopLag | None = None) -> None:
         self._service = service
+        self.loop = loop or LoopLag()
         self._preparations: list[Callable[[], Awaitable[None]]] = []
         self.registry = CollectorRegistry(auto_describe=False)
         self.calls = Durations(
@@ -94,6 +97,7 @@ class Metrics:
             ("call", "outcome"),
         )
         self.registry.register(self.calls)
+        self.registry.register(Reading(self._lag))
         self.registry.register(Reading(self._build))
         ProcessCollector(registry=self.registry)
 
@@ -112,6 +116,13 @@ class Metrics:
         for prepare in self._preparations:
             await prepare()
         return generate_latest(self.registry)
+
+    def _lag(self) -> Iterator[Metric]:
+        yield gauge(
+            "dfs_loop_lag_seconds",
+            "How long the event loop stood still, at worst in the last minute.",
+            [((), self.loop.worst_s())],
+        )
 
     def _build(self) -> Iterator[Metric]:
         family = GaugeMetricFamily("dfs_build_info", "Always 1.", labels=("service", "version"))

@@ -81,6 +81,7 @@ async def _serve(database: Database, config: MetadConfig) -> None:
         listeners = await listen(config.listen)
         service = create_service(database, config)
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(service.metrics.loop.run_forever)
             await nursery.start(service.run)
             await nursery.start(
                 serve, Dispatcher("metad", service.handlers, service.metrics), listeners

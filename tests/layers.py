@@ -30,6 +30,7 @@ LAYERS = {
         sockets
         bodies
         metrics logs
+        looplag
         journalfile
         calls codec daemon heads
         clientcalls operatorcalls
