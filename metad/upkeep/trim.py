@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -66,15 +66,21 @@ class Trimmer:
         self._interval_s = interval_s
         self._clock = clock
         self._after: Abundant = _START
-        self._unwanted: OrderedDict[bytes, set[str]] = OrderedDict()
+        self._unwanted: OrderedDict[bytes, list[str]] = OrderedDict()  # what was asked last is last
 
     def give_up(self, chunk: bytes, disk: str) -> None:
         """This copy shall go as soon as the others suffice; for rebalancing and drains.
 
         Kept in memory only.  Whoever asks looks at the rows to see whether it is gone.
         """
-        if len(self._unwanted) < UNWANTED_MAX:
-            self._unwanted.setdefault(chunk, set()).add(disk)
+        if chunk in self._unwanted or len(self._unwanted) < UNWANTED_MAX:
+            before = self._unwanted.get(chunk, [])
+            self._unwanted[chunk] = [each for each in before if each != disk] + [disk]
+
+    @property
+    def is_idle(self) -> bool:
+        """Has nobody asked for a copy to be given up that could still be?"""
+        return not self._unwanted
 
     async def run_forever(self) -> None:
         while True:
@@ -111,10 +117,11 @@ class Trimmer:
         return list(dict.fromkeys([*asked, *(each[-1] for each in found)]))
 
     def _asked_for(self) -> list[bytes]:
-        """The next of those; the ones whose copies are gone are forgotten."""
+        """The next of those; what is gone is forgotten, and what can't go for nothing is left."""
         asked = []
         for chunk in list(islice(self._unwanted, CHUNKS_PER_PASS_MAX)):
-            if self._unwanted[chunk].intersection(_good(self._db, chunk)):
+            good = _good(self._db, chunk)
+            if len(good) > self._wanted_of(chunk) and set(self._unwanted[chunk]) & set(good):
                 asked.append(chunk)
                 self._unwanted.move_to_end(chunk)
             else:
@@ -141,17 +148,22 @@ class Trimmer:
         stored = replicas.chunk_info(self._db, chunk)
         if stored is None:
             return Surplus([], [])
-        policy = self._policies.of(stored.policy)
-        held = self._held(chunk, _good(self._db, chunk), policy.label)
-        return surplus(held, policy.replicas, policy.domain)
+        policy, good = self._policies.of(stored.policy), _good(self._db, chunk)
+        unwanted = list(self._unwanted.get(chunk, ()))
+        while True:
+            held = self._held(good, policy.label, unwanted)
+            plan = surplus(held, policy.replicas, policy.domain)
+            if plan.keep or not unwanted:
+                return plan
+            # More was asked for than can go (a copy was lost since, say): the last wish counts.
+            del unwanted[0]
 
     def _wanted_of(self, chunk: bytes) -> int:
         stored = replicas.chunk_info(self._db, chunk)
         return self._policies.of(stored.policy).replicas if stored is not None else 0
 
-    def _held(self, chunk: bytes, disks: Iterable[str], label: str) -> list[Held]:
+    def _held(self, disks: Iterable[str], label: str, unwanted: Sequence[str]) -> list[Held]:
         now = self._clock()
-        unwanted = self._unwanted.get(chunk, set())
         return [
             Held(
                 place,

@@ -253,6 +253,23 @@ async def test_a_copy_is_given_up_when_asked_and_not_before_the_others_suffice(
     assert await three.beat() == {}, "two are wanted"
 
 
+async def test_more_is_asked_for_than_can_go(three: Cluster, mock_clock: MockClock) -> None:
+    """A move that lost its point left its wish behind: it must not hold up the next one."""
+    trimmer = three.metad.service.trimmer
+    trimmer.give_up(three.chunk, "s2-d")
+    trimmer.give_up(three.chunk, "s1-d")
+    trimmer.give_up(three.chunk, "s2-d")
+    assert await three.look() == 0
+    assert set(await three.beat()) == {"s1-d", "s3-d"}
+    await three.obey()
+    assert await three.look() == 1
+    assert three.states() == {"s1-d": "good", "s2-d": "excess", "s3-d": "good"}
+    await three.beat()
+    await three.obey()
+    assert await three.look() == 0
+    assert trimmer.is_idle, "what can't go is not kept in mind"
+
+
 async def test_a_condemned_copy_on_a_server_that_is_down_waits(
     three: Cluster, mock_clock: MockClock
 ) -> None:
