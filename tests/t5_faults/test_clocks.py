@@ -1,9 +1,11 @@
-"""Clocks that are wrong and jump, of one host or of all: leases and graces do not go by them."""
+"""Clocks that are wrong and jump, of one host or of all, or go at a wrong rate: leases and graces
+do not go by the former, and do not end too soon by the latter."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from tests.t5_process.wholeness import proven
 HOUR_S = 3600.0
 YEARS_S = 16 * 365 * 24 * HOUR_S  # beyond 2038
 JUMPS_S = [HOUR_S, -HOUR_S, YEARS_S, 0.0]
+LASTING_S = 6.0
 Saw = Callable[[str], None]
 
 
@@ -79,3 +82,46 @@ def test_jumps(timed: FaultyCluster, tmp_path: Path, saw: Saw, who: str) -> None
     check(digests)
     load.check()
     saw(seen(longest))
+
+
+@pytest.mark.parametrize(
+    ("who", "rate"),
+    [("metad", 2.0), ("chunkd1", 0.5), *nightly(("metad", 0.5), ("chunkd1", 2.0), ("mnt", 2.0))],
+)
+def test_wrong_rates(timed: FaultyCluster, tmp_path: Path, saw: Saw, who: str, rate: float) -> None:
+    """F21: one host's time goes twice as fast as that of all others, or half as fast."""
+    cluster, place = timed, timed.mount_point / "place"
+    place.mkdir()
+    clock = Clocked(cluster, who, tmp_path)
+    with clock.running():
+        cluster.wait_healthy()
+        digests = write_files(place, 4, 100_000)
+        ordered = cluster.log_text("metad").count("copies ordered")
+        cluster.see_log("mnt")
+        with Load(cluster, place, tmp_path) as load:
+            load.wait_progress()
+            clock.go_at(rate)
+            began_s, began_ns = time.monotonic(), touched_ns(place / "first")
+            with load.watched() as longest:
+                while time.monotonic() - began_s < LASTING_S:
+                    load.wait_progress(1)
+                    assert all(each.state != "down" for each in cluster.status().servers)
+            shown_s = (touched_ns(place / "last") - began_ns) / 1e9
+            lasted_s = time.monotonic() - began_s
+            load.finish()
+        if who == "metad":
+            assert shown_s > 0.75 * rate * lasted_s, "its clock goes at the right rate"
+        assert "lease ended" not in cluster.unseen_log("mnt")
+        assert cluster.log_text("metad").count("copies ordered") == ordered
+        check(digests)
+    cluster.wait_healthy()
+    cluster.remount()
+    check(digests)
+    load.check()
+    saw(seen(longest))
+
+
+def touched_ns(path: Path) -> int:
+    """The time that metad gives to a change now."""
+    path.mkdir()
+    return path.stat().st_ctime_ns
