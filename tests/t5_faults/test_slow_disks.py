@@ -25,7 +25,8 @@ def test_chunkd(cluster: FaultyCluster, load: Load, place: Path, tmp_path: Path,
         load.wait_progress(10)  # experience with all servers
         failing.slow_down(SLOW_S, "read", "write", "sync")
         first_s = wait_for(
-            lambda: max(load.slowest_s()["files"] - SLOW_S, 0.0), "a program waits for that disk"
+            lambda: max(load.slowest_s()["files"] - 2 * SLOW_S, 0.0),
+            "a program waits for that disk",
         )
         with load.watched() as later:
             load.wait_progress()
@@ -33,7 +34,7 @@ def test_chunkd(cluster: FaultyCluster, load: Load, place: Path, tmp_path: Path,
         if NIGHTLY:
             judged(cluster, place, failing)
     cluster.wait_healthy()
-    saw(f"at first {first_s + SLOW_S:.1f} s; then {seen(later)}")
+    saw(f"at first {first_s + 2 * SLOW_S:.1f} s; then {seen(later)}")
 
 
 def judged(cluster: FaultyCluster, place: Path, failing: Failing) -> None:
