@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.t5_faults.chunks import check, copies_of, write_files
+from tests.t5_faults.chunks import Copy, check, copies_of, write_files
 from tests.t5_faults.harness import FaultyCluster, long_run
 from tests.t5_faults.load import Load, seen
 from tests.t5_process.observed import wait_for
@@ -196,8 +196,13 @@ def test_last_copy_rotten(cluster: FaultyCluster, place: Path, saw: Saw) -> None
     cluster.remount()
     info = cluster.info(path)
     middle = next(extent for extent in info.extents if extent.offset == 1 << 20)
-    copies = [copy for copy in copies_of(cluster, [path]) if copy.chunk == middle.chunk]
-    lost, rotten = copies
+
+    def both() -> list[Copy]:
+        """Empty while there is one too many: the writer gave up on a server that had stored it."""
+        copies = [copy for copy in copies_of(cluster, [path]) if copy.chunk == middle.chunk]
+        return copies if len(copies) == 2 else []
+
+    lost, rotten = wait_for(both, "two copies")
     cluster.disks[rotten.server].flip(rotten.file, 5)
     lost.file.unlink()
     descriptor = os.open(path, os.O_RDONLY)
