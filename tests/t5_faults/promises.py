@@ -120,7 +120,7 @@ class Appends(Writer):
         handle = os.open(self.path, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
         end = 0
         while end < STREAM_BYTES:
-            more = end + self.rng.choice([30, 300, 3000, 30_000])
+            more = min(end + self.rng.choice([30, 300, 3000, 30_000]), STREAM_BYTES)
             with record.step(end=more):
                 os.write(handle, stream[end:more])
                 if self.rng.random() < 0.7:
