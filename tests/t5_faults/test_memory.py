@@ -53,6 +53,10 @@ def test_metad(cluster: FaultyCluster, load: Load, saw: Saw) -> None:
 
     It may end, where nobody can be told that something has failed; then it is started again.
     """
+    cluster.see_log("metad")
+    cluster.kill("metad")  # one that has run for long has much that is free, and needs no more
+    cluster.start("metad")
+    cluster.wait_healthy()
     pid = cluster.pid("metad")
 
     def ran_out() -> bool:
