@@ -118,6 +118,7 @@ class EventStream:
             self._renewed(sent_at)
             self._instance = renewed.instance
         self.count += 1
+        self._tick = 0  # those of another metad begin anew
         return FollowEvents(
             session=grant.session,
             instance=self._instance,
