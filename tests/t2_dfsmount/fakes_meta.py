@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import msgspec
 import trio
+import trio.testing
 
 from dfsmount.ports import Forgotten
 from dfsmount.remote.metaclient import MetaClient
@@ -279,6 +280,19 @@ class Recorder:
 
     async def session_lost(self) -> None:
         self._note("lost")
+
+
+@asynccontextmanager
+async def running() -> AsyncIterator[tuple[FakeMetad, Session, Recorder]]:
+    """A session with such a metad that is kept, and its listener."""
+    metad, listener = FakeMetad(), Recorder()
+    session = Session(cast(Client, metad), "metad:1", INTRODUCTION)
+    await session.open()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(session.run, listener)
+        await trio.testing.wait_all_tasks_blocked()
+        yield metad, session, listener
+        nursery.cancel_scope.cancel()
 
 
 async def client(

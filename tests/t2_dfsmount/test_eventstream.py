@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import pytest
@@ -17,23 +15,11 @@ from dfswire.client import Client
 from dfswire.errors import NoEntry, Unavailable
 from dfswire.messages import Invalidated, Invalidation, Position
 from dfswire.metadata import LookupReply
-from tests.t2_dfsmount.fakes_meta import INTRODUCTION, FakeMetad, Recorder
+from tests.t2_dfsmount.fakes_meta import FakeMetad, running
 
 
 def change(inode: int) -> Invalidation:
     return Invalidation(inode=inode, what=int(Invalidated.ATTR))
-
-
-@asynccontextmanager
-async def running() -> AsyncIterator[tuple[FakeMetad, Session, Recorder]]:
-    metad, listener = FakeMetad(), Recorder()
-    session = Session(cast(Client, metad), "metad:1", INTRODUCTION)
-    await session.open()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(session.run, listener)
-        await wait_all_tasks_blocked()
-        yield metad, session, listener
-        nursery.cancel_scope.cancel()
 
 
 class Answers:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import pytest
@@ -14,22 +12,16 @@ from dfsmount.remote.session import Session
 from dfswire.client import Client
 from dfswire.errors import SessionLost
 from dfswire.messages import Invalidated, Invalidation
-from tests.t2_dfsmount.fakes_meta import INTRODUCTION, LEASE_S, RENEW_S, FakeMetad, Recorder
+from tests.t2_dfsmount.fakes_meta import (
+    INTRODUCTION,
+    LEASE_S,
+    RENEW_S,
+    FakeMetad,
+    running,
+)
 
 CHANGE = Invalidation(inode=7, what=int(Invalidated.ATTR))
 OPENED = ["drop", "drop"]  # before a stream is asked for, and when it is open
-
-
-@asynccontextmanager
-async def running() -> AsyncIterator[tuple[FakeMetad, Session, Recorder]]:
-    metad, listener = FakeMetad(), Recorder()
-    session = Session(cast(Client, metad), "metad:1", INTRODUCTION)
-    await session.open()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(session.run, listener)
-        await trio.testing.wait_all_tasks_blocked()
-        yield metad, session, listener
-        nursery.cancel_scope.cancel()
 
 
 async def test_caches_are_valid_once_the_stream_is_open(autojump_clock: MockClock) -> None:

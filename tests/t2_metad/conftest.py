@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import stat
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -40,6 +41,7 @@ from metad.names.rename import rename
 from metad.sessions import rows as sessions
 from metad.storage.database import Database
 from metad.storage.opening import open_database
+from tests.t2_metad.kept_for_tests import History, Kept
 from tests.t2_metad.metad_for_tests import Metad
 
 OPERATIONS: dict[type[Operation], Any] = {
@@ -201,6 +203,20 @@ async def metad(
     await made.start()
     yield made
     made.crash()
+
+
+@pytest.fixture
+def history() -> Iterator[History]:
+    """A journal, with the database that it is of."""
+    made = History()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Kept:
+    """What chunkds keep of journals."""
+    return Kept(tmp_path)
 
 
 @pytest.fixture

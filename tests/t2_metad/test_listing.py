@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 import trio
 
@@ -12,18 +9,6 @@ from dfswire.client import Client
 from dfswire.errors import UsageError
 from metad.recovery.listing import Listing, Range, list_entries
 from tests.t2_metad.kept_for_tests import ADD, History, Kept
-
-
-@pytest.fixture
-def history() -> Iterator[History]:
-    made = History()
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def kept(tmp_path: Path) -> Kept:
-    return Kept(tmp_path)
 
 
 def listed(kept: Kept, *more: str, statements: bool = False, **wanted: int) -> Listing:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -14,18 +13,6 @@ from dfswire.errors import UsageError
 from dfswire.journal import seal
 from tests.t2_chunkd.journals import encoded, keep_snapshot
 from tests.t2_metad.kept_for_tests import ADD, CLUSTER, History, Kept
-
-
-@pytest.fixture
-def history() -> Iterator[History]:
-    made = History()
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def kept(tmp_path: Path) -> Kept:
-    return Kept(tmp_path)
 
 
 def test_from_a_snapshot_and_what_came_after(history: History, kept: Kept) -> None:

@@ -50,14 +50,24 @@ def healed(cluster: FaultyCluster, program: subprocess.Popen[bytes]) -> float:
     return time.monotonic() - started
 
 
+@contextlib.contextmanager
+def waiting_program(place: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """It makes `place`/made, as soon as metad answers; gone afterwards in any case."""
+    program = subprocess.Popen(["mkdir", str(place / "made")])
+    try:
+        yield program
+    finally:
+        program.kill()
+        program.wait()
+
+
 def test_damaged_pages(cluster: FaultyCluster, place: Path, rng: random.Random, saw: Saw) -> None:
     """F19: any page that is in use: metad refuses to start, and who asks waits."""
     digests = write_files(place, 4, 100_000)
     cluster.kill("metad")
     directory = cluster.data("metad")
     pages = roots(directory / "metad.db")
-    program = subprocess.Popen(["mkdir", str(place / "made")])
-    try:
+    with waiting_program(place) as program:
         for page in rng.sample(pages, PAGES):
             with kept_files(directory):
                 with (directory / "metad.db").open("r+b") as file:
@@ -67,9 +77,6 @@ def test_damaged_pages(cluster: FaultyCluster, place: Path, rng: random.Random, 
                     cluster.start("metad")
                 assert program.poll() is None, "neither refused nor acknowledged"
         healed_s = healed(cluster, program)
-    finally:
-        program.kill()
-        program.wait()
     assert (place / "made").is_dir()
     check(digests)
     saw(f"waits; {PAGES} of {len(pages)} pages; answered {healed_s:.1f} s after the right one")
@@ -80,8 +87,7 @@ def test_log_taken_away(cluster: FaultyCluster, place: Path, saw: Saw) -> None:
     digests = write_files(place, 4, 100_000)
     cluster.kill("metad")
     directory = cluster.data("metad")
-    program = subprocess.Popen(["mkdir", str(place / "made")])
-    try:
+    with waiting_program(place) as program:
         with kept_files(directory):
             assert (directory / "metad.db-wal").stat().st_size > PAGE_BYTES
             for name in ("metad.db-wal", "metad.db-shm"):
@@ -94,9 +100,6 @@ def test_log_taken_away(cluster: FaultyCluster, place: Path, saw: Saw) -> None:
             assert "it is an old copy" in cluster.see_log("metad")
             assert program.poll() is None, "neither refused nor acknowledged"
         healed_s = healed(cluster, program)
-    finally:
-        program.kill()
-        program.wait()
     assert (place / "made").is_dir()
     check(digests)
     saw(f"waits; metad ended after {ended_s:.1f} s; answered {healed_s:.1f} s after the right one")
