@@ -36,7 +36,7 @@ class DFSError(Exception):
     code = "internal"
     errno = errno.EIO
     told: Any = None
-    """Of an answer to a session: the messages.Position whose news must be heard first."""
+    """Of an answer to a session: the messages.EventPosition whose news must be heard first."""
 
     def __str__(self) -> str:
         text = super().__str__()

@@ -42,7 +42,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What all requests and replies are."""
 
 
-class Position(Message, frozen=True, kw_only=True):
+class EventPosition(Message, frozen=True, kw_only=True):
     """A place in what metad tells one session: the number of its FollowEvents, and how many pushes
     there had been on it."""
 
@@ -54,7 +54,7 @@ class Answer(Message, frozen=True, kw_only=True):
     """A reply to a session.  It may speak of changes whose news are still on their way to it: what
     was pushed up to `told` must be forgotten before this is believed (None: it has been)."""
 
-    told: Position | None = None
+    told: EventPosition | None = None
 
 
 class Empty(Message, frozen=True, kw_only=True):
@@ -69,7 +69,7 @@ class Fault(Message, frozen=True, kw_only=True):
 
     code: str
     message: str = ""
-    told: Position | None = None
+    told: EventPosition | None = None
 
 
 def check_name(name: bytes) -> None:
@@ -230,7 +230,7 @@ class Event(Message, frozen=True, kw_only=True):
     leases and what is dirty under them stay.  `recalls` are leases that somebody waits for, with
     the parts that are wanted: store what is dirty, then say so with `lease.give_back`.  An
     acknowledgement does not speak of recalls.  An event without content is a sign of life.  `tick`
-    counts the pushes that this and the events before it contain (see Position).
+    counts the pushes that this and the events before it contain (see EventPosition).
     """
 
     number: int

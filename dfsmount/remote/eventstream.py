@@ -20,7 +20,7 @@ import trio
 from dfsmount.ports import Forgotten, Listener
 from dfswire.client import Client
 from dfswire.errors import DFSError, SessionLost, Stale, Unavailable
-from dfswire.messages import Event, Position
+from dfswire.messages import Event, EventPosition
 from dfswire.metadata import AckEvents, FollowEvents, Renewed, RenewSession, SessionGrant
 
 log = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ class EventStream:
         while not self._is_open:
             await self._opened.wait()
 
-    async def reached(self, told: Position) -> None:
+    async def reached(self, told: EventPosition) -> None:
         """Wait until this process has forgotten what was pushed up to there.
 
         Not for a stream that has ended: nothing that is older is believed any more.

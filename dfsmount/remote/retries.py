@@ -18,7 +18,7 @@ import trio
 from dfsmount.remote.session import Session
 from dfswire.client import Client
 from dfswire.errors import DFSError, SessionLost, Unavailable
-from dfswire.messages import Answer, Position
+from dfswire.messages import Answer, EventPosition
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ class Retries:
         """Wait until metad takes this client for alive.  Raises Unavailable on a soft mount."""
         await self.in_patience(self._session.heard)
 
-    async def _heard_news(self, told: Position | None) -> None:
+    async def _heard_news(self, told: EventPosition | None) -> None:
         """Wait for the news that an answer may have overtaken."""
         if told is not None:
             await self.in_patience(partial(self._session.stream.reached, told))

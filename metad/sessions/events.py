@@ -19,7 +19,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import trio
 
 from dfswire.errors import SessionLost, Stale
-from dfswire.messages import Event, Invalidated, Invalidation, Lease, Position
+from dfswire.messages import Event, EventPosition, Invalidated, Invalidation, Lease
 
 PENDING_MAX = 10_000  # a client that lags further is made to reconnect, which forgets everything
 
@@ -203,12 +203,12 @@ class EventStreams:
         stream = self._streams.get(session)
         return stream.ticks if stream is not None else 0
 
-    def unheard(self, session: str) -> Position | None:
+    def unheard(self, session: str) -> EventPosition | None:
         """Up to where the session has not confirmed yet; None when it has confirmed all."""
         stream = self._streams.get(session)
         if stream is None or not stream.waiting:
             return None
-        return Position(stream=stream.opened, tick=stream.ticks)
+        return EventPosition(stream=stream.opened, tick=stream.ticks)
 
     def push(
         self,

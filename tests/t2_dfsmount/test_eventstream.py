@@ -13,7 +13,7 @@ from dfsmount.remote.metaclient import MetaClient
 from dfsmount.remote.session import Session
 from dfswire.client import Client
 from dfswire.errors import NoEntry, Unavailable
-from dfswire.messages import Invalidated, Invalidation, Position
+from dfswire.messages import EventPosition, Invalidated, Invalidation
 from dfswire.metadata import LookupReply
 from tests.t2_dfsmount.fakes_meta import FakeMetad, running
 
@@ -26,7 +26,7 @@ class Answers:
     """Lookups whose answers speak of news; what came of each, when it came."""
 
     def __init__(
-        self, metad: FakeMetad, session: Session, told: Position, soft_s: float | None = None
+        self, metad: FakeMetad, session: Session, told: EventPosition, soft_s: float | None = None
     ) -> None:
         self.came: list[str] = []
         self._meta = MetaClient(cast(Client, metad), session, soft_timeout_s=soft_s)
@@ -56,7 +56,7 @@ async def test_an_answer_does_not_overtake_the_news(
     autojump_clock: MockClock, nursery: trio.Nursery, name: bytes, came: str
 ) -> None:
     async with running() as (metad, session, listener):
-        answers = Answers(metad, session, Position(stream=session.stream.count, tick=1))
+        answers = Answers(metad, session, EventPosition(stream=session.stream.count, tick=1))
         nursery.start_soon(answers.ask, name)
         await wait_all_tasks_blocked()
         assert answers.came == []
@@ -74,7 +74,7 @@ async def test_an_answer_does_not_wait_for_the_kernel(
         listener.blocked = trio.Event()
         await metad.push(change(7))
         await wait_all_tasks_blocked()
-        answers = Answers(metad, session, Position(stream=session.stream.count, tick=2))
+        answers = Answers(metad, session, EventPosition(stream=session.stream.count, tick=2))
         nursery.start_soon(answers.ask, b"a")
         await wait_all_tasks_blocked()
         assert answers.came == []
@@ -108,7 +108,7 @@ async def test_an_answer_of_an_earlier_stream_waits_for_nothing(
 ) -> None:
     """All that was cached then has been forgotten."""
     async with running() as (metad, session, _listener):
-        answers = Answers(metad, session, Position(stream=session.stream.count, tick=1))
+        answers = Answers(metad, session, EventPosition(stream=session.stream.count, tick=1))
         metad.break_stream()
         await trio.sleep(1)
         assert session.stream.is_open
@@ -121,7 +121,7 @@ async def test_who_waits_for_news_goes_on_when_the_stream_breaks(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
     async with running() as (metad, session, _listener):
-        answers = Answers(metad, session, Position(stream=session.stream.count, tick=1))
+        answers = Answers(metad, session, EventPosition(stream=session.stream.count, tick=1))
         nursery.start_soon(answers.ask, b"a")
         await wait_all_tasks_blocked()
         assert answers.came == []
@@ -132,7 +132,7 @@ async def test_who_waits_for_news_goes_on_when_the_stream_breaks(
 
 async def test_a_soft_mount_does_not_wait_for_ever_for_news(autojump_clock: MockClock) -> None:
     async with running() as (metad, session, _listener):
-        told = Position(stream=session.stream.count, tick=1)
+        told = EventPosition(stream=session.stream.count, tick=1)
         answers = Answers(metad, session, told, soft_s=2.0)
         began = trio.current_time()
         await answers.ask(b"a")

@@ -9,7 +9,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from dfswire.errors import SessionLost, Stale
-from dfswire.messages import Event, Invalidated, Invalidation, Position
+from dfswire.messages import Event, EventPosition, Invalidated, Invalidation
 from metad.sessions import events
 from metad.sessions.events import EventStreams, Follower
 
@@ -211,7 +211,7 @@ async def test_what_has_not_been_heard(streams: EventStreams) -> None:
     follower = streams.follow("a", 7)
     assert streams.unheard("a") is None
     streams.push({"a": [change(5)]})
-    assert streams.unheard("a") == Position(stream=7, tick=1)
+    assert streams.unheard("a") == EventPosition(stream=7, tick=1)
     assert (await anext(follower)).tick == 1
     streams.acknowledge("a", 1)
     assert streams.unheard("a") is None

@@ -16,7 +16,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from dfswire.errors import NoEntry, SessionLost, Stale, Unavailable
 from dfswire.fsck import FsckReport, FsckRequest
 from dfswire.hosts import Hello
-from dfswire.messages import PROTOCOL_VERSION, ROOT_INODE, Empty, Invalidated, Position
+from dfswire.messages import PROTOCOL_VERSION, ROOT_INODE, Empty, EventPosition, Invalidated
 from dfswire.metadata import AttrReply, InodeRequest, OpenSession, SessionRequest
 from dfswire.operations import Create, Release, SetAttr, Unlink
 from metad.names import chunkmap
@@ -101,7 +101,7 @@ async def test_an_answer_names_the_news_that_it_may_have_overtaken(
     news = pair.other.events[-1]
     answer = await pair.metad.call("meta.getattr", question)
     assert answer.attr.mode & 0o777 == 0o600, "executed, though the other was not answered"
-    assert answer.told == Position(stream=pair.other.streams, tick=news.tick)
+    assert answer.told == EventPosition(stream=pair.other.streams, tick=news.tick)
     with pytest.raises(NoEntry) as caught:
         await pair.metad.call("meta.getattr", msgspec.structs.replace(question, inode=999))
     assert caught.value.told == answer.told
