@@ -246,7 +246,7 @@ class Vfs(Ranges):
             # dies now.  What cannot be stored is told by fsync and close, as ever.
             await self._files.flush_inode(self._files.handle(handle).file.inode)
         while True:
-            session = await self._session.current()
+            session = await self._meta.current()
             inode = self._files.handle(handle).file.inode  # perhaps fenced with that session's loss
             wanted = Lock(inode=inode, kind=kind, owner=owner, range=lock)
             try:

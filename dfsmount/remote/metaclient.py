@@ -37,7 +37,6 @@ class MetaClient:
         soft_timeout_s: float | None = None,
         nursery: trio.Nursery | None = None,
     ) -> None:
-        self._session = session
         self._retries = Retries(client, session, soft_timeout_s=soft_timeout_s)
         self._batches = Batches(session, self._retries, nursery)
 
@@ -136,9 +135,7 @@ class MetaClient:
 
         Raises SessionLost: under another session it is another question.
         """
-        request = metadata.LeaseRequest(
-            session=await self._retries.current(), inode=inode, parts=parts
-        )
+        request = metadata.LeaseRequest(session=await self.current(), inode=inode, parts=parts)
         reply: metadata.LeaseReply = await self._retries.persist("lease.take", request)
         return reply
 
@@ -146,10 +143,14 @@ class MetaClient:
         """Raises SessionLost: then they have ended."""
         await self._retries.persist(
             "lease.give_back",
-            metadata.GiveBack(session=await self._session.current(), leases=leases),
+            metadata.GiveBack(session=await self.current(), leases=leases),
         )
 
     # Patience
+
+    async def current(self) -> str:
+        """The session; waits while there is none.  Raises Unavailable on a soft mount."""
+        return await self._retries.current()
 
     async def told(self) -> None:
         """Wait until metad tells this client of changes.  Raises Unavailable on a soft mount."""

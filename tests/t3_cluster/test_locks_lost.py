@@ -11,6 +11,7 @@ from trio.testing import MockClock
 
 from dfswire.errors import InputOutput, Unavailable, WouldBlock
 from dfswire.operations import SetAttr
+from tests.t3_cluster.cluster import running_cluster
 from tests.t3_cluster.files import read_file, write_file
 from tests.t3_cluster.lockers import READ, UNLOCK, WRITE, Waiter, open_file, two_openers
 
@@ -126,3 +127,16 @@ async def test_who_waits_when_the_session_is_lost_goes_on_waiting(
         assert waiter.error is None
         with pytest.raises(WouldBlock):
             await other.lock(READ, wait=False)
+
+
+async def test_a_soft_mount_does_not_wait_for_ever_for_a_session_to_lock_under(
+    autojump_clock: MockClock, rng: random.Random, expect_log: ExpectLog
+) -> None:
+    expect_log("metad ended this client's session")
+    async with running_cluster(rng) as cluster, cluster.client(soft_s=3.0) as client:
+        await write_file(client.vfs, "f", b"x")
+        file = await open_file(client)
+        with cluster.cut_off(client):
+            client.session.lost(await client.session.current())
+            with trio.fail_after(60), pytest.raises(Unavailable):
+                await file.lock(WRITE)
