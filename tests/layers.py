@@ -194,6 +194,7 @@ LAYERS = {
         idle lategrants
         attrcache
         kernel questions
+        justanswered
     """,
     "dfsmount.locks": """
         hostlocks requests holdings
@@ -234,8 +235,8 @@ PURE = words(
     """
     chunkd.chunkfile chunkd.diskhealth chunkd.peers chunkd.remains chunkd.retention
     dfsmount.files.dirtyattributes dfsmount.files.extents dfsmount.files.writeerrors
-    dfsmount.files.readahead dfsmount.leases.attrcache dfsmount.leases.lategrants
-    dfsmount.leases.questions
+    dfsmount.files.readahead dfsmount.leases.attrcache dfsmount.leases.justanswered
+    dfsmount.leases.lategrants dfsmount.leases.questions
     dfsmount.locks.holdings dfsmount.remote.experience dfsmount.remote.followed
     dfswire.admin dfswire.attrchanges dfswire.batches dfswire.call dfswire.calls dfswire.chunks
     dfswire.clientcalls dfswire.codec dfswire.errors dfswire.fsck dfswire.health

@@ -102,7 +102,10 @@ class Handlers(pyfuse3.Operations):
     ) -> pyfuse3.EntryAttributes:
         attr = await self.vfs.lookup(parent_inode, name)
         if attr is not None:
-            return self._entry(parent_inode, name, attr)
+            entry = self._entry(parent_inode, name, attr)
+            if entry.entry_timeout > 0:
+                self.vfs.looked_up(parent_inode, name)
+            return entry
         timeout_s = self.vfs.name_timeout_s(parent_inode, name, None)
         if timeout_s <= 0:
             raise FUSEError(errno.ENOENT)

@@ -12,7 +12,8 @@ waits for us; then nobody would ever go on.  So nothing here waits for our own o
   directory to keep, since it will happen again.
 
 What was answered just before may not have reached the kernel's tables yet, and would be believed
-once it has: such inodes are told of again until it has.
+once it has: such inodes are told of again until it has, and for such names all expire at once, late
+answers too (justanswered.py).
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from functools import partial
 from typing import Protocol
 
 import trio
+
+from dfsmount.leases.justanswered import JustAnswered
 
 log = logging.getLogger(__name__)
 
@@ -100,6 +103,7 @@ class Notices:
     def __init__(self, nursery: trio.Nursery) -> None:
         self.kernel: Kernel = NoKernel()
         self.changing: Counter[int] = Counter()
+        self._just_answered = JustAnswered()
         self._nursery = nursery
         self._locked: dict[int, Locked] = {}
         self._hindered: trio.Event | None = None  # for those who wait: there is one more request
@@ -139,6 +143,10 @@ class Notices:
         del self._contested[directory]
         self._expired.discard(directory)
         return False
+
+    def looked_up(self, parent: int, name: bytes) -> None:
+        """The kernel has asked for a name, and is answered that it may keep it."""
+        self._just_answered.note(parent, name, trio.current_time())
 
     def moved(self, parent: int, name: bytes) -> None:
         """The kernel has moved a name here by itself, with the time that it had left elsewhere."""
@@ -188,6 +196,11 @@ class Notices:
             return
         if any(self.changing[parent] for parent, _ in names):
             await self._expire(names)
+            return
+        if self._just_answered.has_any_of(names, trio.current_time()):
+            if not await self._expire(names):
+                await trio.sleep(LOCK_PATIENCE_S)  # the best that can be done there
+                await self._begin({}, names).wait()
             return
         done = self._begin({}, names)
         with trio.move_on_after(LOCK_PATIENCE_S):

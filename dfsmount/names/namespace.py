@@ -35,6 +35,10 @@ class Names(Attributes):
             return 0.0
         return self._session.lease_left_s()
 
+    def looked_up(self, parent: int, name: bytes) -> None:
+        """The kernel is answered that it may keep this name."""
+        self._notices.looked_up(parent, name)
+
     async def lookup(self, parent: int, name: bytes) -> Attr | None:
         """The attributes of a name; None when there is none.
 

@@ -84,6 +84,27 @@ async def test_a_name_moved_into_a_contested_directory_expires_too(
     kernel.gate.set()
 
 
+async def test_an_answer_on_its_way_into_the_kernel_expires_too(
+    notices: Notices, kernel: FakeKernel
+) -> None:
+    """An entry alone would be made valid again by it; see justanswered.py."""
+    kernel.expires = True
+    notices.looked_up(1, b"a")
+    await notices.tell({}, [(1, b"b")])
+    assert kernel.heard == [(1, b"b")]
+    await notices.tell({}, [(1, b"a")])
+    assert kernel.heard == [(1, b"b"), (0, "all names")]
+    assert notices.is_contested(1), "or it would all go on like that"
+
+
+async def test_a_kernel_that_cannot_let_all_expire_is_told_of_an_answer_on_its_way_twice(
+    notices: Notices, kernel: FakeKernel
+) -> None:
+    notices.looked_up(1, b"a")
+    await notices.tell({}, [(1, b"a")])
+    assert kernel.heard == [(1, b"a")] * 2
+
+
 @pytest.mark.parametrize("expires", [True, False])
 async def test_a_directory_that_is_locked_for_long(
     notices: Notices, kernel: FakeKernel, expires: bool, monkeypatch: pytest.MonkeyPatch
