@@ -98,8 +98,14 @@ def _assemble(
     now_ns: Callable[[], int],
     local_hosts: tuple[str, ...],
 ) -> FileSystem:
-    meta = MetaClient(client, session, soft_timeout_s=config.soft_s or None, nursery=nursery)
     attrs = AttrCache(lambda: not config.nocache and session.lease_left_s() > 0)
+    meta = MetaClient(
+        client,
+        session,
+        attrs.forget_answers,
+        soft_timeout_s=config.soft_s or None,
+        nursery=nursery,
+    )
     leases = Leases(meta, session, attrs, nursery, hard=not config.soft_s)
     policies = FollowedPolicies()
     mutations = Mutations(meta, attrs, leases, policies)

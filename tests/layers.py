@@ -141,7 +141,8 @@ LAYERS = {
     """,
     "metad.leases": """
         table
-        exclusive knowledge turns
+        sharing
+        changes exclusive knowledge turns
     """,
     "metad.locks": """
         ledger
@@ -249,7 +250,8 @@ PURE = words(
     metad.hosts.doubles metad.hosts.grayness metad.hosts.identities metad.hosts.orders
     metad.hosts.server metad.hosts.servers
     metad.journal.lineage metad.journal.window
-    metad.leases.exclusive metad.leases.knowledge metad.leases.table metad.leases.turns
+    metad.leases.changes metad.leases.exclusive metad.leases.knowledge metad.leases.sharing
+    metad.leases.table metad.leases.turns
     metad.locks.ledger metad.locks.space metad.locks.table metad.locks.waits metad.names.acl
     metad.names.effects metad.names.orphans metad.names.protection metad.observe.eventrate
     metad.upkeep.rates metad.upkeep.repairplan

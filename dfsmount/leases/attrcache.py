@@ -9,7 +9,7 @@ since (questions.py).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 
 import msgspec
@@ -150,7 +150,12 @@ class AttrCache:
         if self.is_current(inode, token):
             self._xattrs[inode] = {xattr.name: xattr.value for xattr in xattrs}
 
-    # What is no longer true
+    # What is no longer true, or soon will be
+
+    def forget_answers(self, inodes: Iterable[int]) -> None:
+        """Answers about these inodes that were asked for before now must not be kept."""
+        for inode in inodes:
+            self._questions.note(self._forgotten, inode)
 
     def forget_attr(self, inode: int) -> None:
         """Attributes, xattrs and link target of an inode."""

@@ -7,6 +7,7 @@ The vfs, the reader, the writer, the leases and the locks are its users.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -26,18 +27,20 @@ from dfswire.operations import AnyOperation
 class MetaClient:
     """Typed metad calls under one session.
 
-    A batch whose carrier is cancelled goes on in `nursery`, for it has operations of others.
+    A batch whose carrier is cancelled goes on in `nursery`, for it has operations of others.  Of
+    what must not be kept of an answer `fleeting` is told before anybody has it (see Answer).
     """
 
     def __init__(
         self,
         client: Client,
         session: Session,
+        fleeting: Callable[[Iterable[int]], None] = lambda inodes: None,
         *,
         soft_timeout_s: float | None = None,
         nursery: trio.Nursery | None = None,
     ) -> None:
-        self._retries = Retries(client, session, soft_timeout_s=soft_timeout_s)
+        self._retries = Retries(client, session, fleeting, soft_timeout_s=soft_timeout_s)
         self._batches = Batches(session, self._retries, nursery)
 
     # Mutations

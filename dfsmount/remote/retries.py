@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import Any, TypeVar
 
@@ -33,11 +33,18 @@ class Retries:
     """The patience of one client."""
 
     def __init__(
-        self, client: Client, session: Session, *, soft_timeout_s: float | None = None
+        self,
+        client: Client,
+        session: Session,
+        fleeting: Callable[[Iterable[int]], None],
+        *,
+        soft_timeout_s: float | None = None,
     ) -> None:
+        """`fleeting` is told with each answer of what it must not be believed of later on."""
         self._client = client
         self._session = session
         self._soft_timeout_s = soft_timeout_s
+        self._fleeting = fleeting
 
     async def ask(self, call: str, kind: type[msgspec.Struct], **fields: Any) -> Any:
         """Ask until answered.  A lost session is no obstacle to a question: it is asked again."""
@@ -76,6 +83,7 @@ class Retries:
                     self._session.renewed(sent_at)
                 if isinstance(reply, Answer):
                     await self._heard_news(reply.told)
+                    self._fleeting(reply.fleeting)
                 return reply
 
     async def current(self) -> str:

@@ -19,7 +19,9 @@ from dfswire.operations import AnyOperation, Commit, Create
 from metad.clients.batches import Executed
 from metad.clients.recalls import Recalls
 from metad.clients.sessioncalls import Clients
+from metad.leases.changes import Change
 from metad.leases.table import ATTR, DATA, NAMES
+from metad.names.effects import Effects
 from metad.sessions.events import Delivery
 from metad.state import State
 
@@ -31,7 +33,9 @@ class Execution:
 
     def __init__(self, batch: Batch) -> None:
         self.batch = batch
+        self.change = Change(batch.session)  # what others are told before it is executed
         self.executed: Executed | None = None  # not yet committed
+        self.fleeting: list[int] = []  # of these the client must not keep what it is answered
         self.delivery: Delivery | None = None  # its effects are announced
         self.committed = False
         self.settled = trio.Event()  # committed, failed or given up
@@ -76,6 +80,17 @@ class Executions:
         """It is executed, in a transaction that is not committed yet."""
         self._unannounced.append(execution)
 
+    def foretell(self, execution: Execution, effects: Effects) -> Delivery | None:
+        """Tell everybody else what is about to change; None when nobody needs to be told."""
+        announcement = self._state.leases.foretell(execution.change, effects.invalidations)
+        return None if announcement is None else self._recalls.announce(announcement)
+
+    def end_change(self, execution: Execution) -> None:
+        """It is executed, or given up: others may keep what they are answered.  Idempotent."""
+        if inodes := execution.change.inodes:
+            self._state.leases.changes.end(execution.change)
+            self._recalls.changed(inodes)
+
     def settle(self, execution: Execution) -> None:
         """Its transaction is over: announce it, or forget what was undone."""
         if execution.committed:
@@ -96,7 +111,9 @@ class Executions:
         assert execution.executed is not None
         session, effects = execution.batch.session, execution.executed.effects
         leases, orphans = self._state.leases, self._state.orphans
-        self._clients.hold(session, told_by(execution.batch, execution.executed.reply))
+        self.end_change(execution)
+        own = told_by(execution.batch, execution.executed.reply)
+        execution.fleeting = self._clients.hold(session, own)
         self._stored(_stored_chunks(execution.batch.operations))
         unused = []
         for inode in effects.orphaned:
@@ -109,7 +126,7 @@ class Executions:
             # Nobody waits for that: what is written by the old ones meanwhile is moved later.
             told = [Invalidation(inode=each, what=Invalidated.POLICY) for each in effects.policies]
             self._state.streams.push_to_all(told)
-        announcement = leases.invalidate(effects.invalidations, session)
+        announcement = leases.invalidate(effects.invalidations, session, execution.change)
         unused += [inode for inode in effects.released if orphans.release(session, inode)]
         self._unused(unused)
         if execution.executed.repeated:

@@ -1,9 +1,11 @@
-"""Mutations as clients see them: executed once, announced to everyone else, then answered.
+"""Mutations as clients see them: told to everyone else, executed once, then answered.
 
-A batch is executed in a group commit, once nothing that it touches is leased to another session;
-its effects are announced in the order of execution (executions.py); and its reply goes out only
-when every other session that might have something stale has confirmed or is fenced.  A repeated
-batch gets the same reply, and never earlier than that.
+A batch is executed in a group commit, once nothing that it touches is leased to another session and
+nobody else may have something in his caches that it makes untrue.  That is found out by executing
+it: if others must be told, this is undone, and done anew when they all have confirmed or are
+fenced.  Then its effects are announced in the order of execution (executions.py), and its reply
+goes out when who must hear of it afterwards has confirmed too.  A repeated batch gets the same
+reply, and never earlier than that.
 """
 
 from __future__ import annotations
@@ -19,14 +21,14 @@ from dfswire.operations import AnyOperation, Release
 from metad.clients import batches
 from metad.clients.batches import Executed
 from metad.clients.executions import Execution, Executions, told_by
-from metad.clients.recalls import Recalls
+from metad.clients.recalls import Recalls, Wait
 from metad.clients.room import promisable_bytes
 from metad.clients.sessioncalls import Clients
 from metad.clients.touched import touched
-from metad.leases.table import ATTR, DATA, Blocked
-from metad.leases.turns import Turn
+from metad.leases.table import ATTR, DATA, NAMES, Blocked
 from metad.names import namespace
 from metad.names.effects import Effects
+from metad.sessions.events import Delivery
 from metad.state import State
 
 OWN = ""  # the session of changes that metad makes itself
@@ -39,6 +41,14 @@ class _MustWait(Exception):
         super().__init__()
         self.blocked = blocked
         self.seen = seen  # tasks run between the look and the waiting: what changes then counts
+
+
+class _MustTell(Exception):
+    """Others had to be told first: `delivery` is over when they have forgotten it."""
+
+    def __init__(self, delivery: Delivery) -> None:
+        super().__init__()
+        self.delivery = delivery
 
 
 class Mutations:
@@ -69,6 +79,7 @@ class Mutations:
             await self._settle(execution)
         finally:
             if not execution.committed:
+                self._executions.end_change(execution)
                 self._forget(batch)
             execution.settled.set()
         return await self._answer(execution, repeated=False)
@@ -109,7 +120,8 @@ class Mutations:
         self._under_way.get(batch.session, {}).pop(batch.sequence, None)
 
     async def _settle(self, execution: Execution) -> None:
-        """Commit, once nothing that the batch touches is leased to another session."""
+        """Commit, once nothing that the batch touches is leased to another session or, if it is
+        changed, cached there."""
         batch = execution.batch
         with self._recalls.waiting(batch.session) as wait:
             while not execution.committed:
@@ -118,20 +130,20 @@ class Mutations:
                     # Not cancellable: what is committed must be announced, whether or not anybody
                     # still waits for the answer.  It takes as long as a commit to disk.
                     with trio.CancelScope(shield=True):
-                        await self._commit(execution, wait.turn, wanted)
+                        await self._commit(execution, wait, wanted)
                 except _MustWait as problem:
                     await wait.until_changed(problem.blocked, wanted, problem.seen)
-                    self._clients.check(batch.session)
+                except _MustTell as problem:
+                    await problem.delivery.wait()
 
-    async def _commit(
-        self, execution: Execution, turn: Turn | None, wanted: dict[int, int]
-    ) -> None:
-        """Raises _MustWait, with nothing done; `wanted` has the parts that it was about."""
+    async def _commit(self, execution: Execution, wait: Wait, wanted: dict[int, int]) -> None:
+        """Raises _MustWait and _MustTell, with nothing done; `wanted` has the parts that the former
+        was about."""
         batch, state = execution.batch, self._state
 
         def admit(op: AnyOperation) -> Leased | None:
             parts = touched(state.db, op)
-            blocked = state.leases.obstacles(batch.session, parts, turn)
+            blocked = state.leases.obstacles(batch.session, parts, wait.turn)
             if blocked is None:
                 return None
             if batch.no_wait:
@@ -146,9 +158,14 @@ class Mutations:
             # The loop runs nothing else meanwhile, so no lease is granted before this is over; and
             # none on what it changed before that is announced (see is_changing).
             check = _admit_all if state.leases.is_alone(batch.session) else admit
-            execution.executed = batches.execute(
+            executed = batches.execute(
                 state.db, batch, state.now_ns(), check, lambda: promisable_bytes(state)
             )
+            if delivery := self._executions.foretell(execution, executed.effects):
+                # Who wants something of this for himself alone from now on comes after it.
+                wait.take_place(dict.fromkeys(execution.change.inodes, ATTR | DATA | NAMES))
+                raise _MustTell(delivery)
+            execution.executed = executed
             self._executions.add(execution)
 
         try:
@@ -164,6 +181,8 @@ class Mutations:
         reply = execution.executed.reply
         if repeated or execution.executed.repeated:
             reply = await self._up_to_date(execution.batch, reply)
+        elif execution.fleeting:
+            reply = msgspec.structs.replace(reply, fleeting=execution.fleeting)
         return self._with_leases(execution.batch, reply)
 
     async def _up_to_date(self, batch: Batch, reply: BatchReply) -> BatchReply:
@@ -174,8 +193,9 @@ class Mutations:
                 told = told_by(batch, reply)
                 blocked = self._state.leases.obstacles(batch.session, told, wait.turn)
                 if blocked is None:
-                    self._clients.hold(batch.session, told)
-                    return BatchReply(results=[self._refreshed(each) for each in reply.results])
+                    fleeting = self._clients.hold(batch.session, told)
+                    results = [self._refreshed(each) for each in reply.results]
+                    return BatchReply(results=results, fleeting=fleeting)
                 await wait.until_changed(blocked, told)
 
     def _with_leases(self, batch: Batch, reply: BatchReply) -> BatchReply:
@@ -185,12 +205,11 @@ class Mutations:
         """
         if not any(getattr(op, "lease", 0) for op in batch.operations):
             return reply
-        return BatchReply(
-            results=[
-                self._with_lease(batch.session, getattr(op, "lease", 0), result)
-                for op, result in zip(batch.operations, reply.results, strict=True)
-            ]
-        )
+        results = [
+            self._with_lease(batch.session, getattr(op, "lease", 0), result)
+            for op, result in zip(batch.operations, reply.results, strict=True)
+        ]
+        return msgspec.structs.replace(reply, results=results)
 
     def _with_lease(self, session: str, parts: int, result: OpResult) -> OpResult:
         if not parts or result.fault is not None:

@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
+import msgspec
 import trio
 
 from dfswire.errors import Full, NoData, NoSpace
 from dfswire.messages import (
     CHUNK_ID_BYTES,
+    Answer,
     ChunkGrant,
     ChunkLocation,
     DirEntry,
@@ -251,8 +253,7 @@ class Reads:
         reply, told = look()
         if blocked := self._state.leases.obstacles(session, told):
             return await self._tell_later(session, look, blocked, told)
-        self._clients.hold(session, told)
-        return reply
+        return self._registered(session, reply, told)
 
     async def _tell_later(
         self,
@@ -267,8 +268,13 @@ class Reads:
                 self._clients.check(session)
                 reply, told = look()
                 blocked = self._state.leases.obstacles(session, told, wait.turn)
-            self._clients.hold(session, told)
-            return reply
+            return self._registered(session, reply, told)
+
+    def _registered(self, session: str, reply: Reply, told: Told) -> Reply:
+        fleeting = self._clients.hold(session, told)
+        if fleeting and isinstance(reply, Answer):
+            return msgspec.structs.replace(reply, fleeting=fleeting)
+        return reply
 
     async def _count_inodes(self) -> int:
         now = self._state.clock()

@@ -28,7 +28,7 @@ SLOW_S = 10.0  # a holder that has not given back for so long is mentioned in th
 class Wait:
     """An operation that may not be able to go on at first; others get their turn when it is over.
 
-    Its own turn begins with the first `until_changed`.
+    Its own turn begins with the first `until_changed` or `take_place`.
     """
 
     __slots__ = ("exclusive", "recalls", "session", "turn")
@@ -48,6 +48,14 @@ class Wait:
             self.recalls.leases.leave(self.turn)
             self.recalls.changed(wanted)
 
+    def take_place(self, wanted: Mapping[int, int]) -> None:
+        """Behind those who wait already, and before those who come later."""
+        leases = self.recalls.leases
+        if self.turn is None:
+            self.turn = leases.enter(self.session, wanted, exclusive=self.exclusive)
+        elif self.turn.wanted != wanted:
+            leases.want(self.turn, wanted)
+
     async def until_changed(
         self, blocked: Blocked, wanted: Mapping[int, int], seen: int | None = None
     ) -> None:
@@ -55,11 +63,7 @@ class Wait:
 
         `seen`: the `Recalls.changes_seen` of the look that found it blocked, if that was earlier.
         """
-        leases = self.recalls.leases
-        if self.turn is None:
-            self.turn = leases.enter(self.session, wanted, exclusive=self.exclusive)
-        elif self.turn.wanted != wanted:
-            leases.want(self.turn, wanted)
+        self.take_place(wanted)
         self.recalls.send(blocked)
         if seen is None or seen == self.recalls.changes_seen:
             await self.recalls.changes(wanted)

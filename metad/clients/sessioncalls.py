@@ -79,11 +79,17 @@ class Clients:
         """A request arrived that keeps the lease alive.  Raises SessionLost."""
         self._state.leases.renew(session, self._state.clock())
 
-    def hold(self, session: str, told: Mapping[int, int]) -> None:
-        """The session is about to be told of these parts of inodes (no await before it is)."""
+    def hold(self, session: str, told: Mapping[int, int]) -> list[int]:
+        """The session is about to be told of these parts of inodes (no await before it is).
+
+        Returns the inodes of which it must not keep what it is told: see Answer.fleeting.
+        """
         leases = self._state.leases
-        if session in leases and (announcement := leases.hold(session, told)):
+        if session not in leases:
+            return []
+        if announcement := leases.hold(session, told):
             self._recalls.drop_all(session, announcement)
+        return leases.changes.fleeting(session, told)
 
     def find(self, session: str) -> StoredSession | None:
         """One that has not ended."""

@@ -5,32 +5,20 @@ doing it.  metad/clients asks, metad/sessions/events.py delivers.  The promise: 
 something cached is named, at worst too often, until it has confirmed that it forgot; a lease is
 granted only when nobody else has or may have the parts, and ends only when its holder says so or
 can't do anything any more; a session is forgotten only when its fence time has passed.
-
-Each session remembers the inodes that it was told about, and an invalidation asks every session.
-Sessions are tens or hundreds and inodes are millions, so an index by inode would cost more memory
-than it saves time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from dfswire.errors import SessionLost
-from dfswire.messages import Invalidation, Lease
-from metad.leases.exclusive import Exclusives, Recalls
+from dfswire.messages import Lease
+from metad.leases.exclusive import Recalls
 from metad.leases.knowledge import ATTR, DATA, NAMES, Session, invalidation_of
+from metad.leases.sharing import Announcement, Sharing
 from metad.leases.turns import Turn, Turns
 
 __all__ = ["ATTR", "DATA", "NAMES", "Announcement", "Blocked", "Leases", "Session"]
-
-
-@dataclass(frozen=True)
-class Announcement:
-    """What each session must be told.  A session that has forgotten it all `confirmed(number)`."""
-
-    number: int
-    tell: dict[str, list[Invalidation]]
 
 
 @dataclass(frozen=True)
@@ -41,62 +29,17 @@ class Blocked:
     announcement: Announcement | None = None
 
 
-class Leases:
-    """All sessions, and what they have."""
+class Leases(Sharing):
+    """All sessions, what they may have cached, and what they hold exclusively."""
 
     def __init__(
         self, fence_s: float, held_inodes_max: int = 1_000_000, first_lease: int = 0
     ) -> None:
-        """`first_lease`: larger than the number of any lease that an earlier metad granted."""
-        self._fence_s = fence_s
-        self._held_max = held_inodes_max
-        self._sessions: dict[str, Session] = {}
-        self._unsynced: set[str] = set()
-        self._announcements = 0
-        self._exclusives = Exclusives(first_lease)
+        """As Sharing."""
+        super().__init__(fence_s, held_inodes_max, first_lease)
         self._turns = Turns()
 
     # sessions
-
-    def __iter__(self) -> Iterator[Session]:
-        return iter(self._sessions.values())
-
-    @property
-    def exclusive_count(self) -> int:
-        """Exclusive leases of all sessions."""
-        return self._exclusives.count
-
-    def __contains__(self, session: str) -> bool:
-        return session in self._sessions
-
-    def open(self, session: str, now: float, *, synced: bool = True) -> None:
-        """A new session, or with `synced` False one that metad finds in its database at start."""
-        self._sessions[session] = Session(session, now + self._fence_s, synced)
-        if not synced:
-            self._unsynced.add(session)
-
-    def check(self, session: str, now: float) -> Session:
-        """The session, without renewing it.  Raises SessionLost when unknown or past its fence."""
-        found = self._sessions.get(session)
-        if found is None or now >= found.expires_s:
-            raise SessionLost(f"session {session} is not known (any more)")
-        return found
-
-    def renew(self, session: str, now: float) -> None:
-        """The client was heard: its lease starts anew.  Raises SessionLost."""
-        self.check(session, now).expires_s = now + self._fence_s
-
-    def expired(self, now: float) -> list[str]:
-        """Sessions whose fence time has passed; nothing of theirs is accepted any more."""
-        return [each.session for each in self if now >= each.expires_s]
-
-    def next_expiry(self, now: float) -> float:
-        """No session's fence time passes before this."""
-        return min((each.expires_s for each in self), default=now + self._fence_s)
-
-    def unsynced(self) -> list[str]:
-        """Sessions that have not opened their event stream since metad started."""
-        return [each.session for each in self if not each.synced]
 
     def connect(self, session: str, used: Sequence[Lease] = ()) -> Blocked:
         """The session (re)opened its event stream: it has forgotten everything it had cached.
@@ -133,62 +76,6 @@ class Leases:
         self._unsynced.discard(session)
         return self._exclusives.end(session)
 
-    # what is shared
-
-    def hold(self, session: str, told: Mapping[int, int]) -> int:
-        """The session is about to be told of these parts of inodes.
-
-        Returns 0, or when that was more than is remembered per session the number of an
-        announcement: the session must be told to drop everything, and has not `confirmed` that
-        before.  (What it was told in this very call stays registered.)
-        """
-        found = self._sessions[session]
-        held = found.held
-        for inode, parts in told.items():
-            held[inode] = held.get(inode, 0) | parts
-        if len(held) <= self._held_max:
-            return 0
-        found.held = dict(told)
-        found.open_known = False
-        self._announcements += 1
-        found.dropping = self._announcements
-        return found.dropping
-
-    def invalidate(self, invalidations: Iterable[Invalidation], by_session: str) -> Announcement:
-        """Who must be told what, because `by_session` changed something.
-
-        A session is not told again of a part before it asks again, except while it has not yet
-        confirmed: then it is, so that whoever waits for this announcement waits for that one too.
-        Who has a part exclusively is not told (of an atime, which nobody recalls a lease for).
-        (NAME is one name of many; the others stay cached.)
-        """
-        self._announcements += 1
-        tell: dict[str, list[Invalidation]] = {}
-        changes = list(invalidations)
-        inodes = {change.inode for change in changes}
-        for each in self._sessions.values():
-            if each.session != by_session and not each.knows_none(inodes):
-                told = [
-                    change
-                    for change in changes
-                    if each.must_forget(
-                        change,
-                        self._announcements,
-                        leased=self._exclusives.parts(each.session, change.inode),
-                    )
-                ]
-                if told:
-                    tell[each.session] = told
-        return Announcement(self._announcements, tell)
-
-    def confirmed(self, session: str, number: int) -> tuple[list[int], bool]:
-        """The session has forgotten all that it was told up to this announcement.
-
-        Returns the inodes of which it has forgotten something, and whether it dropped everything.
-        """
-        found = self._sessions.get(session)
-        return found.confirmed(number) if found is not None else ([], False)
-
     def forget(self, session: str, inode: int) -> None:
         """The session has nothing of the inode, so that deleted files do not fill up memory."""
         if session in self._sessions:
@@ -196,6 +83,11 @@ class Leases:
             self._exclusives.drop(session, inode)
 
     # what is exclusive
+
+    @property
+    def exclusive_count(self) -> int:
+        """Exclusive leases of all sessions."""
+        return self._exclusives.count
 
     def is_alone(self, session: str) -> bool:
         """Can nothing that this session asks or changes contradict anybody's lease?"""
@@ -285,6 +177,8 @@ class Leases:
         The session itself neither: an old invalidation must not arrive when the lease is there.
         """
         if self._exclusives.contradicts(session, {inode: parts}) or is_changing(session, inode):
+            return False
+        if self.changes.by_others(session, inode):
             return False
         return not any(
             each.dropping or each.is_told(inode) & parts for each in self._sessions.values()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dfswire.messages import Invalidation, Lease
 from tests.t2_metad.lease_world import (
+    ATTR,
     PARTS,
     Base,
     Client,
@@ -89,11 +90,16 @@ class Clients(Base):
         if op.kind == "read":
             if any(op.versions[part] < version for part, version in op.floor.items()):
                 raise Wrong(f"{client.name} reads {op.versions}, {op.floor} was complete")
+            if ATTR in op.versions:  # nobody must see what was before any more
+                at = (op.inode, ATTR)
+                self.floor[at] = max(self.floor[at], op.versions[ATTR])
         elif op.kind == "change":
             for part, version in op.versions.items():
                 if part & op.parts:  # of others, which it is told with a lease, it completes none
                     self.floor[op.inode, part] = max(version, self.floor[op.inode, part])
                 client.cache.pop((op.inode, part), None)  # even if the answer is not kept
+        if op.fleeting:
+            self._keep_no_attributes(client, op)
         if op.kind == "flush":
             self._flushed(client, op)
         elif op.lease is not None:
@@ -102,6 +108,15 @@ class Clients(Base):
             for part, version in op.versions.items():
                 known = client.cache.get((op.inode, part), 0)
                 client.cache[op.inode, part] = max(known, version)
+
+    def _keep_no_attributes(self, client: Client, op: Operation) -> None:
+        """Neither of this answer nor of those that were asked for before it came."""
+        if op.lease is None:
+            op.versions.pop(ATTR, None)
+        client.cache.pop((op.inode, ATTR), None)
+        for other in self.operations.values():
+            if other.client == client.name and other.inode == op.inode:
+                other.fleeting = True
 
     def _granted(self, client: Client, op: Operation, lease: Lease) -> None:
         own = client.leases.get(op.inode)

@@ -67,6 +67,15 @@ def key(world: Base) -> tuple[Any, ...]:
                 op.wants_lease,
                 op.phase,
                 op.stale,
+                op.fleeting,
+                tuple(sorted(op.change.inodes)),
+                tuple(
+                    sorted(
+                        (name, at[0], what)
+                        for name, tells in op.change.told.items()
+                        for at, what in tells.items()
+                    )
+                ),
                 turns[op.turn.number] if op.turn else -1,
                 tuple(sorted((name, told[at]) for name, at in op.unconfirmed.items())),
                 short(op.lease),

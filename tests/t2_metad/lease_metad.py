@@ -50,13 +50,31 @@ class Metad(Base):
                 self._wait(op, blocked, wanted)
                 return
             if op.kind != "read":
-                self._execute(op)
+                if not self._foretell(op):
+                    self._execute(op)
                 return
-            leases.hold(op.client, wanted)
+            self._hold(op)
         op.versions = {part: self.stored[op.inode, part] for part in PARTS if part & op.parts}
         if op.lease is not None:
             op.versions = {part: self.stored[op.inode, part] for part in PARTS}
         self._answered(op)
+
+    def _foretell(self, op: Operation) -> bool:
+        """Must others be told first?"""
+        changes = [Invalidation(inode=op.inode, what=op.parts)]
+        announcement = self.leases.foretell(op.change, changes)
+        if announcement is None:
+            return False
+        op.phase = "foretold"
+        op.unconfirmed = self._push(announcement)
+        if op.turn is None:
+            op.turn = self.leases.enter(op.client, {op.inode: op.parts})
+        return True
+
+    def _hold(self, op: Operation) -> None:
+        wanted = {op.inode: op.parts}
+        self.leases.hold(op.client, wanted)
+        op.fleeting = bool(self.leases.changes.fleeting(op.client, wanted))
 
     def _wait(self, op: Operation, blocked: Blocked, wanted: dict[int, int]) -> None:
         if op.turn is None:
@@ -82,6 +100,7 @@ class Metad(Base):
     def _drop(self, op: Operation) -> None:
         if op.turn is not None:
             self.leases.leave(op.turn)
+        self.leases.changes.end(op.change)
         del self.operations[op.number]
 
     def _answered(self, op: Operation) -> None:
@@ -120,10 +139,11 @@ class Metad(Base):
     def _announce(self) -> None:
         op = self.operations[self.unannounced.pop(0)]
         op.phase = "announced"
+        self.leases.changes.end(op.change)
         if op.client in self.leases:
-            self.leases.hold(op.client, {op.inode: op.parts})
+            self._hold(op)
         changes = [Invalidation(inode=op.inode, what=op.parts)]
-        op.unconfirmed = self._push(self.leases.invalidate(changes, op.client))
+        op.unconfirmed = self._push(self.leases.invalidate(changes, op.client, op.change))
         if op.give_back is not None:
             self.leases.give_back(op.client, op.give_back)
 

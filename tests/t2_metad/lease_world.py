@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dfswire.messages import Lease
+from metad.leases.changes import Change
 from metad.leases.table import Leases
 from metad.leases.turns import Turn
 
 FENCE_S = 30.0
-PARTS = (1, 2)  # ATTR, DATA
+PARTS = ATTR, DATA = (1, 2)
 Step = tuple[Any, ...]
 
 
@@ -74,8 +75,10 @@ class Operation:
     floor: dict[int, int] = field(default_factory=dict)  # a reader must see these at least
     give_back: Lease | None = None
     wants_lease: bool = False
-    phase: str = "asked"  # executed, stored, announced, answered; lost
+    phase: str = "asked"  # foretold, executed, stored, announced, answered; lost
     stale: bool = False  # something was invalidated or recalled since it was asked
+    fleeting: bool = False  # of the attributes nothing must be kept
+    change: Change = field(default_factory=lambda: Change(""))
     turn: Turn | None = None
     unconfirmed: dict[str, int] = field(default_factory=dict)
     lease: Lease | None = None
@@ -118,6 +121,7 @@ class Base:
     def _ask(self, client: str, kind: str, inode: int, parts: int, **more: Any) -> None:
         floor = {part: self.floor[inode, part] for part in PARTS if part & parts}
         op = Operation(self.next_number, client, kind, inode, parts, floor=floor, **more)
+        op.change = Change(client)
         self.operations[op.number] = op
         self.next_number += 1
 

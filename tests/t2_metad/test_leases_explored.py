@@ -25,6 +25,7 @@ from typing import Any
 import pytest
 
 from dfswire.messages import Invalidation, Lease
+from metad.leases.changes import Change
 from metad.leases.table import Announcement, Blocked, Leases
 from metad.leases.turns import Turn
 from tests.t2_metad.lease_key import key
@@ -178,6 +179,24 @@ class GrantsDuringAChange(Leases):
         return super()._is_free(session, inode, parts, lambda _session, _inode: False)
 
 
+class ChangesBeforeOthersHaveForgotten(Leases):
+    """Others are told when it has happened, as it was once: one sees it, another does not yet."""
+
+    def foretell(self, change: Change, invalidations: Iterable[Invalidation]) -> None:
+        return None
+
+
+class LetsAnswersBeKept(Leases):
+    """Who asks about what is going to change is not told that it must not keep the answer."""
+
+    def foretell(
+        self, change: Change, invalidations: Iterable[Invalidation]
+    ) -> Announcement | None:
+        announcement = super().foretell(change, invalidations)
+        self.changes.end(change)
+        return announcement
+
+
 class GrantsWhatOthersShare(Leases):
     """A lease comes with an answer although somebody else has the inode in his cache."""
 
@@ -239,8 +258,10 @@ class TellsOnce(Leases):
     So it was before there were exclusive leases.
     """
 
-    def invalidate(self, invalidations: Iterable[Invalidation], by_session: str) -> Announcement:
-        announcement = super().invalidate(invalidations, by_session)
+    def _tell(
+        self, changes: list[Invalidation], by_session: str, untold: Callable[..., Any]
+    ) -> Announcement:
+        announcement = super()._tell(changes, by_session, untold)
         for session in self:
             session.telling.clear()
         return announcement
@@ -280,6 +301,8 @@ FAULTS: dict[type[Leases], str] = {
     GrantsBeforeOthersHaveForgotten: "two clients",
     GrantsWithoutLookingAgain: "three clients",
     GrantsDuringAChange: "slow commits",
+    ChangesBeforeOthersHaveForgotten: "three clients",
+    LetsAnswersBeKept: "two clients",
     GrantsWhatOthersShare: "two clients",
     TakesBackByAnyNumber: "late messages",
     ForgetsLeasesOfAReopenedStream: "streams break",

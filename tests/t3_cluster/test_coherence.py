@@ -140,3 +140,27 @@ async def test_two_clients_see_every_completed_change(
                 await model.check()
             nursery.cancel_scope.cancel()
         cluster.set_faults(Faults())
+
+
+async def test_what_is_about_to_change_is_not_remembered(
+    autojump_clock: MockClock, rng: random.Random, expect_log: ExpectLog
+) -> None:
+    """While a change waits for a client that is dead, others see what is, and keep nothing."""
+    expect_log("the lease ended without an answer from metad")
+    async with running_cluster(rng) as cluster, cluster.client() as one, cluster.client() as other:
+        inode = await write_file(one.vfs, "f", b"f")
+        async with cluster.client() as dead:
+            await names(dead.vfs, "")
+            with cluster.cut_off(dead):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(one.vfs.rename, ROOT_INODE, b"f", ROOT_INODE, b"g", 0)
+                    await trio.sleep(10)
+                    with trio.fail_after(1):
+                        assert await names(other.vfs, "") == [b"f"]
+                        assert await other.vfs.lookup(ROOT_INODE, b"g") is None
+                        assert (await other.vfs.getattr(inode)).nlink == 1
+                    assert other.vfs.name_timeout_s(ROOT_INODE, b"f", inode) == 0
+                    assert other.vfs.name_timeout_s(ROOT_INODE, b"g", None) == 0
+                assert await names(other.vfs, "") == [b"g"]
+                assert await other.vfs.lookup(ROOT_INODE, b"f") is None
+                assert other.vfs.name_timeout_s(ROOT_INODE, b"f", None) > 0
