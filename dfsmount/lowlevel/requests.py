@@ -15,7 +15,17 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial, wraps
 from pathlib import Path
-from signal import SIGKILL
+from signal import (
+    SIGCHLD,
+    SIGCONT,
+    SIGKILL,
+    SIGSTOP,
+    SIGTSTP,
+    SIGTTIN,
+    SIGTTOU,
+    SIGURG,
+    SIGWINCH,
+)
 from typing import Any, Protocol, TypeVar, cast
 
 import trio
@@ -29,7 +39,9 @@ T = TypeVar("T")
 Handler = TypeVar("Handler", bound=Callable[..., Coroutine[Any, Any, Any]])
 
 LOOK_S = 0.5  # between looks at a caller; two looks must fit into the 2 s that a kill may take
+SURVIVED = (SIGCHLD, SIGCONT, SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU, SIGURG, SIGWINCH)  # by default
 SIGKILL_BIT = 1 << (SIGKILL - 1)
+SURVIVED_BITS = sum(1 << (number - 1) for number in SURVIVED)
 
 
 class Answered(FileError):
@@ -240,19 +252,28 @@ def errno_of(handler: str, problem: DFSError) -> int:
 
 
 def caller_is_dying(pid: int) -> bool:
-    """Whether a thread waits for nothing but to die.
-
-    The kernel gives every thread of a process SIGKILL when a signal ends the process, whichever
-    signal that is (except for those that dump core).
-    """
+    """Whether a thread waits for nothing but to die."""
     if not pid:  # it is in another namespace; who it is cannot be known
         return False
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:  # it is gone: nobody waits, so nothing is to be done
         return False
-    pending = 0
-    for line in status.splitlines():
-        if line.startswith(("SigPnd:", "ShdPnd:")):
-            pending |= int(line.split()[1], 16)
-    return bool(pending & SIGKILL_BIT)
+    return is_dying(status)
+
+
+def is_dying(status: str) -> bool:
+    """The same of a thread with this /proc/PID/status.
+
+    The kernel gives every thread of a process SIGKILL when a signal ends the process.  Not so when
+    that one would dump core, or comes after another that was caught: then it is pending as itself,
+    and kills as soon as the system call returns.  A debugger may still keep it from the process.
+    """
+    fields = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
+    pending, blocked, ignored, caught = (
+        int(fields["SigPnd"], 16) | int(fields["ShdPnd"], 16),
+        *(int(fields[name], 16) for name in ("SigBlk", "SigIgn", "SigCgt")),
+    )
+    if int(fields["TracerPid"]):
+        return bool(pending & SIGKILL_BIT)
+    return bool(pending & ~(blocked | ignored | caught | SURVIVED_BITS))

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 
 import pytest
@@ -15,7 +15,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from dfsmount.lowlevel.library import Request
-from dfsmount.lowlevel.requests import Answered, Requests, caller_is_dying
+from dfsmount.lowlevel.requests import Answered, Requests, caller_is_dying, is_dying
 from dfswire.errors import Interrupted, NoSpace, Unavailable
 
 CALLER = 77
@@ -264,3 +264,42 @@ def test_a_blocked_signal_is_not_death() -> None:
         process.send_signal(signal.SIGALRM)
         assert not caller_is_dying(process.pid)
         process.kill()
+
+
+def status_of(signals: Mapping[str, Collection[int]], tracer: int = 0) -> str:
+    """/proc/PID/status of a thread with these sets of signals."""
+    lines = ["Name:\tname: of a program", f"TracerPid:\t{tracer}"]
+    for name in ("SigPnd", "ShdPnd", "SigBlk", "SigIgn", "SigCgt"):
+        bits = sum(1 << (number - 1) for number in signals.get(name, ()))
+        lines.append(f"{name}:\t{bits:016x}")
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize("pending", ["SigPnd", "ShdPnd"])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGQUIT, 64])
+def test_a_signal_that_nothing_stops_is_death(pending: str, number: int) -> None:
+    assert is_dying(status_of({pending: {number}}))
+    caught = {signal.SIGALRM}
+    assert is_dying(status_of({pending: {number} | caught, "SigCgt": caught}))
+
+
+@pytest.mark.parametrize("how", ["SigBlk", "SigIgn", "SigCgt"])
+def test_a_signal_that_is_handled_is_not_death(how: str) -> None:
+    handled: dict[str, set[int]] = {"ShdPnd": {signal.SIGTERM}, how: {signal.SIGTERM}}
+    assert not is_dying(status_of(handled))
+    handled["SigPnd"] = {signal.SIGKILL}
+    assert is_dying(status_of(handled))
+
+
+@pytest.mark.parametrize("name", ["CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "WINCH"])
+def test_a_signal_that_kills_nobody_is_not_death(name: str) -> None:
+    assert not is_dying(status_of({"SigPnd": {signal.Signals[f"SIG{name}"]}}))
+
+
+def test_a_debugger_may_keep_any_signal_but_sigkill() -> None:
+    assert not is_dying(status_of({"SigPnd": {signal.SIGTERM}}, tracer=1))
+    assert is_dying(status_of({"SigPnd": {signal.SIGKILL}}, tracer=1))
+
+
+def test_no_signal_is_not_death() -> None:
+    assert not is_dying(status_of({}))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -54,28 +55,47 @@ PROGRAMS = {
 
 
 @contextlib.contextmanager
-def waiting(command: str, place: Path) -> Iterator[subprocess.Popen[str]]:
-    """A shell command that runs in `place`, as one process.
+def standing(command: str, place: Path) -> Iterator[subprocess.Popen[str]]:
+    """A shell in `place` that becomes the command, as the same process, when told to (`begin`).
 
-    The shell goes there by itself: Popen waits for its child's chdir, which may wait for metad.
+    To be entered while metad answers: the way to `place` may have to be asked of metad too, and a
+    shell that waits there is not the program, and catches SIGINT.
     """
+    exec_ = "" if is_builtin(command) else "exec "
     process = subprocess.Popen(
-        ["sh", "-c", f'cd "$0" && {"" if is_builtin(command) else "exec "}{command}', str(place)],
+        ["sh", "-c", f'cd "$0" && echo there && read go && {exec_}{command}', str(place)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # tests in the background
+        preexec_fn=as_in_a_terminal,
     )
     try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "there\n"
         yield process
     finally:
         process.kill()
         process.communicate()
 
 
+def as_in_a_terminal() -> None:
+    """Also where the tests run in the background, which ignores SIGINT.  No core is dumped: it
+    would go to the mount."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
 def is_builtin(command: str) -> bool:
     return command.split()[0] in (":", "echo")
+
+
+def begin(process: subprocess.Popen[str]) -> None:
+    """Nothing but the command waits for the mount from here on."""
+    assert process.stdin is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
 
 
 def waits_for_the_mount(process: subprocess.Popen[str]) -> bool:
@@ -130,11 +150,13 @@ def test_everything_that_waits_for_metad_can_be_killed(
     cluster: Cluster, all_furnished: Path
 ) -> None:
     with contextlib.ExitStack() as cleanup:
-        cleanup.enter_context(cluster.stopped("metad"))
         processes = {
-            name: cleanup.enter_context(waiting(command, all_furnished / str(number)))
+            name: cleanup.enter_context(standing(command, all_furnished / str(number)))
             for number, (name, command) in enumerate(PROGRAMS.items())
         }
+        cleanup.enter_context(cluster.stopped("metad"))
+        for process in processes.values():
+            begin(process)
         for name, process in processes.items():
             wait_for(lambda p=process: waits_for_the_mount(p), f"{name} waits")
             assert process.poll() is None, f"{name} did not wait: it ended with {process.poll()}"
@@ -159,14 +181,16 @@ def test_everything_that_waits_for_metad_can_be_killed(
     wait_for(lambda: cluster.orphans() == 0, "nothing is kept open for the dead")
 
 
-def test_a_terminated_program_ends_as_well(cluster: Cluster, furnished: Path) -> None:
-    """Ctrl-C and SIGTERM kill a program that does not handle them."""
-    with contextlib.ExitStack() as cleanup:
-        cleanup.enter_context(cluster.stopped("metad"))
-        process = cleanup.enter_context(waiting("cat old", furnished / "0"))
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGQUIT])
+def test_a_terminated_program_ends_as_well(
+    cluster: Cluster, furnished: Path, number: signal.Signals
+) -> None:
+    """Signals kill a program that does not handle them, also one that would dump core."""
+    with standing("cat old", furnished / "0") as process, cluster.stopped("metad"):
+        begin(process)
         wait_for(lambda: waits_for_the_mount(process), "it waits")
-        process.send_signal(signal.SIGINT)
-        assert process.wait(HANGS_S) == -signal.SIGINT
+        process.send_signal(number)
+        assert process.wait(HANGS_S) == -number
 
 
 WRITER = """
@@ -185,7 +209,8 @@ def test_what_a_killed_program_has_written_is_kept(
     """Its write(2) has returned, so the data is the mount's to store."""
     (tmp_path / "writer.py").write_text(WRITER)
     command = f"{sys.executable} {tmp_path / 'writer.py'}"
-    with waiting(command, furnished / "0") as process:
+    with standing(command, furnished / "0") as process:
+        begin(process)
         assert process.stdin is not None and process.stdout is not None
         assert process.stdout.readline() == "written\n"
         with cluster.stopped("metad"):
@@ -233,8 +258,9 @@ def ticker(tmp_path: Path) -> str:
 def test_a_program_with_a_timer_sees_no_eintr(
     cluster: Cluster, furnished: Path, ticker: str
 ) -> None:
-    with waiting(ticker, furnished / "0") as process:
+    with standing(ticker, furnished / "0") as process:
         with cluster.stopped("metad"):
+            begin(process)
             wait_for(lambda: waits_for_the_mount(process), "it waits")
             # Long enough for the mount to look at the process several times.
             with pytest.raises(subprocess.TimeoutExpired):
@@ -245,14 +271,18 @@ def test_a_program_with_a_timer_sees_no_eintr(
     assert int(output) >= 1  # a timer that has gone off many times is one signal until then
 
 
-def test_a_killed_program_with_a_timer_ends(cluster: Cluster, furnished: Path, ticker: str) -> None:
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_program_with_a_timer_ends(
+    cluster: Cluster, furnished: Path, ticker: str, number: signal.Signals
+) -> None:
     """The kernel tells of its first signal only, which was not the one that kills."""
-    with cluster.stopped("metad"), waiting(ticker, furnished / "0") as process:
+    with standing(ticker, furnished / "0") as process, cluster.stopped("metad"):
+        begin(process)
         wait_for(lambda: waits_for_the_mount(process), "it waits")
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(1.0)
-        process.kill()
-        assert process.wait(HANGS_S) == -signal.SIGKILL
+        process.send_signal(number)
+        assert process.wait(HANGS_S) == -number
 
 
 @pytest.mark.parametrize("command", ["fusermount3 -u", "dfs umount"])
@@ -278,7 +308,8 @@ def test_a_mount_that_is_told_to_end_while_a_program_waits(
 ) -> None:
     """It does not wait for metad; the program gets an error."""
     pid = cluster.pid(cluster.mount_point.name)
-    with cluster.stopped("metad"), waiting("stat none", furnished / "0") as process:
+    with standing("stat none", furnished / "0") as process, cluster.stopped("metad"):
+        begin(process)
         wait_for(lambda: waits_for_the_mount(process), "it waits")
         os.kill(pid, signal.SIGTERM)
         wait_for(lambda: not Path(f"/proc/{pid}/root").exists(), "the process ends", UNMOUNT_S)
