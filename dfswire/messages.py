@@ -52,12 +52,14 @@ class EventPosition(Message, frozen=True, kw_only=True):
 
 class Answer(Message, frozen=True, kw_only=True):
     """A reply to a session.  It may speak of changes whose news are still on their way to it: what
-    was pushed up to `told` must be forgotten before this is believed (None: it has been).  Nothing
-    that it tells of the inodes in `fleeting` may be kept, but for where their data is: others are
-    about to change them and wait for nobody who asks now."""
+    was pushed up to `told` must be forgotten before this is believed (None: it has been).  What it
+    tells of attributes (xattrs, link targets) of the inodes in `fleeting`, and of names of the
+    directories in `fleeting_names`, must not be kept: others are about to change it, and wait for
+    nobody who asks now."""
 
     told: EventPosition | None = None
     fleeting: list[Inode] = []
+    fleeting_names: list[Inode] = []
 
 
 class Empty(Message, frozen=True, kw_only=True):

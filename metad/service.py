@@ -165,7 +165,7 @@ class Service:
             self.policy_calls,
             self.jobs,
         )
-        self.leases = LeaseCalls(state, self.clients, recalls, executions.is_changing)
+        self.leases = LeaseCalls(state, self.clients, recalls)
 
     @property
     def handlers(self) -> Mapping[str, Handler]:

@@ -33,9 +33,10 @@ class AttrCache:
         self._xattrs: dict[int, dict[bytes, bytes]] = {}
         self._complete: set[int] = set()  # directories all of whose names are known
         self._forgotten: dict[int, int] = {}  # inode -> when it was invalidated last
+        self._forgotten_names: dict[int, int] = {}  # directory -> when any of its names was
         self._renamed: dict[int, int] = {}  # directory -> when this client changed it last
         self._dropped = 0
-        self._questions = Questions(self._forgotten, self._renamed)
+        self._questions = Questions(self._forgotten, self._forgotten_names, self._renamed)
 
     def asking(self) -> AbstractContextManager[int]:
         """Around a question to metad: the token for its answer."""
@@ -44,6 +45,11 @@ class AttrCache:
     def is_current(self, inode: int, token: int) -> bool:
         """May an answer about this inode, asked for at `token`, be kept?"""
         return token >= self._dropped and token >= self._forgotten.get(inode, 0) and self._valid()
+
+    def _is_name_current(self, directory: int, token: int) -> bool:
+        """The same of an answer about its names."""
+        forgotten = self._forgotten_names.get(directory, 0)
+        return token >= self._dropped and token >= forgotten and self._valid()
 
     # What is known
 
@@ -113,7 +119,7 @@ class AttrCache:
         """
         if token < self._renamed.get(parent, 0):
             return False
-        if self.is_current(parent, token):
+        if self._is_name_current(parent, token):
             self._set_name(parent, name, inode)
             return False
         if self._names.get(parent, {}).get(name, inode) == inode:
@@ -127,14 +133,14 @@ class AttrCache:
         Answers about names of this directory that were asked for before now are older.
         """
         self._renamed[parent] = self._questions.tick()
-        if self.is_current(parent, token):
+        if self._is_name_current(parent, token):
             self._set_name(parent, name, inode)
         else:
             self.forget_name(parent, name)
 
     def put_complete(self, directory: int, token: int) -> None:
         """Every name of the directory has been put; others do not exist."""
-        if token >= self._renamed.get(directory, 0) and self.is_current(directory, token):
+        if token >= self._renamed.get(directory, 0) and self._is_name_current(directory, token):
             self._complete.add(directory)
 
     def _set_name(self, parent: int, name: bytes, inode: int | None) -> None:
@@ -152,10 +158,13 @@ class AttrCache:
 
     # What is no longer true, or soon will be
 
-    def forget_answers(self, inodes: Iterable[int]) -> None:
-        """Answers about these inodes that were asked for before now must not be kept."""
-        for inode in inodes:
+    def forget_answers(self, attributes: Iterable[int], names: Iterable[int]) -> None:
+        """Answers about these inodes' attributes, and these directories' names, that were asked for
+        before now must not be kept."""
+        for inode in attributes:
             self._questions.note(self._forgotten, inode)
+        for directory in names:
+            self._questions.note(self._forgotten_names, directory)
 
     def forget_attr(self, inode: int) -> None:
         """Attributes, xattrs and link target of an inode."""
@@ -169,7 +178,7 @@ class AttrCache:
         self._xattrs.pop(inode, None)
 
     def forget_name(self, parent: int, name: bytes) -> None:
-        self._questions.note(self._forgotten, parent)
+        self._questions.note(self._forgotten_names, parent)
         self._complete.discard(parent)
         names = self._names.get(parent, {})
         if name in names:
@@ -178,7 +187,7 @@ class AttrCache:
 
     def forget_names(self, parent: int) -> list[bytes]:
         """Every name of a directory; returns those that were known."""
-        self._questions.note(self._forgotten, parent)
+        self._questions.note(self._forgotten_names, parent)
         self._complete.discard(parent)
         names = self._names.pop(parent, {})
         self._name_count -= len(names)
@@ -188,7 +197,14 @@ class AttrCache:
         """Everything; returns the names that were known, as (parent, name)."""
         self._dropped = self._questions.tick()
         known = [(parent, name) for parent, names in self._names.items() for name in names]
-        for table in (self._attrs, self._names, self._targets, self._xattrs, self._forgotten):
+        for table in (
+            self._attrs,
+            self._names,
+            self._targets,
+            self._xattrs,
+            self._forgotten,
+            self._forgotten_names,
+        ):
             table.clear()
         self._complete.clear()
         self._name_count = 0

@@ -7,14 +7,13 @@ The vfs, the reader, the writer, the leases and the locks are its users.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
 import trio
 
 from dfsmount.remote.batches import Batches
-from dfsmount.remote.retries import Retries
+from dfsmount.remote.retries import Fleeting, Retries
 from dfsmount.remote.session import Session
 from dfswire import metadata
 from dfswire.batches import OpResult
@@ -35,7 +34,7 @@ class MetaClient:
         self,
         client: Client,
         session: Session,
-        fleeting: Callable[[Iterable[int]], None] = lambda inodes: None,
+        fleeting: Fleeting = lambda attributes, names: None,
         *,
         soft_timeout_s: float | None = None,
         nursery: trio.Nursery | None = None,

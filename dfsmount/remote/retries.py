@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, TypeVar
 
@@ -23,6 +23,8 @@ from dfswire.messages import Answer, EventPosition
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+Fleeting = Callable[[list[int], list[int]], None]
+"""Told of inodes whose attributes, and directories whose names, must not be kept."""
 
 CALL_DEADLINE_S = 5.0  # one attempt; a batch that waits for other clients is asked for again
 RETRY_FIRST_S = 0.05
@@ -36,7 +38,7 @@ class Retries:
         self,
         client: Client,
         session: Session,
-        fleeting: Callable[[Iterable[int]], None],
+        fleeting: Fleeting,
         *,
         soft_timeout_s: float | None = None,
     ) -> None:
@@ -83,7 +85,7 @@ class Retries:
                     self._session.renewed(sent_at)
                 if isinstance(reply, Answer):
                     await self._heard_news(reply.told)
-                    self._fleeting(reply.fleeting)
+                    self._fleeting(reply.fleeting, reply.fleeting_names)
                 return reply
 
     async def current(self) -> str:

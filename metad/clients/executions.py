@@ -19,13 +19,12 @@ from dfswire.operations import AnyOperation, Commit, Create
 from metad.clients.batches import Executed
 from metad.clients.recalls import Recalls
 from metad.clients.sessioncalls import Clients
-from metad.leases.changes import Change
+from metad.leases.changes import NOTHING, Change
 from metad.leases.table import ATTR, DATA, NAMES
-from metad.names.effects import Effects
 from metad.sessions.events import Delivery
 from metad.state import State
 
-_DIRECTORY_FIELDS = ("parent", "new_parent")
+_PLACES = (("parent", "name"), ("new_parent", "new_name"))  # fields of operations
 
 
 class Execution:
@@ -35,7 +34,7 @@ class Execution:
         self.batch = batch
         self.change = Change(batch.session)  # what others are told before it is executed
         self.executed: Executed | None = None  # not yet committed
-        self.fleeting: list[int] = []  # of these the client must not keep what it is answered
+        self.fleeting = NOTHING  # what the client must not keep of the answer
         self.delivery: Delivery | None = None  # its effects are announced
         self.committed = False
         self.settled = trio.Event()  # committed, failed or given up
@@ -70,19 +69,19 @@ class Executions:
         self._stored = stored
         self._unannounced: deque[Execution] = deque()  # in the order of execution
 
-    def is_changing(self, session: str, inode: int) -> bool:
-        """Was a change of the inode by another session executed that nobody was told of yet?"""
-        return any(
-            each.batch.session != session and inode in each.changed for each in self._unannounced
-        )
-
     def add(self, execution: Execution) -> None:
         """It is executed, in a transaction that is not committed yet."""
         self._unannounced.append(execution)
 
-    def foretell(self, execution: Execution, effects: Effects) -> Delivery | None:
-        """Tell everybody else what is about to change; None when nobody needs to be told."""
-        announcement = self._state.leases.foretell(execution.change, effects.invalidations)
+    def foretell(self, execution: Execution, executed: Executed) -> Delivery | None:
+        """Tell everybody else what is about to change; None when nobody needs to be told.
+
+        Until it is announced nobody else keeps anything of it, or leases it; nor of what is made.
+        """
+        leases, change = self._state.leases, execution.change
+        announcement = leases.foretell(change, executed.effects.invalidations)
+        made = [Invalidation(inode=each, what=ATTR) for each in _inodes(executed.reply)]
+        leases.changes.add(change, made)
         return None if announcement is None else self._recalls.announce(announcement)
 
     def end_change(self, execution: Execution) -> None:
@@ -112,8 +111,8 @@ class Executions:
         session, effects = execution.batch.session, execution.executed.effects
         leases, orphans = self._state.leases, self._state.orphans
         self.end_change(execution)
-        own = told_by(execution.batch, execution.executed.reply)
-        execution.fleeting = self._clients.hold(session, own)
+        told, names = told_by(execution.batch, execution.executed.reply)
+        execution.fleeting = self._clients.hold(session, told, names)
         self._stored(_stored_chunks(execution.batch.operations))
         unused = []
         for inode in effects.orphaned:
@@ -124,8 +123,8 @@ class Executions:
             orphans.adopt(inode)
         if effects.policies:
             # Nobody waits for that: what is written by the old ones meanwhile is moved later.
-            told = [Invalidation(inode=each, what=Invalidated.POLICY) for each in effects.policies]
-            self._state.streams.push_to_all(told)
+            news = [Invalidation(inode=each, what=Invalidated.POLICY) for each in effects.policies]
+            self._state.streams.push_to_all(news)
         announcement = leases.invalidate(effects.invalidations, session, execution.change)
         unused += [inode for inode in effects.released if orphans.release(session, inode)]
         self._unused(unused)
@@ -148,20 +147,23 @@ class Executions:
                 self._recalls.given_back(session, op.give_back)
 
 
-def told_by(batch: Batch, reply: BatchReply) -> dict[int, int]:
-    """What the client may keep of the operations that it sent: names, attributes, its own data."""
-    told = {}
+def told_by(batch: Batch, reply: BatchReply) -> tuple[dict[int, int], dict[int, set[bytes]]]:
+    """What the client may keep of the operations that it sent: names (and of which directories only
+    these), attributes, its own data."""
+    told: dict[int, int] = {}
+    names: dict[int, set[bytes]] = {}
     for op in batch.operations:
-        for name in _DIRECTORY_FIELDS:
-            inode = getattr(op, name, None)
+        for directory, name in _PLACES:
+            inode = getattr(op, directory, None)
             if inode is not None:
                 told[inode] = ATTR | NAMES
+                names.setdefault(inode, set()).add(getattr(op, name, b""))
     for inode in _inodes(reply):
         told[inode] = told.get(inode, 0) | ATTR | DATA
     for op, result in zip(batch.operations, reply.results, strict=True):
         if isinstance(op, Create) and result.attrs:
             told[result.attrs[0].inode] |= NAMES  # of a new directory: that there are none
-    return told
+    return told, names
 
 
 def _inodes(reply: BatchReply) -> Iterable[int]:

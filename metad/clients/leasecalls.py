@@ -6,8 +6,6 @@ another number, and a lease that was given back stays so.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from dfswire.messages import Empty, Lease
 from dfswire.metadata import GiveBack, LeaseReply, LeaseRequest
 from metad.clients.recalls import Recalls
@@ -17,19 +15,17 @@ from metad.state import State
 
 
 class LeaseCalls:
-    """Handlers of lease.*.  `is_changing`: see Leases.take."""
+    """Handlers of lease.*."""
 
     def __init__(
         self,
         state: State,
         clients: Clients,
         recalls: Recalls,
-        is_changing: Callable[[str, int], bool],
     ) -> None:
         self._state = state
         self._clients = clients
         self._recalls = recalls
-        self._is_changing = is_changing
 
     async def take(self, request: LeaseRequest) -> LeaseReply:
         """An exclusive lease, once nobody else has or shares these parts.
@@ -42,9 +38,7 @@ class LeaseCalls:
             while True:
                 self._clients.renew(session)
                 attr = namespace.getattr_(self._state.db, inode)
-                outcome = self._state.leases.take(
-                    session, inode, request.parts, wait.turn, self._is_changing
-                )
+                outcome = self._state.leases.take(session, inode, request.parts, wait.turn)
                 if isinstance(outcome, Lease):
                     self._clients.hold(session, {inode: request.parts})
                     self._recalls.changed([inode])

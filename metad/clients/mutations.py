@@ -23,7 +23,7 @@ from metad.clients.batches import Executed
 from metad.clients.executions import Execution, Executions, told_by
 from metad.clients.recalls import Recalls, Wait
 from metad.clients.room import promisable_bytes
-from metad.clients.sessioncalls import Clients
+from metad.clients.sessioncalls import Clients, told_fleetingly
 from metad.clients.touched import touched
 from metad.leases.table import ATTR, DATA, NAMES, Blocked
 from metad.names import namespace
@@ -101,6 +101,8 @@ class Mutations:
             effects = Effects()
             if not work(state.now_ns(), effects):
                 return False
+            # Where bytes are nobody needs to forget before; it is told when this is announced.
+            state.leases.changes.add(execution.change, effects.invalidations)
             execution.executed = Executed(BatchReply(results=[OpResult()]), effects)
             self._executions.add(execution)
             return True
@@ -110,6 +112,7 @@ class Mutations:
                 execution.committed = await state.db.write(change)
             finally:
                 self._executions.settle(execution)
+                self._executions.end_change(execution)
         return execution.committed
 
     def forget_session(self, session: str) -> None:
@@ -156,12 +159,12 @@ class Mutations:
             # It may have ended while this waited, and others may have been granted what it had.
             self._clients.check(batch.session)
             # The loop runs nothing else meanwhile, so no lease is granted before this is over; and
-            # none on what it changed before that is announced (see is_changing).
+            # none on what it changes before that is announced (see Changes).
             check = _admit_all if state.leases.is_alone(batch.session) else admit
             executed = batches.execute(
                 state.db, batch, state.now_ns(), check, lambda: promisable_bytes(state)
             )
-            if delivery := self._executions.foretell(execution, executed.effects):
+            if delivery := self._executions.foretell(execution, executed):
                 # Who wants something of this for himself alone from now on comes after it.
                 wait.take_place(dict.fromkeys(execution.change.inodes, ATTR | DATA | NAMES))
                 raise _MustTell(delivery)
@@ -181,8 +184,8 @@ class Mutations:
         reply = execution.executed.reply
         if repeated or execution.executed.repeated:
             reply = await self._up_to_date(execution.batch, reply)
-        elif execution.fleeting:
-            reply = msgspec.structs.replace(reply, fleeting=execution.fleeting)
+        else:
+            reply = told_fleetingly(reply, execution.fleeting)
         return self._with_leases(execution.batch, reply)
 
     async def _up_to_date(self, batch: Batch, reply: BatchReply) -> BatchReply:
@@ -190,12 +193,12 @@ class Mutations:
         with self._recalls.waiting(batch.session) as wait:
             while True:
                 self._clients.check(batch.session)
-                told = told_by(batch, reply)
+                told, names = told_by(batch, reply)
                 blocked = self._state.leases.obstacles(batch.session, told, wait.turn)
                 if blocked is None:
-                    fleeting = self._clients.hold(batch.session, told)
+                    fleeting = self._clients.hold(batch.session, told, names)
                     results = [self._refreshed(each) for each in reply.results]
-                    return BatchReply(results=results, fleeting=fleeting)
+                    return told_fleetingly(BatchReply(results=results), fleeting)
                 await wait.until_changed(blocked, told)
 
     def _with_leases(self, batch: Batch, reply: BatchReply) -> BatchReply:
@@ -215,7 +218,7 @@ class Mutations:
         if not parts or result.fault is not None:
             return result
         inode = result.attrs[0].inode
-        lease = self._state.leases.take_if_free(session, inode, parts, self._executions.is_changing)
+        lease = self._state.leases.take_if_free(session, inode, parts)
         if lease is not None:
             self._recalls.changed([inode])
         return msgspec.structs.replace(result, lease=lease)

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-import msgspec
 import trio
 
 from dfswire.errors import Full, NoData, NoSpace
@@ -42,9 +41,10 @@ from dfswire.metadata import (
 )
 from metad.clients.recalls import Recalls
 from metad.clients.room import room
-from metad.clients.sessioncalls import Clients
+from metad.clients.sessioncalls import Clients, told_fleetingly
 from metad.copies import policies, replicas
 from metad.copies.placement import choose_for_grant
+from metad.leases.changes import ALL_NAMES, Names
 from metad.leases.table import ATTR, DATA, NAMES, Blocked
 from metad.names import chunkmap, namespace, ranges, xattrs
 from metad.state import State
@@ -75,7 +75,8 @@ class Reads:
                 told[attr.inode] = told.get(attr.inode, 0) | ATTR
             return LookupReply(attr=attr), told
 
-        return await self._tell(request.session, look)
+        names = {request.parent: (request.name,)}
+        return await self._tell(request.session, look, names)
 
     async def getattr_(self, request: InodeRequest) -> AttrReply:
         def look() -> tuple[AttrReply, Told]:
@@ -244,21 +245,25 @@ class Reads:
             inodes_free=INODES_FREE,
         )
 
-    async def _tell(self, session: str, look: Callable[[], tuple[Reply, Told]]) -> Reply:
+    async def _tell(
+        self, session: str, look: Callable[[], tuple[Reply, Told]], names: Names = ALL_NAMES
+    ) -> Reply:
         """What `look` finds, once no other session has what it tells of exclusively.
 
+        `names`: of which directories it tells of these names only.
         Looking, deciding and registering the session as a holder are one step.
         """
         self._clients.check(session)
         reply, told = look()
         if blocked := self._state.leases.obstacles(session, told):
-            return await self._tell_later(session, look, blocked, told)
-        return self._registered(session, reply, told)
+            return await self._tell_later(session, look, names, blocked, told)
+        return self._registered(session, reply, told, names)
 
     async def _tell_later(
         self,
         session: str,
         look: Callable[[], tuple[Reply, Told]],
+        names: Names,
         blocked: Blocked | None,
         told: Told,
     ) -> Reply:
@@ -268,13 +273,11 @@ class Reads:
                 self._clients.check(session)
                 reply, told = look()
                 blocked = self._state.leases.obstacles(session, told, wait.turn)
-            return self._registered(session, reply, told)
+            return self._registered(session, reply, told, names)
 
-    def _registered(self, session: str, reply: Reply, told: Told) -> Reply:
-        fleeting = self._clients.hold(session, told)
-        if fleeting and isinstance(reply, Answer):
-            return msgspec.structs.replace(reply, fleeting=fleeting)
-        return reply
+    def _registered(self, session: str, reply: Reply, told: Told, names: Names) -> Reply:
+        fleeting = self._clients.hold(session, told, names)
+        return told_fleetingly(reply, fleeting) if isinstance(reply, Answer) else reply
 
     async def _count_inodes(self) -> int:
         now = self._state.clock()

@@ -27,6 +27,7 @@ from dfswire.metadata import (
     SessionRequest,
 )
 from metad.clients.recalls import Recalls
+from metad.leases.changes import ALL_NAMES, NOTHING, Fleeting, Names
 from metad.names import chunkmap
 from metad.sessions import rows as sessions
 from metad.sessions.events import Follower
@@ -38,6 +39,15 @@ log = logging.getLogger(__name__)
 SESSION_ID_BYTES = 16
 
 A = TypeVar("A", bound=Answer)
+
+
+def told_fleetingly(answer: A, fleeting: Fleeting) -> A:
+    """The answer, saying what of it must not be kept."""
+    if not fleeting:
+        return answer
+    return msgspec.structs.replace(
+        answer, fleeting=fleeting.attributes, fleeting_names=fleeting.names
+    )
 
 
 class Clients:
@@ -79,17 +89,18 @@ class Clients:
         """A request arrived that keeps the lease alive.  Raises SessionLost."""
         self._state.leases.renew(session, self._state.clock())
 
-    def hold(self, session: str, told: Mapping[int, int]) -> list[int]:
+    def hold(self, session: str, told: Mapping[int, int], names: Names = ALL_NAMES) -> Fleeting:
         """The session is about to be told of these parts of inodes (no await before it is).
 
-        Returns the inodes of which it must not keep what it is told: see Answer.fleeting.
+        Returns what of that it must not keep; `told_fleetingly` puts it into the answer.
         """
         leases = self._state.leases
         if session not in leases:
-            return []
-        if announcement := leases.hold(session, told):
+            return NOTHING
+        fleeting = leases.changes.fleeting(session, told, names)
+        if announcement := leases.hold(session, told, fleeting):
             self._recalls.drop_all(session, announcement)
-        return leases.changes.fleeting(session, told)
+        return fleeting
 
     def find(self, session: str) -> StoredSession | None:
         """One that has not ended."""

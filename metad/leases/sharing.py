@@ -20,9 +20,9 @@ import msgspec
 
 from dfswire.errors import SessionLost
 from dfswire.messages import Invalidation
-from metad.leases.changes import AFTER, Change, Changes
+from metad.leases.changes import AFTER, NOTHING, Change, Changes, Fleeting
 from metad.leases.exclusive import Exclusives
-from metad.leases.knowledge import DATA, Session
+from metad.leases.knowledge import ATTR, NAMES, Session
 
 
 @dataclass(frozen=True)
@@ -87,18 +87,22 @@ class Sharing:
 
     # what is shared
 
-    def hold(self, session: str, told: Mapping[int, int]) -> int:
+    def hold(self, session: str, told: Mapping[int, int], fleeting: Fleeting = NOTHING) -> int:
         """The session is about to be told of these parts of inodes.
 
         Returns 0, or when that was more than is remembered per session the number of an
         announcement: the session must be told to drop everything, and has not `confirmed` that
-        before.  (What it was told in this very call stays registered.)  Of what others are about to
-        change it must not keep anything but data (Changes.fleeting); it may open it all the same.
+        before.  (What it was told in this very call stays registered.)  What is `fleeting` of it
+        the session will not keep; but it may open the inodes.
         """
         found = self._sessions[session]
         held = found.held
-        if fleeting := self.changes.fleeting(session, told):
-            told = dict(told) | {inode: told[inode] & DATA for inode in fleeting}
+        if fleeting:
+            told = dict(told)
+            for inode in fleeting.attributes:
+                told[inode] &= ~ATTR
+            for inode in fleeting.names:
+                told[inode] &= ~NAMES
         for inode, parts in told.items():
             held[inode] = held.get(inode, 0) | parts
         if len(held) <= self._held_max:
@@ -126,7 +130,7 @@ class Sharing:
             if each.what & ~AFTER
         ]
         announcement = self._tell(before, change.session, partial(change.untold, executed=False))
-        self.changes.add(change, (each.inode for each in before))
+        self.changes.add(change, before)
         if not announcement.tell:
             return None
         change.note(announcement.tell)

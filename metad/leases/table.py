@@ -9,7 +9,7 @@ can't do anything any more; a session is forgotten only when its fence time has 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dfswire.messages import Lease
@@ -119,17 +119,9 @@ class Leases(Sharing):
                 return Blocked()
         return None
 
-    def take(
-        self,
-        session: str,
-        inode: int,
-        parts: int,
-        turn: Turn | None,
-        is_changing: Callable[[str, int], bool],
-    ) -> Lease | Blocked:
+    def take(self, session: str, inode: int, parts: int, turn: Turn | None) -> Lease | Blocked:
         """An exclusive lease, or why it can't be granted yet.
 
-        `is_changing(session, inode)`: was a change by another session executed and not announced?
         Whatever is read in the same step in which this grants is the newest there is.
         """
         wanted = {inode: parts}
@@ -137,13 +129,11 @@ class Leases(Sharing):
             return Blocked()
         recalls = self._exclusives.recall(session, wanted)
         announcement = self._tell_sharers(session, inode, parts)
-        if recalls or announcement or not self._is_free(session, inode, parts, is_changing):
+        if recalls or announcement or not self._is_free(session, inode, parts):
             return Blocked(recalls, announcement)
         return self._exclusives.grant(session, inode, parts)
 
-    def take_if_free(
-        self, session: str, inode: int, parts: int, is_changing: Callable[[str, int], bool]
-    ) -> Lease | None:
+    def take_if_free(self, session: str, inode: int, parts: int) -> Lease | None:
         """The lease, if it can be had without asking anybody.
 
         And only if the session's own knowledge of the parts is still true: it was told of them
@@ -157,7 +147,7 @@ class Leases(Sharing):
         for each in self._sessions.values():
             if each is not found and each.may_cache(inode, parts):
                 return None
-        if not self._is_free(session, inode, parts, is_changing):
+        if not self._is_free(session, inode, parts):
             return None
         return self._exclusives.grant(session, inode, parts)
 
@@ -169,14 +159,12 @@ class Leases(Sharing):
                 return self.invalidate([invalidation_of(inode, parts)], session)
         return None
 
-    def _is_free(
-        self, session: str, inode: int, parts: int, is_changing: Callable[[str, int], bool]
-    ) -> bool:
+    def _is_free(self, session: str, inode: int, parts: int) -> bool:
         """Nobody else has the parts leased or was told to forget them and has not done so yet.
 
         The session itself neither: an old invalidation must not arrive when the lease is there.
         """
-        if self._exclusives.contradicts(session, {inode: parts}) or is_changing(session, inode):
+        if self._exclusives.contradicts(session, {inode: parts}):
             return False
         if self.changes.by_others(session, inode):
             return False

@@ -149,3 +149,20 @@ def test_newer_attributes_outdate_older_ones_once() -> None:
     assert known.outdated_by(attr(2, ctime_ns=6))
     assert known.attr(2) is None
     assert not known.outdated_by(attr(2, ctime_ns=7))
+
+
+def test_what_others_are_about_to_change_is_not_kept() -> None:
+    known = cache()
+    with known.asking() as token:
+        known.forget_answers([2], [1])
+        known.put_attr(attr(2), token)
+        known.put_attr(attr(1), token)
+        known.put_name(1, b"a", 2, token)
+        known.put_name(2, b"b", 3, token)
+        known.put_complete(1, token)
+    assert known.attr(2) is None and known.attr(1) == attr(1)
+    assert known.child(1, b"a") == (False, None) and known.child(2, b"b") == (True, 3)
+    assert known.child(1, b"other") == (False, None), "the listing counts as little"
+    with known.asking() as token:
+        known.put_attr(attr(2), token)
+    assert known.attr(2) == attr(2), "asked for later"

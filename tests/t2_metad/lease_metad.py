@@ -19,12 +19,6 @@ from tests.t2_metad.lease_world import (
 class Metad(Base):
     """What metad does."""
 
-    def _is_changing(self, session: str, inode: int) -> bool:
-        return any(
-            self.operations[number].inode == inode and self.operations[number].client != session
-            for number in self.unannounced
-        )
-
     def _serve(self, number: int) -> None:
         op = self.operations[number]
         leases, wanted = self.leases, {op.inode: op.parts}
@@ -32,7 +26,7 @@ class Metad(Base):
             self._drop(op)
             return
         if op.kind in ("take", "copy"):
-            outcome = leases.take(op.client, op.inode, op.parts, op.turn, self._is_changing)
+            outcome = leases.take(op.client, op.inode, op.parts, op.turn)
             if isinstance(outcome, Blocked):
                 self._wait(op, outcome, wanted)
                 return
@@ -72,9 +66,10 @@ class Metad(Base):
         return True
 
     def _hold(self, op: Operation) -> None:
-        wanted = {op.inode: op.parts}
-        self.leases.hold(op.client, wanted)
-        op.fleeting = bool(self.leases.changes.fleeting(op.client, wanted))
+        told = {op.inode: op.parts}
+        fleeting = self.leases.changes.fleeting(op.client, told, {})
+        self.leases.hold(op.client, told, fleeting)
+        op.fleeting = bool(fleeting)
 
     def _wait(self, op: Operation, blocked: Blocked, wanted: dict[int, int]) -> None:
         if op.turn is None:
@@ -150,7 +145,7 @@ class Metad(Base):
     def _answer(self, number: int) -> None:
         op = self.operations[number]
         if op.wants_lease:
-            op.lease = self.leases.take_if_free(op.client, op.inode, op.parts, self._is_changing)
+            op.lease = self.leases.take_if_free(op.client, op.inode, op.parts)
             if op.lease is not None:
                 for part in PARTS:
                     op.versions.setdefault(part, self.stored[op.inode, part])

@@ -21,11 +21,6 @@ def change(inode: int, what: int, name: bytes = b"") -> Invalidation:
     return Invalidation(inode=inode, what=what, name=name)
 
 
-def quiet(session: str, inode: int) -> bool:
-    """Nothing is executed and not announced."""
-    return False
-
-
 class Names:
     """Leases with the sessions a, b and c, and what is asked of them most."""
 
@@ -46,7 +41,7 @@ class Names:
         self.leases.confirmed(session, 1 << 60)
 
     def take(self, session: str, inode: int, parts: int = FILE) -> Lease | Blocked:
-        return self.leases.take(session, inode, parts, None, quiet)
+        return self.leases.take(session, inode, parts, None)
 
     def lease(self, session: str, inode: int, parts: int = FILE) -> Lease:
         granted = self.take(session, inode, parts)

@@ -84,11 +84,12 @@ async def test_other_names_of_the_directory_may_be_kept_and_it_goes_on(clients: 
     create = Create(parent=ROOT_INODE, name=b"new", mode=0o100644, uid=0, gid=0)
     change = await clients.doing(a.do, create)
     answer = await lookup(b, b"new")
-    assert answer.attr is None and answer.fleeting == [ROOT_INODE]
+    assert answer.attr is None and answer.fleeting_names == [ROOT_INODE]
+    assert (await lookup(b, b"old")).fleeting_names == [], "that one stays"
     await confirm(b)
     assert change.done, "that it asked meanwhile keeps nobody waiting"
     answer = await lookup(b, b"new")
-    assert answer.attr is not None and answer.fleeting == []
+    assert answer.attr is not None and answer.fleeting_names == []
 
 
 async def test_two_changes_of_one_directory_go_on_together(clients: Clients) -> None:

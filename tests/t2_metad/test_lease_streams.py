@@ -6,7 +6,7 @@ import pytest
 
 from dfswire.messages import Lease
 from metad.leases.table import Blocked
-from tests.t2_metad.lease_names import ATTR, FILE, Names, change, quiet
+from tests.t2_metad.lease_names import ATTR, FILE, Names, change
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_an_unsynced_session_counts_as_having_everything() -> None:
     assert isinstance(world.take("new", 9), Blocked)
     assert isinstance(world.take("old", 9), Blocked), "it can't be recalled without a stream"
     world.hold("new", 9)
-    assert leases.take_if_free("new", 9, FILE, quiet) is None
+    assert leases.take_if_free("new", 9, FILE) is None
     assert not world.orphans.add(6, "new", held=False)
     leases.connect("old")
     assert sorted(world.orphans.reopened("old", [])) == [5, 6]

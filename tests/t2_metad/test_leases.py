@@ -11,7 +11,7 @@ import pytest
 from dfswire.errors import SessionLost
 from dfswire.messages import Lease
 from metad.leases.table import NAMES, Blocked
-from tests.t2_metad.lease_names import ALL_NAMES, ATTR, DATA, FILE, GONE, NAME, Names, change, quiet
+from tests.t2_metad.lease_names import ALL_NAMES, ATTR, DATA, FILE, GONE, NAME, Names, change
 
 
 @pytest.fixture
@@ -190,10 +190,6 @@ def test_a_late_message_about_an_older_lease_is_void(world: Names) -> None:
     assert not world.leases.give_back("a", new), "only once"
 
 
-def test_no_lease_while_a_change_is_not_announced(world: Names) -> None:
-    assert isinstance(world.leases.take("a", 5, FILE, None, lambda s, i: True), Blocked)
-
-
 def test_the_end_of_a_session_frees_what_it_had(world: Names) -> None:
     world.lease("a", 5)
     assert not world.may_tell("b", 5)
@@ -210,11 +206,10 @@ def test_a_deleted_file_is_leased_to_nobody(world: Names) -> None:
 
 def test_free_leases_come_with_the_answer(world: Names) -> None:
     def free(session: str, inode: int) -> Lease | None:
-        return world.leases.take_if_free(session, inode, FILE, quiet)
+        return world.leases.take_if_free(session, inode, FILE)
 
     assert free("a", 5) is None, "it was told nothing of it"
     world.hold("a", 5)
-    assert world.leases.take_if_free("a", 5, FILE, lambda s, i: True) is None
     assert free("a", 5)
     world.hold("b", 6)
     world.hold("a", 6)
@@ -227,4 +222,4 @@ def test_free_leases_come_with_the_answer(world: Names) -> None:
     world.tell("b", change(7, FILE))
     world.confirm("a")
     assert free("a", 7) is None, "what it knows is old"
-    assert world.leases.take_if_free("gone", 5, FILE, quiet) is None
+    assert world.leases.take_if_free("gone", 5, FILE) is None

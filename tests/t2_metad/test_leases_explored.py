@@ -25,7 +25,7 @@ from typing import Any
 import pytest
 
 from dfswire.messages import Invalidation, Lease
-from metad.leases.changes import Change
+from metad.leases.changes import Change, Changes
 from metad.leases.table import Announcement, Blocked, Leases
 from metad.leases.turns import Turn
 from tests.t2_metad.lease_key import key
@@ -147,9 +147,7 @@ def test_no_order_of_events_breaks_a_promise(name: str) -> None:
 class GrantsBeforeOthersHaveForgotten(Leases):
     """A sharer is told to forget, but not waited for."""
 
-    def _is_free(
-        self, session: str, inode: int, parts: int, is_changing: Callable[[str, int], bool]
-    ) -> bool:
+    def _is_free(self, session: str, inode: int, parts: int) -> bool:
         return not self._exclusives.contradicts(session, {inode: parts})
 
 
@@ -162,9 +160,8 @@ class GrantsWithoutLookingAgain(Leases):
         inode: int,
         parts: int,
         turn: Turn | None,
-        is_changing: Callable[[str, int], bool],
     ) -> Lease | Blocked:
-        outcome = super().take(session, inode, parts, turn, is_changing)
+        outcome = super().take(session, inode, parts, turn)
         if isinstance(outcome, Blocked) and turn is not None and not outcome.recalls:
             return self._exclusives.grant(session, inode, parts)
         return outcome
@@ -173,10 +170,12 @@ class GrantsWithoutLookingAgain(Leases):
 class GrantsDuringAChange(Leases):
     """A change that was executed but not announced is overlooked."""
 
-    def _is_free(
-        self, session: str, inode: int, parts: int, is_changing: Callable[[str, int], bool]
-    ) -> bool:
-        return super()._is_free(session, inode, parts, lambda _session, _inode: False)
+    def _is_free(self, session: str, inode: int, parts: int) -> bool:
+        changes, self.changes = self.changes, Changes()
+        try:
+            return super()._is_free(session, inode, parts)
+        finally:
+            self.changes = changes
 
 
 class ChangesBeforeOthersHaveForgotten(Leases):
@@ -200,9 +199,7 @@ class LetsAnswersBeKept(Leases):
 class GrantsWhatOthersShare(Leases):
     """A lease comes with an answer although somebody else has the inode in his cache."""
 
-    def take_if_free(
-        self, session: str, inode: int, parts: int, is_changing: Callable[[str, int], bool]
-    ) -> Lease | None:
+    def take_if_free(self, session: str, inode: int, parts: int) -> Lease | None:
         if self._unsynced or self._exclusives.contradicts(session, {inode: parts}):
             return None
         return self._exclusives.grant(session, inode, parts)

@@ -6,7 +6,7 @@ import pytest
 
 from dfswire.messages import Lease
 from metad.leases.table import Blocked
-from tests.t2_metad.lease_names import ATTR, FILE, Names, quiet
+from tests.t2_metad.lease_names import ATTR, FILE, Names
 
 
 @pytest.fixture
@@ -22,18 +22,18 @@ def test_those_who_wait_go_on_in_their_order(world: Names) -> None:
     late = world.leases.enter("a", {5: FILE}, exclusive=True)
     world.leases.give_back("a", lease)
     assert world.leases.obstacles("c", {5: ATTR}, reader), "b came first"
-    assert isinstance(world.leases.take("a", 5, FILE, late, quiet), Blocked)
-    assert world.leases.take_if_free("a", 5, FILE, quiet) is None
-    blocked = world.leases.take("b", 5, FILE, taker, quiet)
+    assert isinstance(world.leases.take("a", 5, FILE, late), Blocked)
+    assert world.leases.take_if_free("a", 5, FILE) is None
+    blocked = world.leases.take("b", 5, FILE, taker)
     assert isinstance(blocked, Blocked) and blocked.announcement is not None
     world.confirm("a")
-    assert isinstance(world.leases.take("b", 5, FILE, taker, quiet), Lease)
+    assert isinstance(world.leases.take("b", 5, FILE, taker), Lease)
     world.leases.leave(taker)
     world.leases.leave(taker)
     assert world.leases.obstacles("c", {5: ATTR}, reader)
     world.leases.end("b")
     assert world.leases.obstacles("c", {5: ATTR}, reader) is None
-    assert isinstance(world.leases.take("a", 5, FILE, late, quiet), Blocked), "c is before it"
+    assert isinstance(world.leases.take("a", 5, FILE, late), Blocked), "c is before it"
 
 
 def test_a_holder_waits_behind_nobody(world: Names) -> None:
@@ -54,6 +54,6 @@ def test_a_turn_keeps_its_place_when_a_name_means_another_inode(world: Names) ->
     early = world.leases.enter("a", {5: FILE}, exclusive=True)
     late = world.leases.enter("b", {6: FILE}, exclusive=True)
     world.leases.want(early, {6: FILE})
-    assert isinstance(world.leases.take("b", 6, FILE, late, quiet), Blocked)
+    assert isinstance(world.leases.take("b", 6, FILE, late), Blocked)
     world.leases.want(early, {7: FILE})
-    assert isinstance(world.leases.take("b", 6, FILE, late, quiet), Lease)
+    assert isinstance(world.leases.take("b", 6, FILE, late), Lease)
