@@ -76,13 +76,17 @@ class Executions:
     def foretell(self, execution: Execution, executed: Executed) -> Delivery | None:
         """Tell everybody else what is about to change; None when nobody needs to be told.
 
-        Until it is announced nobody else keeps anything of it, or leases it; nor of what is made.
+        Until it is announced nobody else keeps anything of it, or leases it; nor, once it is
+        executed, of what the answer speaks of.  (What is undone made nothing: the next client's
+        file gets the number that its file had.)
         """
         leases, change = self._state.leases, execution.change
-        announcement = leases.foretell(change, executed.effects.invalidations)
-        made = [Invalidation(inode=each, what=ATTR) for each in _inodes(executed.reply)]
-        leases.changes.add(change, made)
-        return None if announcement is None else self._recalls.announce(announcement)
+        announcement = leases.foretell(change, executed.effects.foretold)
+        if announcement is not None:
+            return self._recalls.announce(announcement)
+        also = executed.effects.read.union(_inodes(executed.reply))
+        leases.changes.add(change, [Invalidation(inode=each, what=ATTR) for each in also])
+        return None
 
     def end_change(self, execution: Execution) -> None:
         """It is executed, or given up: others may keep what they are answered.  Idempotent."""

@@ -93,7 +93,7 @@ class Leases(Sharing):
         """Can nothing that this session asks or changes contradict anybody's lease?"""
         return (
             self._exclusives.only_of(session)
-            and not self._turns
+            and not self._turns.any_exclusive
             and (not self._unsynced or self._unsynced == {session})
         )
 

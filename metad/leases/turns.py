@@ -30,9 +30,12 @@ class Turns:
     def __init__(self) -> None:
         self._number = 0
         self._of_inode: dict[int, list[Turn]] = {}
+        self._exclusive: set[Turn] = set()
 
-    def __bool__(self) -> bool:
-        return bool(self._of_inode)
+    @property
+    def any_exclusive(self) -> bool:
+        """Does anybody wait whom those who only look, or change, may have to let go first?"""
+        return bool(self._exclusive)
 
     def enter(self, session: str, wanted: Mapping[int, int], *, exclusive: bool = False) -> Turn:
         """A new turn, behind all others."""
@@ -45,11 +48,14 @@ class Turns:
         """What it is about has changed (a name means another inode now); its place stays."""
         self.leave(turn)
         turn.wanted = dict(wanted)
+        if turn.exclusive and wanted:
+            self._exclusive.add(turn)
         for inode in wanted:
             self._of_inode.setdefault(inode, []).append(turn)
 
     def leave(self, turn: Turn) -> None:
         """Done, or given up.  Idempotent."""
+        self._exclusive.discard(turn)
         for inode in turn.wanted:
             waiting = self._of_inode[inode]
             waiting.remove(turn)

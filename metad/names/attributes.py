@@ -66,7 +66,7 @@ def access(db: Database, op: Access, now_ns: int, effects: Effects) -> list[Attr
     """Inodes were read; see operations.Access.  Unlike all others it leaves ctime alone."""
     for time in op.times:
         if db.change(_ACCESS, (time.atime_ns, time.inode, time.ctime_ns)):
-            effects.attr(time.inode)
+            effects.read.add(time.inode)
     return []  # the rest of its attributes may be leased to somebody
 
 

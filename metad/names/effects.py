@@ -24,7 +24,8 @@ class Effects:
     """`orphaned`: inodes whose last name went; `held`: those of them that the client said it has
     open; `adopted`: inodes that got their first name; `released`: inodes that the client does not
     have open (any more); `bare`: inodes that were made just now and have no extended attributes;
-    `policies`: inodes to which (and to what is below them) another policy applies from now on.
+    `policies`: inodes to which (and to what is below them) another policy applies from now on;
+    `read`: inodes with a new time of reading.
     """
 
     orphaned: list[int] = field(default_factory=list)
@@ -33,11 +34,18 @@ class Effects:
     released: list[int] = field(default_factory=list)
     bare: list[int] = field(default_factory=list)
     policies: list[int] = field(default_factory=list)
+    read: set[int] = field(default_factory=set)
     _changed: dict[tuple[int, bytes], int] = field(default_factory=dict)
 
     @property
     def invalidations(self) -> list[Invalidation]:
         """What everyone else must forget: one for each inode, and one for each changed name."""
+        return self.foretold + [Invalidation(inode=each, what=_ATTR) for each in self.read]
+
+    @property
+    def foretold(self) -> list[Invalidation]:
+        """The same without times of reading, which change at once: a message has those of many
+        files, and all who want to write them would wait for whoever is slow to forget one."""
         return [
             Invalidation(inode=inode, what=what, name=name)
             for (inode, name), what in self._changed.items()
@@ -46,7 +54,7 @@ class Effects:
     @property
     def inodes(self) -> set[int]:
         """All inodes of which something changed."""
-        return {inode for inode, _name in self._changed}
+        return {inode for inode, _name in self._changed} | self.read
 
     def attr(self, inode: int) -> None:
         """The attributes (or xattrs) of `inode` changed."""
@@ -77,6 +85,13 @@ class Effects:
         if held:
             self.held.add(inode)
 
+    def unnamed(self, inode: int) -> None:
+        """`inode` was made without a name: its client has it open, and nobody can know anything of
+        it yet.  (Sessions of which it is not known what they have open are asked all the same.)"""
+        self._note(inode, b"", _GONE)
+        self.orphaned.append(inode)
+        self.held.add(inode)
+
     def merge(self, other: Effects) -> None:
         """Add what a later operation of the same batch did."""
         self.orphaned += other.orphaned
@@ -85,6 +100,7 @@ class Effects:
         self.released += other.released
         self.bare += other.bare
         self.policies += other.policies
+        self.read |= other.read
         for (inode, name), what in other._changed.items():
             self._note(inode, name, what)
 

@@ -155,7 +155,7 @@ def create_unnamed(db: Database, op: CreateUnnamed, now_ns: int, effects: Effect
         raise Invalid(f"cannot create mode {op.mode:o} without a name")
     created = _insert(db, parent, op, now_ns, effects, nlink=0)
     db.change("INSERT INTO orphan VALUES (?, ?, ?)", (created.inode, now_ns, op.linkable))
-    effects.orphan(created.inode, held=True)
+    effects.unnamed(created.inode)
     return [created]
 
 

@@ -230,7 +230,7 @@ async def test_who_gives_up_waiting_is_not_waited_for(clients: Clients) -> None:
     assert scope.cancelled_caught
     await a.give_back(lease)
     await c.getattr(inode)
-    assert not clients.metad.service.state.leases._turns
+    assert not clients.metad.service.state.leases._turns.any_exclusive
 
 
 async def test_those_behind_it_go_on_when_somebody_gives_up(clients: Clients) -> None:

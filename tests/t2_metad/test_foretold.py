@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import AsyncIterator
 
 import pytest
@@ -18,7 +19,15 @@ from dfswire.metadata import (
     LookupRequest,
     RenewSession,
 )
-from dfswire.operations import Create, SetAttr, Unlink
+from dfswire.operations import (
+    Access,
+    AccessTime,
+    AnyOperation,
+    Create,
+    CreateUnnamed,
+    SetAttr,
+    Unlink,
+)
 from metad.names import chunkmap
 from metad.storage.database import Database
 from tests.t2_metad.lease_holders import Clients, three_clients
@@ -194,3 +203,50 @@ async def test_a_dead_client_delays_writers_only(clients: Clients, mock_clock: M
     await clients.metad.service.clients.run_once()
     await wait_all_tasks_blocked()
     assert change.done, "b is fenced"
+
+
+@pytest.mark.parametrize("unnamed", [False, True])
+async def test_what_is_undone_has_no_inodes_that_are_made_meanwhile(
+    clients: Clients, unnamed: bool
+) -> None:
+    """The next file gets the number that the file had which was undone."""
+    a, b, c = clients.a, clients.b, clients.c
+    directory = await b.make(b"d", mode=stat.S_IFDIR | 0o755)
+    await c.lookup(b"x")
+    c.silent = True
+    makes: list[AnyOperation] = [
+        Create(parent=ROOT_INODE, name=b"x", mode=0o100644, uid=0, gid=0, exclusive=True)
+    ]
+    if unnamed:
+        makes.insert(0, CreateUnnamed(parent=ROOT_INODE, mode=0o100644, uid=0, gid=0))
+    change = await clients.doing(a.do, *makes)
+    inode = await b.make(b"y", parent=directory)
+    assert (await getattr_(b, inode)).fleeting == []
+    take = await clients.doing(b.take, inode)
+    assert take.done and not change.done
+    await confirm(c)
+    made = {attr.inode for result in change.result for attr in result.attrs}
+    assert change.done and inode not in made
+
+
+async def test_times_of_reading_hold_up_nobody_who_writes(clients: Clients) -> None:
+    """A message has those of many files; of one of them somebody does not answer."""
+    a, b, c = clients.a, clients.b, clients.c
+    inodes = [await a.make(name) for name in (b"f", b"g")]
+    attrs = [await a.getattr(each) for each in inodes]
+    await c.getattr(inodes[1])
+    c.silent = True
+    times = [
+        AccessTime(inode=each.inode, atime_ns=each.ctime_ns + 5, ctime_ns=each.ctime_ns)
+        for each in attrs
+    ]
+    reading = await clients.doing(a.do, Access(times=times))
+    assert not reading.done, "c is told, and waited for"
+    answer = await getattr_(b, inodes[0])
+    assert (answer.attr.atime_ns, answer.fleeting) == (times[0].atime_ns, [])
+    take = await clients.doing(b.take, inodes[0])
+    assert take.done
+    assert c.told_of(inodes[1]) == Invalidated.ATTR
+    await confirm(c)
+    assert reading.done
+    assert (await getattr_(c, inodes[1])).attr.atime_ns == times[1].atime_ns

@@ -57,3 +57,16 @@ def test_a_turn_keeps_its_place_when_a_name_means_another_inode(world: Names) ->
     assert isinstance(world.leases.take("b", 6, FILE, late), Blocked)
     world.leases.want(early, {7: FILE})
     assert isinstance(world.leases.take("b", 6, FILE, late), Lease)
+
+
+def test_only_who_wants_something_alone_makes_others_look(world: Names) -> None:
+    """Changes wait all the time, and a page of a directory has a thousand entries to look at."""
+    leases = world.leases
+    leases.enter("b", {5: ATTR})
+    assert leases.is_alone("a")
+    turn = leases.enter("b", {5: FILE}, exclusive=True)
+    assert not leases.is_alone("a")
+    leases.want(turn, {6: FILE})
+    leases.leave(turn)
+    leases.leave(turn)
+    assert leases.is_alone("a")
