@@ -44,6 +44,7 @@ class Batch(Message, frozen=True, kw_only=True):
     forget them; a copy of such a batch that arrives late is refused.
     `no_wait`: operations about something that another session has leased fail with `leased` and are
     not executed; the holder is asked to give it back.  Without it the whole batch waits for that.
+    All of several operations fail with it when somebody is slow to forget what they change.
     """
 
     session: str

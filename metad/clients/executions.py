@@ -34,6 +34,7 @@ class Execution:
         self.batch = batch
         self.change = Change(batch.session)  # what others are told before it is executed
         self.executed: Executed | None = None  # not yet committed
+        self.apart = False  # it is not executed; its operations are to be asked for one by one
         self.fleeting = NOTHING  # what the client must not keep of the answer
         self.delivery: Delivery | None = None  # its effects are announced
         self.committed = False
@@ -48,7 +49,7 @@ class Execution:
 
 
 class Executions:
-    """Those that nobody was told of yet.
+    """Those that are executed and not yet announced.
 
     `unused` is told of unlinked inodes that nobody has open; `stored` of chunks that are now on
     the disks that they name.

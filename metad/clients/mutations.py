@@ -10,6 +10,7 @@ reply, and never earlier than that.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import msgspec
@@ -32,6 +33,7 @@ from metad.sessions.events import Delivery
 from metad.state import State
 
 OWN = ""  # the session of changes that metad makes itself
+TOGETHER_S = 1.0  # operations in one batch wait so long for what only one of them has to wait for
 
 
 class _MustWait(Exception):
@@ -137,7 +139,9 @@ class Mutations:
                 except _MustWait as problem:
                     await wait.until_changed(problem.blocked, wanted, problem.seen)
                 except _MustTell as problem:
-                    await problem.delivery.wait()
+                    with trio.move_on_after(_patience_s(batch)) as patience:
+                        await problem.delivery.wait()
+                    execution.apart = patience.cancelled_caught
 
     async def _commit(self, execution: Execution, wait: Wait, wanted: dict[int, int]) -> None:
         """Raises _MustWait and _MustTell, with nothing done; `wanted` has the parts that the former
@@ -161,6 +165,7 @@ class Mutations:
             # The loop runs nothing else meanwhile, so no lease is granted before this is over; and
             # none on what it changes before that is announced (see Changes).
             check = _admit_all if state.leases.is_alone(batch.session) else admit
+            check = _refuse_all if execution.apart else check
             executed = batches.execute(
                 state.db, batch, state.now_ns(), check, lambda: promisable_bytes(state)
             )
@@ -235,3 +240,14 @@ class Mutations:
 
 def _admit_all(op: AnyOperation) -> None:
     """Nobody has a lease that an operation could contradict."""
+
+
+def _refuse_all(op: AnyOperation) -> Leased:
+    """Somebody is slow to forget, or dead: that must not delay what does not concern him, such as a
+    commit that a third client waits for."""
+    return Leased("another client has not yet forgotten what this batch changes")
+
+
+def _patience_s(batch: Batch) -> float:
+    """How long a batch may wait as a whole for others to forget."""
+    return TOGETHER_S if batch.no_wait and len(batch.operations) > 1 else math.inf

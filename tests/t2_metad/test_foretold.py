@@ -5,11 +5,13 @@ from __future__ import annotations
 import stat
 from collections.abc import AsyncIterator
 
+import msgspec
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from dfswire.batches import BatchReply
+from dfswire.errors import Leased
 from dfswire.messages import ROOT_INODE, Invalidated
 from dfswire.metadata import (
     AttrReply,
@@ -28,6 +30,7 @@ from dfswire.operations import (
     SetAttr,
     Unlink,
 )
+from metad.clients.mutations import TOGETHER_S
 from metad.names import chunkmap
 from metad.storage.database import Database
 from tests.t2_metad.lease_holders import Clients, three_clients
@@ -250,3 +253,32 @@ async def test_times_of_reading_hold_up_nobody_who_writes(clients: Clients) -> N
     await confirm(c)
     assert reading.done
     assert (await getattr_(c, inodes[1])).attr.atime_ns == times[1].atime_ns
+
+
+async def test_what_concerns_nobody_does_not_wait_for_the_dead_along_with_its_batch(
+    clients: Clients, mock_clock: MockClock
+) -> None:
+    a, b = clients.a, clients.b
+    known, own = await a.make(b"known"), await a.make(b"own")
+    await b.getattr(known)
+    b.silent = True
+    changes = SetAttr(inode=known, mode=0o600), SetAttr(inode=own, mode=0o600)
+    batch = msgspec.structs.replace(a.batch(*changes), no_wait=True)
+    together = await clients.doing(a.send, batch)
+    mock_clock.jump(TOGETHER_S / 2)
+    await wait_all_tasks_blocked()
+    assert not together.done, "mostly it takes a moment"
+    mock_clock.jump(TOGETHER_S)
+    await wait_all_tasks_blocked()
+    assert [each.fault.code for each in together.result] == [Leased.code] * 2
+    assert not clients.metad.service.state.leases.changes
+    known_alone, own_alone = [
+        await clients.doing(a.send, msgspec.structs.replace(a.batch(each), no_wait=True))
+        for each in changes
+    ]
+    assert own_alone.done and own_alone.result[0].fault is None
+    mock_clock.jump(2 * TOGETHER_S)
+    await wait_all_tasks_blocked()
+    assert not known_alone.done, "one that is alone waits"
+    await confirm(b)
+    assert known_alone.done and mode(await getattr_(a, known)) == 0o600
