@@ -37,5 +37,7 @@ async def test_a_store_that_checks_nothing_is_noticed(
 ) -> None:
     monkeypatch.setattr(OpenChunk, "verify", lambda self: None)
     monkeypatch.setattr("dfsmount.remote.chunkclient._check", lambda *_: None)
-    with pytest.RaisesGroup(Violation, flatten_subgroups=True, allow_unwrapped=True):
+    with pytest.raises(ExceptionGroup) as caught:
         await run(tmp_path, 40, seed=1)
+    # By one of the readers or by both: they end each other, but may come upon damage together.
+    assert caught.value.split(Violation)[1] is None
