@@ -40,13 +40,6 @@ class Execution:
         self.committed = False
         self.settled = trio.Event()  # committed, failed or given up
 
-    @property
-    def changed(self) -> set[int]:
-        """The inodes of which it has made or changed something."""
-        if self.executed is None:
-            return set()
-        return self.executed.effects.inodes.union(_inodes(self.executed.reply))
-
 
 class Executions:
     """Those that are executed and not yet announced.
@@ -101,7 +94,6 @@ class Executions:
             self._announce_up_to(execution)
         elif execution in self._unannounced:
             self._unannounced.remove(execution)
-            self._recalls.changed(execution.changed)
 
     def _announce_up_to(self, execution: Execution) -> None:
         """Announce what was executed before this one too: its task has not woken up yet.
@@ -140,8 +132,6 @@ class Executions:
         else:
             execution.delivery = self._recalls.announce(announcement)
         self._end_leases(execution)
-        if self._recalls:
-            self._recalls.changed(execution.changed)
 
     def _end_leases(self, execution: Execution) -> None:
         """Leases that were given back together with the last change under them."""

@@ -80,10 +80,6 @@ class Recalls:
         self._waiting: dict[int, set[trio.Event]] = {}  # inode -> who wants to look again
         self._asked_s: dict[tuple[str, int], float] = {}  # (session, inode) -> since when
 
-    def __bool__(self) -> bool:
-        """Does anybody wait?"""
-        return bool(self._waiting)
-
     def waiting(self, session: str, *, exclusive: bool = False) -> Wait:
         """A context for an operation of a session that may have to wait."""
         return Wait(self, session, exclusive)

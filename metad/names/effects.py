@@ -51,11 +51,6 @@ class Effects:
             for (inode, name), what in self._changed.items()
         ]
 
-    @property
-    def inodes(self) -> set[int]:
-        """All inodes of which something changed."""
-        return {inode for inode, _name in self._changed} | self.read
-
     def attr(self, inode: int) -> None:
         """The attributes (or xattrs) of `inode` changed."""
         self._note(inode, b"", _ATTR)

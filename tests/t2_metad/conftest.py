@@ -42,6 +42,7 @@ from metad.sessions import rows as sessions
 from metad.storage.database import Database
 from metad.storage.opening import open_database
 from tests.t2_metad.kept_for_tests import History, Kept
+from tests.t2_metad.lease_holders import Clients
 from tests.t2_metad.metad_for_tests import Metad
 
 OPERATIONS: dict[type[Operation], Any] = {
@@ -203,6 +204,20 @@ async def metad(
     await made.start()
     yield made
     made.crash()
+
+
+@pytest.fixture
+async def clients(
+    db: Database, nursery: trio.Nursery, mock_clock: MockClock
+) -> AsyncIterator[Clients]:
+    """A running metad with three of them; time moves when the test says so."""
+    running = Metad(db, nursery)
+    await running.start()
+    three = Clients(running, nursery)
+    for each in (three.a, three.b, three.c):
+        await each.open()
+    yield three
+    running.crash()
 
 
 @pytest.fixture

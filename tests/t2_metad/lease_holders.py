@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import trio
 from trio.testing import wait_all_tasks_blocked
 
 from dfswire.errors import DFSError
-from metad.storage.database import Database
 from tests.t2_metad.metad_for_tests import FakeClient, Metad
 
 
@@ -44,15 +42,3 @@ class Doing:
         except DFSError as problem:
             self.problem = problem
         self.done = True
-
-
-@asynccontextmanager
-async def three_clients(db: Database, nursery: trio.Nursery) -> AsyncIterator[Clients]:
-    """A running metad with the three of them."""
-    metad = Metad(db, nursery)
-    await metad.start()
-    clients = Clients(metad, nursery)
-    for each in (clients.a, clients.b, clients.c):
-        await each.open()
-    yield clients
-    metad.crash()

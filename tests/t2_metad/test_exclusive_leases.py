@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -22,17 +22,8 @@ from dfswire.metadata import (
     SessionRequest,
 )
 from dfswire.operations import Commit, Create, Release, SetAttr, Unlink
-from metad.storage.database import Database
-from tests.t2_metad.lease_holders import Clients, three_clients
+from tests.t2_metad.lease_holders import Clients
 from tests.t2_metad.metad_for_tests import FILE
-
-
-@pytest.fixture
-async def clients(
-    db: Database, nursery: trio.Nursery, mock_clock: MockClock
-) -> AsyncIterator[Clients]:
-    async with three_clients(db, nursery) as clients:
-        yield clients
 
 
 async def test_a_lease_comes_with_what_metad_knows(clients: Clients) -> None:

@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
-import pytest
-import trio
-from trio.testing import MockClock, wait_all_tasks_blocked
+from trio.testing import wait_all_tasks_blocked
 
 from dfswire.messages import Lease
 from dfswire.metadata import AckEvents
 from dfswire.operations import Commit, SetAttr
-from metad.storage.database import Database
-from tests.t2_metad.lease_holders import Clients, three_clients
+from tests.t2_metad.lease_holders import Clients
 from tests.t2_metad.metad_for_tests import FILE
-
-
-@pytest.fixture
-async def clients(
-    db: Database, nursery: trio.Nursery, mock_clock: MockClock
-) -> AsyncIterator[Clients]:
-    async with three_clients(db, nursery) as clients:
-        yield clients
 
 
 async def test_after_a_restart_leases_go_on(clients: Clients) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import AsyncIterator
 
 import msgspec
 import pytest
@@ -32,17 +31,8 @@ from dfswire.operations import (
 )
 from metad.clients.mutations import TOGETHER_S
 from metad.names import chunkmap
-from metad.storage.database import Database
-from tests.t2_metad.lease_holders import Clients, three_clients
+from tests.t2_metad.lease_holders import Clients
 from tests.t2_metad.metad_for_tests import FakeClient
-
-
-@pytest.fixture
-async def clients(
-    db: Database, nursery: trio.Nursery, mock_clock: MockClock
-) -> AsyncIterator[Clients]:
-    async with three_clients(db, nursery) as clients:
-        yield clients
 
 
 async def getattr_(client: FakeClient, inode: int) -> AttrReply:
