@@ -11,8 +11,10 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from dfswire.errors import NoSpace, SessionLost
 from dfswire.messages import ROOT_INODE
+from dfswire.metadata import LeaseReply
 from dfswire.operations import Create, SetAttr, Unlink
 from metad.names import chunkmap
+from metad.names.effects import Effects
 from metad.storage.database import Database
 from tests.t2_metad.metad_for_tests import FakeClient, Metad
 
@@ -206,4 +208,63 @@ async def test_a_batch_that_waits_to_be_executed_ends_with_its_session(
     await wait_all_tasks_blocked()
     assert problems
     assert (await other.getattr(inode)).mode & 0o777 == 0o644
+    metad.crash()
+
+
+async def taking(client: FakeClient, inode: int, nursery: trio.Nursery) -> list[LeaseReply]:
+    """Ask for the inode's lease; its answer is put here."""
+    answers: list[LeaseReply] = []
+
+    async def take() -> None:
+        answers.append(await client.take(inode))
+
+    nursery.start_soon(take)
+    await wait_all_tasks_blocked()
+    return answers
+
+
+async def test_what_is_executed_is_leased_when_it_is_announced_and_at_once(
+    db: Database, nursery: trio.Nursery, mock_clock: MockClock
+) -> None:
+    metad, one, other = await two_clients(db, nursery)
+    inode = await one.make(b"f")
+    slow = SlowDatabase(db)
+    object.__setattr__(metad.service.state, "db", slow)
+    nursery.start_soon(one.do, SetAttr(inode=inode, mode=0o600))
+    await wait_all_tasks_blocked()
+    answers = await taking(other, inode, nursery)
+    try:
+        assert not answers, "what it says may not be so: the commit may fail"
+    finally:
+        slow.release_all()
+    await wait_all_tasks_blocked()
+    assert answers and answers[0].attr.mode & 0o777 == 0o600
+    metad.crash()
+
+
+async def test_what_metad_rewrites_is_leased_to_nobody_meanwhile(
+    db: Database, nursery: trio.Nursery, mock_clock: MockClock
+) -> None:
+    metad, one, other = await two_clients(db, nursery)
+    inode = await one.make(b"f")
+
+    def work(now_ns: int, effects: Effects) -> bool:
+        effects.data(inode)
+        return True
+
+    slow = SlowDatabase(db)
+    object.__setattr__(metad.service.state, "db", slow)
+    slow.problem = NoSpace("full")
+    with pytest.raises(NoSpace):
+        await metad.service.mutations.rewrite(inode, work)
+    assert not metad.service.state.leases.changes, "it did not happen"
+    nursery.start_soon(metad.service.mutations.rewrite, inode, work)
+    await wait_all_tasks_blocked()
+    answers = await taking(other, inode, nursery)
+    try:
+        assert not answers
+    finally:
+        slow.release_all()
+    await wait_all_tasks_blocked()
+    assert answers
     metad.crash()
