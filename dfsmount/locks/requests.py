@@ -228,8 +228,10 @@ class LockRequests:
         finally:
             self._finish(asked)
         if granted and not asked.releases:
-            before = asked.before if asked.key.kind == LockKind.POSIX else []
-            for step in steps_back(asked.message.lock.range, before):
+            wanted, before = asked.message.lock.range, asked.before
+            if asked.key.kind == LockKind.FLOCK:  # of another type: it was dropped to be converted
+                before = [held for held in before if held.type == wanted.type]
+            for step in steps_back(wanted, before):
                 await self.unlock(asked.key, step)
 
     async def _resolve_in_the_end(self, asked: _Asked) -> bool:

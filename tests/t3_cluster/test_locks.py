@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import pytest
 import trio
@@ -11,7 +12,7 @@ from trio.testing import MockClock
 
 from dfsmount.client import FileSystem
 from dfswire.errors import Deadlock, WouldBlock
-from dfswire.locks import Range
+from dfswire.locks import LockType, Range
 from tests.fakes import Faults
 from tests.t3_cluster.cluster import running_cluster
 from tests.t3_cluster.files import read_file, write_file
@@ -232,6 +233,30 @@ async def test_who_gives_up_while_metad_is_away_is_not_kept(
             await other.lock(READ, 2, 9, wait=False)
             with pytest.raises(WouldBlock):  # what it had before it still has
                 await other.lock(WRITE, 2, 2, wait=False)
+
+
+@pytest.mark.parametrize("before", [READ, WRITE])
+async def test_giving_up_while_metad_is_away_does_not_take_a_flock_that_was_there_before(
+    autojump_clock: MockClock, rng: random.Random, before: LockType
+) -> None:
+    """Asking for what it has changes nothing, and neither does giving that up.  A conversion
+    drops what it had."""
+    async with running_cluster(rng) as cluster, gated(cluster) as (client, gate):
+        await write_file(client.vfs, "f", b"0")
+        one = await open_file(client)
+        async with cluster.client("b") as second, trio.open_nursery() as nursery:
+            other = await open_file(second)
+            await one.flock(before)
+            held = gate.reply("lock/set")
+            waiter = Waiter(nursery, lambda: one.flock(WRITE))
+            await held.arrived.wait()
+            with cluster.cut_off(client):
+                waiter.scope.cancel()
+                await waiter.over.wait()
+                assert not waiter.done.is_set()
+            await trio.sleep(10)
+            with pytest.raises(WouldBlock) if before == WRITE else nullcontext():
+                await other.flock(READ, wait=False)
 
 
 # What is seen under a lock

@@ -36,7 +36,7 @@ class Beliefs:
 
     def __init__(self) -> None:
         self.held: dict[Place, dict[object, list[Range]]] = {}
-        self.granted = self.cancelled = self.deadlocks = 0
+        self.granted = self.cancelled = 0
 
     def of(self, place: Place, who: object) -> list[Range]:
         return self.held.get(place, {}).get(who, [])
@@ -108,7 +108,6 @@ class Process:
         except WouldBlock:
             assert not wait
         except Deadlock:
-            self.beliefs.deadlocks += 1
             await self.close()
         if done:
             self.beliefs.grant(place, self, wanted)
@@ -174,4 +173,4 @@ async def test_random_locks(
         cluster.set_faults(Faults())
         await trio.sleep(5)
         await check_nothing_is_left(cluster)
-    assert beliefs.granted > STEPS and beliefs.cancelled and beliefs.deadlocks
+    assert beliefs.granted > STEPS and beliefs.cancelled
