@@ -216,7 +216,7 @@ LAYERS = {
         retries
         session hedging serverhealth badreplicas
         eventstream
-        experience followed
+        experience followed leaseclock
     """,
     "dfsmount.cli": """
         __main__

@@ -18,6 +18,7 @@ from functools import partial
 import trio
 
 from dfsmount.ports import Forgotten, Listener
+from dfsmount.remote.leaseclock import LeaseClock
 from dfswire.client import Client
 from dfswire.errors import DFSError, SessionLost, Stale, Unavailable
 from dfswire.messages import Event, EventPosition
@@ -31,11 +32,14 @@ RECONNECT_PAUSE_S = 0.2
 class EventStream:
     """The stream of one session at a time."""
 
-    def __init__(self, client: Client, address: str, renewed: Callable[[float], None]) -> None:
-        """`renewed` is told when a request was sent that has renewed the lease."""
+    def __init__(
+        self, client: Client, address: str, clock: LeaseClock, renewed: Callable[[float], None]
+    ) -> None:
+        """`renewed` is told when, by `clock`, a request was sent that has renewed the lease."""
         self.count = 0  # how often metad was told what is open and locked
         self._client = client
         self._address = address
+        self._clock = clock
         self._renewed = renewed
         self._instance = ""  # the start of metad that is spoken to
         self._is_open = False
@@ -111,7 +115,7 @@ class EventStream:
 
     async def _introduce(self, grant: SessionGrant, listener: Listener) -> FollowEvents:
         if not self._instance:
-            sent_at = trio.current_time()
+            sent_at = self._clock.now_s()
             renewed: Renewed = await self._client.call(
                 "session.renew", self._address, RenewSession(session=grant.session)
             )
@@ -162,7 +166,7 @@ class EventStream:
         self._has_progressed()
 
     async def _acknowledge(self, grant: SessionGrant, number: int) -> None:
-        sent_at = trio.current_time()
+        sent_at = self._clock.now_s()
         ack = AckEvents(session=grant.session, number=number)
         await self._client.call("session.ack", self._address, ack)
         self._renewed(sent_at)

@@ -63,7 +63,7 @@ class Retries:
         give_up_at = trio.current_time() + (self._soft_timeout_s or float("inf"))
         pause_s = RETRY_FIRST_S
         while True:
-            sent_at = trio.current_time()
+            sent_at = self._session.clock.now_s()
             try:
                 reply = await self._client.call(
                     call, self._session.address, request, deadline_s=CALL_DEADLINE_S, attempts=1

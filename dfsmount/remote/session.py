@@ -16,6 +16,7 @@ import trio
 
 from dfsmount.ports import Listener
 from dfsmount.remote.eventstream import RECONNECT_PAUSE_S, EventStream
+from dfsmount.remote.leaseclock import LeaseClock
 from dfswire.client import Client
 from dfswire.errors import DFSError, SessionLost
 from dfswire.health import Experience
@@ -29,11 +30,12 @@ from dfswire.metadata import (
 log = logging.getLogger(__name__)
 
 RENEW_AT_MOST_EVERY_S = 2.0
+AWAKE_CHECK_EVERY_S = 1.0  # the kernel believes what it has no longer than that after a sleep
 OPEN_ATTEMPTS = 3  # a session whose grant was lost holds nothing, and ends with its lease
 
 
 class Session:
-    """The state described above.  Its lease is counted on trio's clock."""
+    """The state described above.  Its lease is counted on `clock`."""
 
     def __init__(
         self,
@@ -43,15 +45,17 @@ class Session:
         *,
         opened: Callable[[SessionGrant], None] = lambda grant: None,
         closed: Callable[[], None] = lambda: None,
+        clock: LeaseClock | None = None,
     ) -> None:
         """`opened` is told of every session that metad grants, `closed` that it was given back."""
         self.address = address
         self.grant: SessionGrant | None = None
+        self.clock = clock if clock is not None else LeaseClock()
         self._client = client
         self._introduction = introduction
         self._lease_until = -1.0
         self.losses = 0  # counts sessions that were lost, when this host knows it
-        self.stream = EventStream(client, address, self.renewed)
+        self.stream = EventStream(client, address, self.clock, self.renewed)
         self._next_sequence = 1
         self._outstanding: set[int] = set()
         self._opened = trio.Event()
@@ -67,7 +71,7 @@ class Session:
 
     async def open(self) -> SessionGrant:
         """Open a session now.  Raises Unavailable, ProtocolError."""
-        sent_at = trio.current_time()
+        sent_at = self.clock.now_s()
         grant: SessionGrant = await self._client.call(
             "session.open",
             self.address,
@@ -107,10 +111,11 @@ class Session:
         return min(self._outstanding, default=self._next_sequence) - 1
 
     def renewed(self, sent_at: float) -> None:
-        """A request that was sent at this time has succeeded: the lease counts from then."""
+        """A request that was sent at this time of `clock` has succeeded: the lease counts from
+        then."""
         if self.grant is not None:
             self._lease_until = max(self._lease_until, sent_at + self.grant.lease_s)
-            if self._lease_until > trio.current_time():
+            if self._lease_until > self.clock.now_s():
                 self._renewed.set()
 
     def lease_left_s(self) -> float:
@@ -119,7 +124,7 @@ class Session:
 
     def contact_left_s(self) -> float:
         """How long metad certainly takes this client for alive: whatever it holds is respected."""
-        return max(0.0, self._lease_until - trio.current_time())
+        return max(0.0, self._lease_until - self.clock.now_s())
 
     async def heard(self) -> None:
         """Wait while metad may take this client for dead."""
@@ -194,7 +199,7 @@ class Session:
             await trio.sleep(soon_s)
             with trio.move_on_after(pause_s - soon_s):
                 await self._trouble.wait()
-            sent_at = trio.current_time()
+            sent_at = self.clock.now_s()
             request = RenewSession(session=grant.session, servers=self.take_experiences())
             try:
                 await self._client.call("session.renew", self.address, request)
@@ -209,8 +214,11 @@ class Session:
     async def _guard_lease(self, listener: Listener) -> None:
         """Drop everything at the moment the lease ends, whatever else hangs."""
         while True:
-            await trio.sleep_until(self._lease_until)
-            if trio.current_time() >= self._lease_until:
+            slept_s = self.clock.slept_s()
+            await trio.sleep(min(self.contact_left_s(), AWAKE_CHECK_EVERY_S))
+            if not self.contact_left_s():
+                if (slept_s := self.clock.slept_s() - slept_s) > 0:
+                    log.warning("this host was suspended for %.0f s", slept_s)
                 log.warning("the lease ended without an answer from metad; caches are dropped")
                 self._expire()
                 await listener.drop_all()

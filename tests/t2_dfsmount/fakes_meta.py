@@ -16,6 +16,7 @@ import trio
 import trio.testing
 
 from dfsmount.ports import Forgotten
+from dfsmount.remote.leaseclock import LeaseClock
 from dfsmount.remote.metaclient import MetaClient
 from dfsmount.remote.session import Session
 from dfswire.batches import Batch, BatchReply, OpResult
@@ -283,10 +284,12 @@ class Recorder:
 
 
 @asynccontextmanager
-async def running() -> AsyncIterator[tuple[FakeMetad, Session, Recorder]]:
+async def running(
+    clock: LeaseClock | None = None,
+) -> AsyncIterator[tuple[FakeMetad, Session, Recorder]]:
     """A session with such a metad that is kept, and its listener."""
     metad, listener = FakeMetad(), Recorder()
-    session = Session(cast(Client, metad), "metad:1", INTRODUCTION)
+    session = Session(cast(Client, metad), "metad:1", INTRODUCTION, clock=clock)
     await session.open()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(session.run, listener)

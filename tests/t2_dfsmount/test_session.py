@@ -8,10 +8,12 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from dfsmount.remote.session import Session
+from dfsmount.remote.leaseclock import LeaseClock, suspended_s
+from dfsmount.remote.session import AWAKE_CHECK_EVERY_S, Session
 from dfswire.client import Client
 from dfswire.errors import SessionLost
 from dfswire.messages import Invalidated, Invalidation
+from dfswire.metadata import Renewed
 from tests.t2_dfsmount.fakes_meta import (
     INTRODUCTION,
     LEASE_S,
@@ -118,6 +120,58 @@ async def test_everything_is_dropped_when_the_lease_ends(
         metad.away = False
         await trio.sleep(RENEW_S)
         assert session.lease_left_s() > 0
+
+
+async def test_a_lease_does_not_outlast_a_sleep_of_the_host(
+    autojump_clock: MockClock, expect_log: Any
+) -> None:
+    """trio's clock stands still meanwhile, and so does every timer."""
+    expect_log("this host was suspended for 3600 s")
+    expect_log("the lease ended")
+    slept_s = 100.0  # since the host was booted
+    async with running(LeaseClock(lambda: slept_s)) as (metad, session, listener):
+        metad.away = True
+        assert session.lease_left_s() > LEASE_S - RENEW_S
+        slept_s += 3600
+        assert session.lease_left_s() == 0
+        began = trio.current_time()
+        await listener.news.wait()
+        assert listener.heard == [*OPENED, "drop"]
+        assert trio.current_time() - began <= AWAKE_CHECK_EVERY_S
+        metad.away = False
+        await trio.sleep(RENEW_S)
+        assert session.lease_left_s() > 0
+
+
+async def test_an_answer_that_waited_while_the_host_slept_renews_nothing(
+    autojump_clock: MockClock, expect_log: Any
+) -> None:
+    expect_log("this host was suspended for 25 s")
+    expect_log("the lease ended")
+    slept_s = 0.0
+    async with running(LeaseClock(lambda: slept_s)) as (metad, session, _listener):
+        answered = trio.Event()
+
+        def sleep(_request: object) -> Renewed:
+            nonlocal slept_s
+            slept_s += 25
+            answered.set()
+            del metad.answers["session.renew"]
+            return Renewed(instance=metad.instance)
+
+        metad.answers["session.renew"] = sleep
+        await answered.wait()
+        await trio.testing.wait_all_tasks_blocked()
+        assert session.lease_left_s() == 0
+        await trio.sleep(RENEW_S)
+        assert session.lease_left_s() > 0
+
+
+def test_a_host_that_has_not_slept_yet() -> None:
+    readings = iter([7.0, 7.01, 6.99, 7.02, 9.0, 8.99])
+    clock = LeaseClock(lambda: next(readings))
+    assert [clock.slept_s() for _ in range(5)] == [0, 0, 0, 2, 2]
+    assert suspended_s() >= -0.001
 
 
 async def test_a_broken_stream_drops_everything_and_is_opened_again(

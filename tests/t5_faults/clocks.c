@@ -1,7 +1,7 @@
 /* Preloaded into a daemon: its clocks show what DFS_CLOCK says, four numbers of 64 bits.
  *
  * By how many nanoseconds the clock on the wall is wrong, and how many the monotonic ones (of a host
- * that was suspended they are behind).  From which moment of the true monotonic clock on all of them
+ * that was suspended they are behind, but for CLOCK_BOOTTIME).  From which moment of the true monotonic clock on all of them
  * go too fast, and how many millionths too fast (less than 0: too slow); what waits for events with
  * a time limit waits at that rate.
  */
@@ -54,9 +54,9 @@ int clock_gettime(clockid_t clock, struct timespec *now)
     int is_wall = clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE;
     int is_even = clock == CLOCK_MONOTONIC || clock == CLOCK_MONOTONIC_COARSE ||
                   clock == CLOCK_MONOTONIC_RAW;
-    if (result == 0 && (is_wall || is_even)) {
-        int64_t shown = now->tv_sec * INT64_C(1000000000) + now->tv_nsec + errors_ns()[!is_wall] +
-                        gained_ns();
+    if (result == 0 && (is_wall || is_even || clock == CLOCK_BOOTTIME)) {
+        int64_t error = clock == CLOCK_BOOTTIME ? 0 : errors_ns()[!is_wall];
+        int64_t shown = now->tv_sec * INT64_C(1000000000) + now->tv_nsec + error + gained_ns();
         now->tv_sec = shown / 1000000000;
         now->tv_nsec = shown % 1000000000;
     }

@@ -11,10 +11,12 @@ import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from tests.t5_faults.clocks import Clocked
 from tests.t5_faults.disks import run
 from tests.t5_faults.harness import FaultyCluster
 from tests.t5_process.observed import wait_for
@@ -93,6 +95,36 @@ def works(path: Path) -> bool:
         assert problem.errno in (errno.EIO, errno.ESTALE)
         return False
     return True
+
+
+def test_host_suspended(fenced: FaultyCluster, tmp_path: Path, saw: Saw) -> None:
+    """F21: a laptop sleeps with all its clocks but one, and wakes up without a network: it does
+    not believe what it knew."""
+    here, there = fenced.mount_point, fenced.directory / "other"
+    laptop = Clocked(fenced, "mnt", tmp_path)
+    with laptop.running(), ThreadPoolExecutor(1) as program, contextlib.ExitStack() as cleanup:
+        cleanup.callback(fenced.network.heal)
+        (here / "slept").write_bytes(b"before")
+        assert (here / "slept").read_bytes() == b"before"
+        fenced.network.isolate("mnt")
+        with fenced.stopped("mnt"):
+            started = time.monotonic()
+            (there / "slept").write_bytes(b"behind")
+            waited_s = time.monotonic() - started
+            laptop.jump(monotonic_s=-waited_s)
+            fenced.see_log("mnt")
+        wait_for(lambda: "was suspended for" in fenced.unseen_log("mnt"), "it notices", 3.0)
+        reading = program.submit((here / "slept").read_bytes)
+        with pytest.raises(TimeoutError):  # as of any host that can't reach metad
+            reading.result(1.0)
+        fenced.network.heal()
+        started = time.monotonic()
+        assert reading.result(30.0) == b"behind"
+        saw(
+            f"the other host waited {waited_s:.1f} s (fence {FENCE_S:g} s); "
+            f"read right {time.monotonic() - started:.1f} s after the network was back"
+        )
+    wait_for(lambda: works(here / "awake"), "the mount that was away works again")
 
 
 def test_unlinked_file_of_a_vanished_host(fenced: FaultyCluster, saw: Saw) -> None:
