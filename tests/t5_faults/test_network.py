@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -102,7 +103,11 @@ def test_chunkds_among_each_other(
 ) -> None:
     """F14: chains and repair cannot pass; nobody calls a chunk whole that is not."""
     digests = write_files(place, 8, 100_000)
-    victims = [copy for copy in copies_of(cluster, digests) if copy.server == VICTIM]
+    copies = copies_of(cluster, digests)
+    # One of three is not missed: a slow server's copy may be made on another, and arrive all the same.
+    counts = Counter(copy.chunk for copy in copies)
+    victims = [copy for copy in copies if copy.server == VICTIM and counts[copy.chunk] == 2]
+    assert victims
     network = cluster.network
     with load.watched() as longest:
         network.cut("chunkd1", "chunkd2")
