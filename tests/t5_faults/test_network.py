@@ -104,7 +104,7 @@ def test_chunkds_among_each_other(
     """F14: chains and repair cannot pass; nobody calls a chunk whole that is not."""
     digests = write_files(place, 8, 100_000)
     copies = copies_of(cluster, digests)
-    # One of three is not missed: a slow server's copy may be made on another, and arrive all the same.
+    # One of three is not missed: what a slow server got too late was stored elsewhere meanwhile.
     counts = Counter(copy.chunk for copy in copies)
     victims = [copy for copy in copies if copy.server == VICTIM and counts[copy.chunk] == 2]
     assert victims
