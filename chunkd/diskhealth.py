@@ -27,6 +27,11 @@ _UNREADABLE = {
 }
 
 
+def is_full(problem: OSError) -> bool:
+    """Whether a write failed for want of room."""
+    return problem.errno in _FULL
+
+
 def is_broken(problem: OSError) -> bool:
     """Whether a failed call speaks against the disk."""
     return problem.errno in _BROKEN
@@ -53,7 +58,7 @@ class DiskHealth:
 
     def translate(self, problem: OSError, now: float) -> DFSError:
         """Our error for a failed write; a broken disk is recorded."""
-        if problem.errno in _FULL:
+        if is_full(problem):
             return NoSpace(f"disk full: {problem}")
         if is_broken(problem):
             self.record(now)

@@ -46,7 +46,7 @@ ACK_DEADLINE_S = 2.0
 PART_BYTES = 4 * ENTRIES_BYTES
 PART_DEADLINE_S = 30.0
 TAKE_DEADLINE_S = 600.0  # metad may have to copy a large database first
-TIDY_S = 600.0
+TIDY_S = 60.0
 
 
 class FollowerTask:
@@ -86,6 +86,8 @@ class FollowerTask:
                 if not self._loaded:
                     await self._run(self._journal.load)
                     self._loaded = True
+                if self._failed:
+                    await self._drop_old()
                 if self._identity.cluster_id:  # else not yet registered
                     await self._follow()
             except (NoSpace, InputOutput) as problem:
@@ -179,19 +181,27 @@ class FollowerTask:
     # -- snapshots ------------------------------------------------------------------------------
 
     async def _fetch_forever(self) -> None:
-        """Have a snapshot, and the newest one."""
+        """Have a snapshot, and the newest one; and no more than is needed or has room."""
+        tidy_at = trio.current_time()
         while True:
-            with trio.move_on_after(TIDY_S):
+            with trio.move_on_at(tidy_at + TIDY_S):
                 await self._fetch.wait()
             self._fetch = trio.Event()
             newest = self._journal.newest_snapshot
             if newest < 0 or newest < self._snapshot_wanted:
                 await self._fetch_one(max(self._journal.run, self._snapshot_wanted))
                 self._news.set()
-            await self._run(lambda: self._journal.drop_old(self._now_ns()))
+            elif trio.current_time() < tidy_at + TIDY_S:
+                continue
+            tidy_at = trio.current_time()
+            await self._drop_old()
+
+    async def _drop_old(self, coming_bytes: int = 0) -> None:
+        await self._run(lambda: self._journal.drop_old(self._now_ns(), coming_bytes))
 
     async def _fetch_one(self, number: int) -> None:
         snapshot, _none = await self._part(SnapshotRequest(number=number), TAKE_DEADLINE_S)
+        await self._drop_old(snapshot.size_bytes)
         writer = await self._run(lambda: self._journal.begin_snapshot(snapshot))
         try:
             while writer.received_bytes < snapshot.size_bytes:

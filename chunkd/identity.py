@@ -3,7 +3,8 @@
 DISK/identity names the cluster, the server and the disk, and counts the starts of the server.  All
 data directories of a server agree.  A directory is held with flock while a process uses it.  What
 belongs to another cluster or server, has a newer format, or is full of somebody else's files is
-refused: mixing up disks is how data is lost.  Every change is fsynced before it is relied on.
+refused: mixing up disks is how data is lost.  Every change is fsynced before it is relied on; a
+full disk is no obstacle while it has its ballast (ballast.py).
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from pathlib import Path
 
 import msgspec
 
-from chunkd.diskhealth import is_broken
+from chunkd import ballast
+from chunkd.diskhealth import is_broken, is_full
 from chunkd.filesystem import FileSystem
 from dfswire.errors import AlreadyRunning, UsageError, WrongCluster, WrongVersion
 
@@ -193,15 +195,25 @@ def _agree(found: Sequence[DiskIdentity | None], new_id: Callable[[], str]) -> l
 
 def _save(root: Path, identity: DiskIdentity, files: FileSystem) -> None:
     """Replace the identity file in one step and make it durable.  Raises UsageError."""
-    temporary = root / "identity.tmp"
     try:
-        fd = files.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         try:
-            files.write(fd, [msgspec.json.format(msgspec.json.encode(identity)) + b"\n"])
-            files.fsync(fd)
-        finally:
-            files.close(fd)
-        files.rename(temporary, root / "identity")
-        files.fsync_directory(root)
+            _replace(root, identity, files)
+        except OSError as problem:
+            if not is_full(problem) or not ballast.give_up(root, files):
+                raise
+            _replace(root, identity, files)
+        ballast.take(root, files)
     except OSError as problem:
         raise UsageError(f"cannot write the identity of {root}: {problem.strerror}") from problem
+
+
+def _replace(root: Path, identity: DiskIdentity, files: FileSystem) -> None:
+    temporary = root / "identity.tmp"
+    fd = files.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    try:
+        files.write(fd, [msgspec.json.format(msgspec.json.encode(identity)) + b"\n"])
+        files.fsync(fd)
+    finally:
+        files.close(fd)
+    files.rename(temporary, root / "identity")
+    files.fsync_directory(root)

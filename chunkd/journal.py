@@ -19,7 +19,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from chunkd.filesystem import FileSystem
-from chunkd.retention import KeptSegment, KeptSnapshot, is_covered, retained
+from chunkd.retention import (
+    KeptSegment,
+    KeptSnapshot,
+    fitting,
+    retained,
+    room_bytes,
+    superfluous,
+)
 from chunkd.snapshotwriter import TEMPORARY, SnapshotWriter, translated
 from dfswire import codec
 from dfswire.bodies import FileRange, Octets
@@ -212,42 +219,35 @@ class Journal:
         with self._lock:
             self._snapshots.append(KeptSnapshot(name, snapshot))
 
-    def drop_old(self, now_ns: int) -> None:
-        """Delete what no restore needs any more."""
+    def drop_old(self, now_ns: int, coming_bytes: int = 0) -> None:
+        """Delete what no restore needs any more, and of older moments what has no room beside
+        `coming_bytes` more."""
         with self._lock, self._translated():
-            keep = retained(self._snapshots, self._segments, now_ns, self._kept_s)
-            size = self._sizes()
-            while len(keep) > 2 and size > self._max_bytes:
-                keep = keep[1:]
-                size -= self._size_before(keep[0])
+            sizes = {name: self._size(name) for name in self._names()}
+            space = self._files.space(self._directory)
+            room = room_bytes(sum(sizes.values()), space.total_bytes, space.free_bytes)
+            limit = min(self._max_bytes, room) - coming_bytes
+            wanted = retained(self._snapshots, self._segments, now_ns, self._kept_s)
+            keep = fitting(wanted, self._snapshots, self._segments, sizes, limit)
+            if len(keep) < len(wanted):
                 log.warning(
-                    "the journal takes more than %d bytes: moments before entry %d cannot be "
-                    "restored from here any more",
-                    self._max_bytes,
+                    "the journal has no room for more than %d bytes: moments before entry %d "
+                    "cannot be restored from here any more",
+                    limit,
                     keep[0].snapshot.position.number,
                 )
-            gone = [each.name for each in self._snapshots if each not in keep]
+            gone = superfluous(keep, self._snapshots, self._segments)
             self._snapshots = keep
-            if keep:
-                first = keep[0]
-                while len(self._segments) > 1 and is_covered(self._segments[1], first):
-                    gone.append(self._segments.pop(0).name)
+            self._segments = [each for each in self._segments if each.name not in gone]
         with self._translated():
             for name in gone:
                 self._files.unlink(self._directory / name)
-
-    def _sizes(self) -> int:
-        return sum(map(self._size, self._names()))
 
     def _names(self) -> list[str]:
         return [each.name for each in self._segments] + [each.name for each in self._snapshots]
 
     def _size(self, name: str) -> int:
         return self._files.stat(self._directory / name).size_bytes
-
-    def _size_before(self, first: KeptSnapshot) -> int:
-        """About how much is freed when `first` becomes the oldest snapshot."""
-        return sum(self._size(name) for name in self._names() if name < first.name)
 
     # -- for a restore --------------------------------------------------------------------------
 

@@ -7,13 +7,16 @@ one run stand in for each other, and those of different runs never do.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from dfswire.journal import Snapshot
 from dfswire.journalfile import SegmentHeader
 
 SPACINGS = 4  # of the snapshots that are kept for restores to an earlier moment
+SPARED_MAX_BYTES = 4 << 30  # of the disk that old moments leave free, for chunks and new moments
+SPARED_FRACTION = 0.05
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,44 @@ def run_of(one: KeptSnapshot, segments: Sequence[KeptSegment]) -> tuple[int, int
     return position.epoch, max(runs, default=-1)
 
 
-def is_covered(after: KeptSegment, first: KeptSnapshot) -> bool:
+def fitting(
+    wanted: Sequence[KeptSnapshot],
+    snapshots: Sequence[KeptSnapshot],
+    segments: Sequence[KeptSegment],
+    sizes_bytes: Mapping[str, int],
+    max_bytes: int,
+) -> list[KeptSnapshot]:
+    """Those of `wanted` that have room with all entries since: without the oldest, as many as need
+    be, but always the newest two."""
+    keep, total_bytes = list(wanted), sum(sizes_bytes.values())
+    while len(keep) > 2:
+        gone = superfluous(keep, snapshots, segments)
+        if total_bytes - sum(sizes_bytes[each] for each in gone) <= max_bytes:
+            break
+        keep.pop(0)
+    return keep
+
+
+def room_bytes(size_bytes: int, disk_bytes: int, free_bytes: int) -> int:
+    """How large the journal, which is so large now, may be on this disk."""
+    spared_bytes = min(SPARED_MAX_BYTES, int(disk_bytes * SPARED_FRACTION))
+    return size_bytes + free_bytes - spared_bytes
+
+
+def superfluous(
+    keep: Sequence[KeptSnapshot],
+    snapshots: Sequence[KeptSnapshot],
+    segments: Sequence[KeptSegment],
+) -> list[str]:
+    """The files that are not needed beside the snapshots `keep` and what came after them."""
+    gone = [each.name for each in snapshots if each not in keep]
+    for segment, after in pairwise(segments if keep else ()):
+        if not _is_covered(after, keep[0]):
+            break
+        gone.append(segment.name)
+    return gone
+
+
+def _is_covered(after: KeptSegment, first: KeptSnapshot) -> bool:
     """Is what comes before segment `after` in snapshot `first` already?"""
     return after.name < first.name and after.header.base.number <= first.snapshot.position.number

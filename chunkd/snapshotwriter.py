@@ -5,12 +5,12 @@ It arrives in parts, under a temporary name, and counts when it is whole, on dis
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from chunkd.diskhealth import is_full
 from chunkd.filesystem import FileSystem
 from dfswire.bodies import Octets
 from dfswire.errors import InputOutput, NoSpace, ProtocolError
@@ -75,5 +75,5 @@ def translated(where: Path) -> Iterator[None]:
     try:
         yield
     except OSError as problem:
-        kind = NoSpace if problem.errno in (errno.ENOSPC, errno.EDQUOT) else InputOutput
+        kind = NoSpace if is_full(problem) else InputOutput
         raise kind(f"journal in {where}: {problem.strerror or problem}") from problem

@@ -160,6 +160,7 @@ LAYERS = {
         chunknames
         quarantine
         durability openchunk identity timedfiles snapshotwriter
+        ballast
         filesystem layout pagecache buffers storage chain tally figures config diskerrors scrubnote
         diskhealth chunkfile remains peers retention
     """,

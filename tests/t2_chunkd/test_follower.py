@@ -119,6 +119,50 @@ async def test_a_full_disk_is_tried_again(
     assert journal.position == metad.copies.followers.offered
 
 
+async def test_old_moments_make_room(
+    autojump_clock: MockClock, metad: Metad, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For a snapshot, every minute, and when the disk was full."""
+    coming: list[int] = []
+    monkeypatch.setattr(journal, "drop_old", lambda _now_ns, size=0: coming.append(size))
+    await metad.until_in_step()
+    assert coming == [len(DATABASE), 0]
+    for _second in range(130):
+        metad.copies.offer()
+        await trio.sleep(1)
+    assert coming == [len(DATABASE), 0, 0, 0]
+
+
+async def test_after_a_full_disk_old_moments_go_first(
+    autojump_clock: MockClock,
+    metad: Metad,
+    journal: Journal,
+    monkeypatch: pytest.MonkeyPatch,
+    expect_log: Callable[[str], None],
+) -> None:
+    expect_log("this server keeps the journal no longer: full")
+    await metad.until_in_step()
+    is_full = True
+    append = journal.append
+
+    def fail(*arguments: Any) -> None:
+        if is_full:
+            raise NoSpace("full")
+        append(*arguments)
+
+    def make_room(_now_ns: int, _coming_bytes: int = 0) -> None:
+        nonlocal is_full
+        is_full = False
+
+    monkeypatch.setattr(journal, "append", fail)
+    monkeypatch.setattr(journal, "drop_old", make_room)
+    metad.copies.offer()
+    await trio.sleep(1)
+    assert is_full
+    await metad.until_in_step()
+    assert journal.position == metad.copies.followers.offered
+
+
 async def test_a_metad_that_must_not_run(
     autojump_clock: MockClock, metad: Metad, expect_log: Callable[[str], None]
 ) -> None:

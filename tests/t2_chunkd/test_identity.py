@@ -159,3 +159,47 @@ def test_an_identity_in_memory() -> None:
     identity.adopt("c1")
     with pytest.raises(WrongCluster):
         identity.adopt("c2")
+
+
+class FullDisk(FileSystem):
+    """A disk on which nothing has room but what was there, and what that gives up."""
+
+    def __init__(self, room_bytes: int) -> None:
+        self.room_bytes = room_bytes
+
+    def write(self, fd: int, buffers: Buffers) -> None:
+        size = sum(map(len, buffers))
+        if size > self.room_bytes:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self.room_bytes -= size
+        super().write(fd, buffers)
+
+    def rename(self, source: Path, target: Path) -> None:
+        if target.exists():
+            self.room_bytes += target.stat().st_size
+        super().rename(source, target)
+
+    def unlink(self, path: Path) -> None:
+        self.room_bytes += path.stat().st_size
+        super().unlink(path)
+
+
+def test_a_server_starts_on_a_full_disk(tmp_path: Path, expect_log: Callable[[str], None]) -> None:
+    """Again and again, though somebody else takes what was given up."""
+    start(tmp_path)
+    expect_log("its ballast is given up")
+    disk = FullDisk(0)
+    for incarnation in range(2, 5):
+        directories = claim([tmp_path], files=disk)
+        directories.release()
+        assert directories.incarnation == incarnation
+        assert (tmp_path / "ballast").exists()
+    expect_log("no room for the ballast")
+    disk.room_bytes = -1000
+    claim([tmp_path], files=disk).release()
+    assert not (tmp_path / "ballast").exists()
+    with pytest.raises(UsageError, match="No space left"):
+        claim([tmp_path], files=FullDisk(0))
+    claim([tmp_path], files=FullDisk(100_000)).release()
+    assert (tmp_path / "ballast").stat().st_size == 65536
+    assert start(tmp_path)[2] == 7

@@ -11,10 +11,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from chunkd.filesystem import FileSystem
+from chunkd.filesystem import FileSystem, Space
 from chunkd.journal import Journal
 from dfswire.errors import InputOutput, NoEntry, NoSpace, ProtocolError
-from dfswire.journal import NOWHERE
 from dfswire.journalfile import parse_segment
 from tests.t2_chunkd.journals import (
     CLUSTER,
@@ -191,17 +190,59 @@ def test_a_failed_sync_is_not_repeated(tmp_path: Path, code: int, kind: type[Exc
     assert opened(tmp_path).position == HISTORY[3].position
 
 
-def test_what_is_too_much_goes(tmp_path: Path, expect_log: Callable[[str], None]) -> None:
-    expect_log("cannot be restored from here any more")
-    journal = Journal(tmp_path, kept_s=1.0, max_bytes=6000, segment_bytes=500)
+def filled(journal: Journal) -> Journal:
+    """With five snapshots of 1000 bytes and something, and five entries after each."""
     journal.load()
     journal.begin(CLUSTER, START)
     for number in range(5):
         keep_snapshot(journal, journal.position, bytes(1000))
         journal.append(CLUSTER, encoded(HISTORY[5 * number : 5 * number + 5]))
-    journal.drop_old(0)
+    return journal
+
+
+def snapshots_in(journal: Journal) -> int:
+    """How many there are; with all entries after the oldest, and none from long before it."""
     files, _damaged = journal.list_files()
-    assert sum(each.snapshot is not None for each in files) < 5
-    assert files[0].base.number > 0
-    assert NOWHERE not in [each.base for each in files]
+    kept = [each.snapshot.position.number for each in files if each.snapshot is not None]
+    bases = [each.base.number for each in files if each.snapshot is None]
+    assert bases[0] <= kept[0] and bases == sorted(bases) and bases[-1] == 20
+    assert len(kept) > 3 or bases[0] > 0
+    return len(kept)
+
+
+def test_what_is_too_much_goes(tmp_path: Path, expect_log: Callable[[str], None]) -> None:
+    expect_log("cannot be restored from here any more")
+    journal = filled(Journal(tmp_path, kept_s=1.0, max_bytes=9500, segment_bytes=500))
+    journal.drop_old(0)
+    assert snapshots_in(journal) == 3
+    journal.close()
+
+
+class SmallDisk(FileSystem):
+    """Says how much is free."""
+
+    total_bytes, free_bytes = 1_000_000, 500_000
+
+    def space(self, path: Path) -> Space:
+        return Space(self.total_bytes, self.free_bytes)
+
+
+def test_the_journal_makes_room_for_others(
+    tmp_path: Path, expect_log: Callable[[str], None]
+) -> None:
+    """Of old moments, in time, but never so much that nothing could be restored."""
+    expect_log("cannot be restored from here any more")
+    disk = SmallDisk()
+    journal = filled(Journal(tmp_path, disk, kept_s=1.0, max_bytes=1 << 30, segment_bytes=500))
+    journal.drop_old(0)
+    assert snapshots_in(journal) == 5
+    disk.free_bytes = 49_000  # 50,000 are to be free
+    journal.drop_old(0)
+    assert snapshots_in(journal) == 4
+    disk.free_bytes = 51_000
+    journal.drop_old(0, coming_bytes=1500)
+    assert snapshots_in(journal) == 3
+    disk.free_bytes = 0
+    journal.drop_old(0)
+    assert snapshots_in(journal) == 2
     journal.close()
