@@ -42,6 +42,23 @@ def test_disk_full(cluster: FaultyCluster, load: Load, saw: Saw) -> None:
     saw(seen(longest))
 
 
+def test_started_on_a_full_disk(cluster: FaultyCluster, written: dict[Path, str]) -> None:
+    """F4: a chunkd that dies there starts again, as often as it likes, and serves what it has."""
+    copies = copies_of(cluster, written)
+    own = {copy.path for copy in copies if copy.server == VICTIM}
+    others = [name for name in cluster.chunkd_names if name != VICTIM]
+    with cluster.disks[VICTIM].full():
+        for _death in range(3):
+            cluster.kill(VICTIM)
+            cluster.start(VICTIM)
+        wait_for(lambda: cluster.server(VICTIM).state == "up", "it is taken for up")
+        assert not failed(cluster, VICTIM)
+        with cluster.stopped(*others):
+            check({path: digest for path, digest in written.items() if path in own})
+    cluster.wait_healthy()
+    assert own and "its ballast is given up" in cluster.see_log(VICTIM)
+
+
 @long_run
 def test_inodes_used_up(cluster: FaultyCluster, load: Load, saw: Saw) -> None:
     """F4: bytes are free, but no file can be made."""
