@@ -77,8 +77,8 @@ class ChunkdConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Each moment of this time can be restored."""
 
     journal_max_bytes: Count = 16 << 30
-    """With all its snapshots; beyond that, or when less than 5 % of the disk is free, less time is
-    kept, but never less than two snapshots."""
+    """With all its snapshots; beyond that, or when little of the disk is free, less time is kept,
+    but never less than two snapshots."""
 
     receive_buffers: Count = 8
     """Chunks being received at once, for each length of the remaining chain; others wait."""

@@ -15,8 +15,8 @@ from dfswire.journal import Snapshot
 from dfswire.journalfile import SegmentHeader
 
 SPACINGS = 4  # of the snapshots that are kept for restores to an earlier moment
-SPARED_MAX_BYTES = 4 << 30  # of the disk that old moments leave free, for chunks and new moments
-SPARED_FRACTION = 0.05
+SPARED_BYTES = 4 << 30  # of the disk that old moments leave free; a fifth of a small one, or
+SPARED_FRACTION = 0.02  # this of a large one: with less than half of it free, none gets new chunks
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def fitting(
 
 def room_bytes(size_bytes: int, disk_bytes: int, free_bytes: int) -> int:
     """How large the journal, which is so large now, may be on this disk."""
-    spared_bytes = min(SPARED_MAX_BYTES, int(disk_bytes * SPARED_FRACTION))
+    spared_bytes = max(int(disk_bytes * SPARED_FRACTION), min(SPARED_BYTES, disk_bytes // 5))
     return size_bytes + free_bytes - spared_bytes
 
 
