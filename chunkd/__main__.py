@@ -25,6 +25,7 @@ from chunkd.journal import Journal
 from chunkd.metrics import DiskWatch
 from chunkd.store import ChunkStore
 from chunkd.timedfiles import TimedFileSystem
+from dfswire import watchdog
 from dfswire.client import Client
 from dfswire.daemon import load_config, notify
 from dfswire.dispatch import Dispatcher
@@ -78,12 +79,14 @@ async def _serve(settings: ChunkdConfig, directories: DataDirectories) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_stop_at_signal, service, serving)
             nursery.start_soon(service.metrics.loop.run_forever)
+            nursery.start_soon(watchdog.run_forever)
             await nursery.start(
                 serve, Dispatcher("chunkd", service.handlers, service.metrics), listeners
             )
             await nursery.start(service.run)
-            log.info("serving %d disks on %s", len(stores), bound_address(listeners[0]))
-            notify("READY=1")
+            what = f"serving {len(stores)} disks on {bound_address(listeners[0])}"
+            log.info(what)
+            notify(f"STATUS={what}\nREADY=1")
     with trio.CancelScope(shield=True):
         await client.aclose()
     for store in stores:

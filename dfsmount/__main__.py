@@ -32,6 +32,7 @@ from dfsmount.lowlevel.requests import NoLibrary, Requests
 from dfsmount.metrics import MountMetrics, check_loopback
 from dfsmount.operationwatch import OperationWatch
 from dfsmount.runtime import SessionFile, dead_sessions, default_directory
+from dfswire import watchdog
 from dfswire.client import Client
 from dfswire.daemon import notify, software_version
 from dfswire.dispatch import Dispatcher
@@ -148,6 +149,7 @@ async def mount(config: MountConfig) -> None:
             metrics.attach(file_system)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(metrics.metrics.loop.run_forever)
+                nursery.start_soon(watchdog.run_forever)
                 if listeners:
                     dispatcher = Dispatcher("mount", {}, metrics.metrics)
                     await nursery.start(serve, dispatcher, listeners)
@@ -222,7 +224,7 @@ async def _announce(config: MountConfig, kernel: KernelCaches) -> None:
     kernel.device = (await trio.Path(config.directory).stat()).st_dev
     await trio.to_thread.run_sync(raise_read_ahead, config.directory, config.read_ahead_bytes)
     log.info("%s is mounted on %s", config.metad, config.directory)
-    notify("READY=1")
+    notify(f"STATUS={config.metad} is mounted on {config.directory}\nREADY=1")
 
 
 async def _stop_on_signal(

@@ -17,6 +17,7 @@ from typing import Annotated, NoReturn
 import trio
 import typer
 
+from dfswire import watchdog
 from dfswire.daemon import load_config, notify
 from dfswire.dispatch import Dispatcher
 from dfswire.errors import AlreadyRunning, DFSError, InputOutput, UsageError
@@ -82,12 +83,13 @@ async def _serve(database: Database, config: MetadConfig) -> None:
         service = create_service(database, config)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(service.metrics.loop.run_forever)
+            nursery.start_soon(watchdog.run_forever)
             await nursery.start(service.run)
             await nursery.start(
                 serve, Dispatcher("metad", service.handlers, service.metrics), listeners
             )
             log.info("metad of cluster %s at %s", service.state.cluster_id, config.listen)
-            notify("READY=1")
+            notify(f"STATUS=cluster {service.state.cluster_id} at {config.listen}\nREADY=1")
             number = await anext(signals)
             log.info("%s: stopping", signal.Signals(number).name)
             notify("STOPPING=1")

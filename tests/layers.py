@@ -30,7 +30,7 @@ LAYERS = {
         sockets
         bodies
         metrics logs
-        looplag
+        looplag watchdog
         journalfile
         calls codec daemon heads
         clientcalls operatorcalls

@@ -49,7 +49,8 @@ class Daemon:
     def start(self) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [sys.executable, "-m", "chunkd", "--config", str(self.config)],
-            env=os.environ | {"NOTIFY_SOCKET": self.notify.getsockname()},
+            env=os.environ
+            | {"NOTIFY_SOCKET": self.notify.getsockname(), "WATCHDOG_USEC": "600000000"},
             stderr=subprocess.PIPE,
             text=True,
         )
@@ -74,7 +75,9 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
 async def test_it_serves_without_metad_and_stops_cleanly(daemon: Daemon) -> None:
     process = daemon.start()
     try:
-        assert daemon.notify.recv(100) == b"READY=1"
+        assert daemon.notify.recv(100) == b"WATCHDOG=1"
+        serving = f"STATUS=serving 1 disks on 127.0.0.1:{daemon.port}\nREADY=1"
+        assert daemon.notify.recv(100).decode() == serving
         client = Client()
         address = f"127.0.0.1:{daemon.port}"
         hello = await client.call("chunkd.hello", address, Empty())

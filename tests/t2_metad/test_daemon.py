@@ -45,13 +45,17 @@ class Daemon:
         config.write_text("\n".join(lines))
         return subprocess.Popen(
             [sys.executable, "-m", "metad", "--config", str(config)],
-            env={**os.environ, "NOTIFY_SOCKET": self.notifications.getsockname()},
+            env={
+                **os.environ,
+                "NOTIFY_SOCKET": self.notifications.getsockname(),
+                "WATCHDOG_USEC": "600000000",
+            },
             stderr=subprocess.PIPE,
             text=True,
         )
 
     def notified(self) -> bytes:
-        return self.notifications.recv(100)
+        return self.notifications.recv(200)
 
 
 @pytest.fixture
@@ -77,10 +81,12 @@ def refusal(process: subprocess.Popen[str]) -> str:
 async def test_start_serve_refuse_a_second_and_stop(daemon: Daemon) -> None:
     process = daemon.start()
     try:
-        assert daemon.notified() == b"READY=1"
+        assert daemon.notified() == b"WATCHDOG=1"
+        status, ready = daemon.notified().splitlines()
+        assert status.endswith(f" at {daemon.address}".encode()) and ready == b"READY=1"
         client = Client()
-        status: ClusterStatus = await client.call("cluster.status", daemon.address, Empty())
-        assert status.inodes == 1
+        shown: ClusterStatus = await client.call("cluster.status", daemon.address, Empty())
+        assert shown.inodes == 1
         await client.aclose()
         assert "another metad" in refusal(daemon.start("second.toml"))
         other = f"sqlite:///{daemon.directory}/other.db"
