@@ -29,10 +29,15 @@ def worries_of(reply: ClusterStatus) -> list[Worry]:
     return list(_worries(reply))
 
 
-def health_of(worries: list[Worry]) -> dict[str, Any]:
-    """The same for JSON."""
+def health_of(worries: list[Worry], silence: str = "") -> dict[str, Any]:
+    """The same for JSON.  `silence`: why there is no newer answer than that of `worries`."""
+    if silence:
+        away = Worry(
+            silence, "start metad, if it does not come back; the rest is what it said last"
+        )
+        worries = [away, *worries]
     return {
-        "state": "degraded" if worries else "ok",
+        "state": "unknown" if silence else "degraded" if worries else "ok",
         "worries": [{"what": each.what, "do": each.do} for each in worries],
     }
 

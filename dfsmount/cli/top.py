@@ -1,6 +1,6 @@
 """`dfs top`: the cluster as it is at the moment, again and again, until Ctrl-C.
 
-A metad that is away does not end it: the last picture stays, with a line that says so.  With
+A metad that is away does not end it: the last picture stays, and health is "unknown".  With
 `--once` it prints one picture, for scripts; with `--json` one object a line.
 """
 
@@ -101,15 +101,14 @@ async def watch(
 
 def picture_of(reply: ClusterStatus, jobs: Sequence[JobStatus], problem: str = "") -> Group:
     """Everything on one screen."""
-    lines = [f"[bold red]{escape(problem)}[/]"] if problem else []
-    lines += [*health_lines(worries_of(reply)), *summary_lines(reply), traffic_line(reply)]
+    lines = [*health_lines(worries_of(reply), problem), *summary_lines(reply), traffic_line(reply)]
     lines += [*job_lines(jobs), ""]
     return Group(*map(Text.from_markup, lines), server_table(reply.servers))
 
 
 def show_line(reply: ClusterStatus, jobs: Sequence[JobStatus], problem: str) -> None:
     """The same as one line of JSON."""
-    health = health_of(worries_of(reply))
+    health = health_of(worries_of(reply), problem)
     answer = {"health": health, "problem": problem} | plain(reply) | {"jobs": plain(list(jobs))}
     show_json_line(answer)
 

@@ -21,13 +21,14 @@ Lines = Iterator[str]
 """With rich's markup."""
 
 
-def health_lines(worries: Sequence[Worry]) -> Lines:
-    """OK, or what is wrong and what to do."""
-    if not worries:
+def health_lines(worries: Sequence[Worry], silence: str = "") -> Lines:
+    """OK, or what is wrong and what to do.  `silence`: why there is no newer answer."""
+    if silence:
+        yield f"health   [bold red]UNKNOWN: {escape(silence)}[/]; this is what it said last"
+    elif not worries:
         yield "health   [green]OK[/]"
-        return
     for number, worry in enumerate(worries):
-        begin = "         " if number else "health   [red]DEGRADED[/]: "
+        begin = "         " if number or silence else "health   [red]DEGRADED[/]: "
         yield f"{begin}[red]{escape(worry.what)}[/]; {escape(worry.do)}"
 
 

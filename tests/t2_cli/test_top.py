@@ -84,7 +84,9 @@ async def test_pictures_go_on_while_metad_is_away(autojump_clock: MockClock) -> 
     assert "job      drain [running]: 1 of 4 chunks, done in 90 s\n" in shown[0][1]
     assert "drain [done]" not in shown[0][1]
     assert "127.0.0.1:2" in shown[0][1]
-    assert shown[2][1].startswith("metad has not answered for 4 s: away\nhealth   OK")
+    assert shown[2][1].startswith(
+        "health   UNKNOWN: metad has not answered for 4 s: away; this is what it said last\ncluster"
+    )
     assert shown[3][1].startswith("health   DEGRADED: there are no servers")
 
 
@@ -122,3 +124,17 @@ def test_json(metad: Metad, capsys: pytest.CaptureFixture[str]) -> None:
     assert answer["health"]["state"] == "ok"
     assert [each["state"] for each in answer["jobs"]] == ["running", "done"]
     assert len(answer["servers"]) == 2
+
+
+@pytest.mark.parametrize(("answer", "worries"), [(busy(), 1), (cluster(), 2)])
+def test_json_says_that_nobody_knows_while_metad_is_away(
+    metad: Metad, capsys: pytest.CaptureFixture[str], answer: ClusterStatus, worries: int
+) -> None:
+    metad.answers = [answer, None]
+    assert main(["top", "--url", "h:1", "--json", "--interval", "2"]) == 0
+    before, after = map(json.loads, capsys.readouterr().out.splitlines())
+    assert before["problem"] == ""
+    assert after["problem"] == "metad has not answered for 2 s: away"
+    assert after["health"]["state"] == "unknown"
+    assert len(after["health"]["worries"]) == worries
+    assert after["health"]["worries"][0]["what"] == after["problem"]
