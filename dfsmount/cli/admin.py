@@ -17,6 +17,9 @@ from dfsmount.cli.cluster import AsJson, Directory, Url, ask, find_metad
 from dfsmount.cli.jobs import Wait, show, watch
 from dfsmount.cli.output import path_text, plain, say, show_json, size
 from dfswire.admin import AdminReply, Losses, RemoveTarget, Target
+from dfswire.hosts import Admin
+from dfswire.messages import Empty
+from dfswire.status import ClusterStatus
 
 DEADLINE_S = 600.0  # what a removal costs is counted first
 
@@ -83,7 +86,8 @@ def _ask(
     address = find_metad(url, directory)
     reply: AdminReply = ask(address, call, request, deadline_s=DEADLINE_S)
     if wait and reply.job is not None and reply.job.state == "running":
-        reply = msgspec.structs.replace(reply, job=watch(address, reply.job))
+        job = watch(address, reply.job)
+        reply = msgspec.structs.replace(reply, job=job, admin=_state_now(address, reply))
     refused = isinstance(request, RemoveTarget) and reply.admin != "removed"
     if as_json:
         answer = plain(reply)
@@ -103,14 +107,20 @@ def _show(reply: AdminReply, *, refused: bool) -> None:
     if refused:
         say(f"{what} is not removed; --accept-loss does it nevertheless")
         return
-    typer.echo(f"{what}: {_state_after(reply)}")
+    typer.echo(f"{what}: {reply.admin}")
     if reply.job is not None:
         show(reply.job, as_json=False)
 
 
-def _state_after(reply: AdminReply) -> str:
-    drained = reply.admin == "draining" and reply.job is not None and reply.job.state == "done"
-    return "drained" if drained else reply.admin
+def _state_now(address: str, reply: AdminReply) -> Admin:
+    """What metad has made of it meanwhile; a drain may also have been called off."""
+    status: ClusterStatus = ask(address, "cluster.status", Empty(), deadline_s=DEADLINE_S)
+    for server in status.servers:
+        if not reply.disk and server.server_id == reply.server:
+            return server.admin
+        if any(each.disk == reply.disk for each in server.disks):
+            return server.disk_admin.get(reply.disk, "enabled")
+    return reply.admin  # of a disk that metad has not heard of since its start
 
 
 def show_losses(what: str, losses: Losses, *, refused: bool) -> None:

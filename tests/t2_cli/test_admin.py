@@ -11,6 +11,8 @@ import pytest
 from dfsmount.cli import admin
 from dfsmount.cli.app import main
 from dfswire.admin import AdminReply, FileLoss, Losses, RemoveTarget, Target
+from dfswire.hosts import Admin
+from tests.t2_cli.answers import cluster, server
 from tests.t2_cli.test_jobs import JOB
 
 DRAINING = AdminReply(server="s" * 32, disk="", admin="draining", job=JOB)
@@ -24,8 +26,11 @@ LOSSES = Losses(
 
 class Asked(list[Any]):
     answer: Any = DRAINING
+    status = cluster()
 
     def __call__(self, *question: Any, deadline_s: float) -> Any:
+        if question[1] == "cluster.status":
+            return self.status
         self.append(question)
         return self.answer
 
@@ -98,10 +103,39 @@ def test_removed_with_leave(
     assert f"disk d: removed\njob 7 (drain-7) {state}" in shown
 
 
-def test_a_drain_that_was_waited_for(
-    asked: Asked, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("admin_now", ["drained", "enabled"])
+@pytest.mark.parametrize("kind", ["node", "disk"])
+def test_what_has_become_of_it_when_the_job_has_ended(
+    asked: Asked,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    admin_now: Admin,
+    kind: str,
 ) -> None:
     ended = msgspec.structs.replace(JOB, state="done", message="everything is elsewhere")
     monkeypatch.setattr(admin, "watch", lambda address, job: ended)
-    assert run("node", "drain", "s", "--wait") == 0
-    assert ": drained\n" in capsys.readouterr().out
+    one, two = server(port=1), server(port=2)
+    if kind == "node":
+        begun = msgspec.structs.replace(DRAINING, server=two.server_id)
+        two = msgspec.structs.replace(two, admin=admin_now)
+    else:
+        begun = msgspec.structs.replace(DRAINING, server=two.server_id, disk="d2")
+        disks = [msgspec.structs.replace(two.disks[0], disk="d2")]
+        marks = {"d2": admin_now} if admin_now != "enabled" else {}
+        two = msgspec.structs.replace(two, disks=disks, disk_admin=marks)
+    asked.status = cluster(one, two)
+    asked.answer = begun
+    assert run(kind, "drain", "x", "--wait") == 0
+    assert f": {admin_now}\n" in capsys.readouterr().out
+    assert run(kind, "drain", "x", "--wait", "--json") == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["admin"], answer["job"]["state"]) == (admin_now, "done")
+
+
+def test_a_disk_that_metad_has_not_heard_of_since_its_start(
+    asked: Asked, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admin, "watch", lambda address, job: job)
+    asked.answer = msgspec.structs.replace(DRAINING, disk="d9")
+    assert run("disk", "drain", "d", "--wait") == 0
+    assert "disk d9: draining\n" in capsys.readouterr().out
