@@ -18,6 +18,7 @@ class JobStatus(Message, frozen=True, kw_only=True):
 
     `message` is how it ended, or what it does or waits for; `errors` counts steps that failed and
     were tried again.  `rate` is in units a second; `remaining_s` is None while nobody can tell.
+    `figures` are what the kind counts besides, such as copies that were bad.
     """
 
     job: Natural
@@ -32,6 +33,7 @@ class JobStatus(Message, frozen=True, kw_only=True):
     remaining_s: float | None = None
     errors: int = 0
     message: str = ""
+    figures: dict[str, int] = {}
     started_ns: int
     ended_ns: int = 0
 

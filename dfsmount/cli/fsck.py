@@ -7,14 +7,15 @@ set right, what has no place any more gets one in /lost+found, and nothing is gu
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
 import typer
 
 from dfsmount.cli.cluster import AsJson, Directory, Url, ask, find_metad
 from dfsmount.cli.jobs import watch
 from dfsmount.cli.lost import as_plain, show_lost
-from dfsmount.cli.output import show_json, working
+from dfsmount.cli.output import plain, show_json, working
 from dfswire.errors import Unavailable, UsageError
 from dfswire.fsck import FsckReport, FsckRequest
 from dfswire.jobs import JobsReply, JobsRequest, JobStatus, StartJob
@@ -45,9 +46,10 @@ def fsck(
     """Check the metadata, and repair it; ends with 1 when something is wrong."""
     if lost and (repair or deep):
         raise UsageError("--lost only looks; give it without --repair and --deep")
+    if yes and not repair:
+        raise UsageError("--yes is for --repair: give both")
     metad = find_metad(url, directory)
-    if deep:
-        _verify_all(metad, quiet=as_json)
+    verified = _verify_all(metad, limit, quiet=as_json) if deep else None
     if lost:
         _list_lost(metad, limit, as_json)
         return
@@ -57,17 +59,29 @@ def fsck(
         wanted = "do" if yes else "plan"
     report = _ask(metad, limit, wanted)
     if as_json:
-        show_json(report)
+        show_json(plain(report) | ({"deep": verified.as_plain()} if verified else {}))
     else:
         show(report)
         if report.fixes and not report.repaired and typer.confirm("Repair this?"):
             report = _ask(metad, limit, "do")
             show(report)
-    if report.count:
+    if report.count or (verified and verified.lost.count):
         raise typer.Exit(1)
 
 
-def _verify_all(metad: str, *, quiet: bool) -> None:
+@dataclass(frozen=True)
+class Verified:
+    """What came of --deep: the job, with its figures, and the files with lost bytes."""
+
+    job: JobStatus
+    lost: LostReply
+
+    def as_plain(self) -> dict[str, Any]:
+        """In terms of JSON."""
+        return {"job": plain(self.job), "lost": as_plain(self.lost)}
+
+
+def _verify_all(metad: str, limit: int, *, quiet: bool) -> Verified:
     """Have every copy read; what is bad is repaired meanwhile, what is lost is listed.
 
     Ctrl-C does not stop the job; the same command again goes on watching it.
@@ -75,11 +89,13 @@ def _verify_all(metad: str, *, quiet: bool) -> None:
     job: JobStatus = ask(metad, "job.start", StartJob(kind=DEEP_JOB, name=_deep_name(metad)))
     if job.state == "running":
         job = watch(metad, job)
+    found = Verified(job, _find_lost(metad, limit))
     if not quiet:
         typer.echo(f"job {job.job} ({job.name}) {job.state}: {job.message}")
-        show_lost(ask(metad, "cluster.lost", FindLost(), deadline_s=CHECK_DEADLINE_S))
+        show_lost(found.lost)
     if job.state != "done":
         raise Unavailable(f"the copies were not all verified: job {job.job} {job.state}")
+    return found
 
 
 def _deep_name(metad: str) -> str:
@@ -96,10 +112,15 @@ def _ask(metad: str, limit: int, repair: Literal["no", "plan", "do"]) -> FsckRep
     return report
 
 
-def _list_lost(metad: str, limit: int, as_json: bool) -> None:
+def _find_lost(metad: str, limit: int) -> LostReply:
     request = FindLost(limit=limit)
     with working("looking"):
         reply: LostReply = ask(metad, "cluster.lost", request, deadline_s=CHECK_DEADLINE_S)
+    return reply
+
+
+def _list_lost(metad: str, limit: int, as_json: bool) -> None:
+    reply = _find_lost(metad, limit)
     if as_json:
         show_json(as_plain(reply))
     else:

@@ -32,18 +32,26 @@ PAUSE_MOST_S = 30.0
 RATE_OVER_S = 20.0  # a rate is that of about the last so many seconds
 
 
+def takes_no_argument(argument: dict[str, Any]) -> None:
+    """The check of most kinds.  Raises UsageError."""
+    if argument:
+        raise UsageError(f"jobs of this kind take no argument, not even {', '.join(argument)}")
+
+
 @dataclass(frozen=True)
 class Kind:
     """A kind of job.
 
     `step` does a bounded piece of the work from `job.cursor` on.  `check` raises UsageError for an
-    argument that makes no sense, before anything is started.
+    argument that makes no sense, before anything is started; most kinds take none.  `figures` is
+    what operators are told of a cursor, beside `done` and `total`.
     """
 
     name: str
     unit: str
     step: Callable[[Job], Awaitable[Progress]]
-    check: Callable[[dict[str, Any]], None] = lambda argument: None
+    check: Callable[[dict[str, Any]], None] = takes_no_argument
+    figures: Callable[[Any], dict[str, int]] = lambda cursor: {}
 
 
 @dataclass
@@ -172,8 +180,12 @@ class Jobs:
         return self.status(await self.halt(request.job))
 
     async def resume(self, request: JobRequest) -> JobStatus:
-        """A stopped or failed job goes on where it was.  Raises NoEntry."""
+        """A stopped or failed job goes on where it was.  Raises NoEntry, UsageError (done)."""
         job = jobrows.need(self._db, request.job)
+        if job.state == "done":
+            raise UsageError(
+                f"job {job.id} ({job.name}) is done, nothing was started; start another {job.kind}"
+            )
         return self.status(await self.begin(job.kind, job.argument, job.name))
 
     def status(self, job: Job) -> JobStatus:
@@ -183,6 +195,8 @@ class Jobs:
         if run is not None and job.state == "running":
             job, rate = run.job, run.rate
         left = job.total - job.done
+        kind = self._kinds.get(job.kind)  # one of another version is not known
+        figures = kind.figures(job.cursor) if kind is not None else {}
         return JobStatus(
             job=job.id,
             name=job.name,
@@ -196,6 +210,7 @@ class Jobs:
             remaining_s=left / rate if rate and job.total else None,
             errors=job.errors,
             message=job.message,
+            figures=figures,
             started_ns=job.started_ns,
             ended_ns=job.ended_ns,
         )

@@ -37,7 +37,7 @@ class DeepCheck:
         self._want_inventories = want_inventories
         self._waiting: dict[tuple[bytes, str], bool | None] = {}  # copy -> was it good?
         self._news = trio.Event()
-        jobs.register(Kind(KIND, "chunks", self._step, _check))
+        jobs.register(Kind(KIND, "chunks", self._step, _check, _figures))
 
     def book(self, order: Order, result: OrderResult) -> None:
         """What came of a `verify` order."""
@@ -115,6 +115,13 @@ def _check(argument: dict[str, Any]) -> None:
     rate = argument.get("megabytes_per_s", MEGABYTES_PER_S)
     if not isinstance(rate, int | float) or rate <= 0 or argument.keys() - {"megabytes_per_s"}:
         raise UsageError('the argument is {"megabytes_per_s": NUMBER}, larger than 0')
+
+
+def _figures(cursor: dict[str, Any] | None) -> dict[str, int]:
+    """Copies that were read, those of them that were bad or missing, and those out of reach."""
+    if cursor is None:
+        return {}
+    return {"copies": cursor["copies"], "bad": cursor["bad"], "not_reached": cursor["away"]}
 
 
 def _sentence(cursor: dict[str, Any]) -> str:

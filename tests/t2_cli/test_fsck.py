@@ -13,7 +13,7 @@ from dfsmount.cli import fsck
 from dfsmount.cli.app import main
 from dfswire.fsck import Finding, FsckReport, FsckRequest
 from dfswire.jobs import JobsReply, JobStatus, StartJob
-from dfswire.verify import LostFile, LostRange, LostReply
+from dfswire.verify import FindLost, LostFile, LostRange, LostReply
 
 
 def run(monkeypatch: pytest.MonkeyPatch, count: int, *options: str) -> tuple[int, list[Any]]:
@@ -125,38 +125,85 @@ def test_nothing_lost(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
     assert capsys.readouterr().out == "no bytes are lost\n"
 
 
+VERIFYING = JobStatus(
+    job=7,
+    name="verify-7",
+    kind="verify",
+    argument="{}",
+    state="running",
+    done=1,
+    total=2,
+    unit="chunks",
+    message="",
+    started_ns=0,
+)
+FIGURES = {"copies": 4, "bad": 1, "not_reached": 2}
+
+
+class Deep:
+    """A metad that verifies copies."""
+
+    def __init__(self, *lost: LostFile) -> None:
+        self.asked: list[Any] = []
+        self.answers: dict[str, Any] = {
+            "job.list": JobsReply(jobs=[VERIFYING]),
+            "job.start": VERIFYING,
+            "cluster.lost": LostReply(files=list(lost), count=len(lost)),
+            "cluster.fsck": planned(repaired=True),
+        }
+
+    def ask(self, metad: str, call: str, request: Any, **_: object) -> Any:
+        self.asked.append(request)
+        return self.answers[call]
+
+
+def deep(monkeypatch: pytest.MonkeyPatch, state: str, *lost: LostFile) -> Deep:
+    metad = Deep(*lost)
+    ending = msgspec.structs.replace(
+        VERIFYING, state=state, message="copies verified: 4", figures=FIGURES
+    )
+    monkeypatch.setattr(fsck, "ask", metad.ask)
+    monkeypatch.setattr(fsck, "watch", lambda metad, job: ending)
+    return metad
+
+
 @pytest.mark.parametrize(("state", "ended"), [("done", 0), ("failed", 2)])
 def test_deep_watches_the_job_that_is_there(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], state: str, ended: int
 ) -> None:
-    job = JobStatus(
-        job=7,
-        name="verify-7",
-        kind="verify",
-        argument="{}",
-        state="running",
-        done=1,
-        total=2,
-        unit="chunks",
-        message="",
-        started_ns=0,
-    )
-    asked: list[Any] = []
-    answers: dict[str, Any] = {
-        "job.list": JobsReply(jobs=[job]),
-        "job.start": job,
-        "cluster.lost": LostReply(files=[], count=0),
-        "cluster.fsck": planned(repaired=True),
-    }
-
-    def ask(metad: str, call: str, request: Any, **_: object) -> Any:
-        asked.append(request)
-        return answers[call]
-
-    ending = msgspec.structs.replace(job, state=state, message="copies verified: 4")
-    monkeypatch.setattr(fsck, "ask", ask)
-    monkeypatch.setattr(fsck, "watch", lambda metad, job: ending)
-    assert main(["fsck", "--url", "h:1", "--deep"]) == ended
-    assert asked[1] == StartJob(kind="verify", name="verify-7")
+    metad = deep(monkeypatch, state)
+    assert main(["fsck", "--url", "h:1", "--deep", "--limit", "9"]) == ended
+    assert metad.asked[1] == StartJob(kind="verify", name="verify-7")
+    assert metad.asked[2] == FindLost(limit=9)
     shown = capsys.readouterr().out
     assert f"job 7 (verify-7) {state}: copies verified: 4\nno bytes are lost\n" in shown
+
+
+@pytest.mark.parametrize("ended", [0, 1])
+def test_deep_tells_programs_what_it_found(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], ended: int
+) -> None:
+    file = LostFile(inode=7, paths=[b"/a"], ranges=[LostRange(offset=0, length=9, sure=True)])
+    deep(monkeypatch, "done", *[file] * ended)
+    assert main(["fsck", "--url", "h:1", "--deep", "--json"]) == ended
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["count"] == 0
+    assert answer["deep"]["job"]["figures"] == FIGURES
+    assert answer["deep"]["lost"]["count"] == ended
+    assert [each["paths"] for each in answer["deep"]["lost"]["files"]] == [["/a"]] * ended
+
+
+def test_lost_bytes_that_the_deep_check_found_end_with_1_for_people_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    deep(monkeypatch, "done", LostFile(inode=7, paths=[b"/a"], ranges=[]))
+    assert main(["fsck", "--url", "h:1", "--deep"]) == 1
+    assert "files with lost bytes: 1" in capsys.readouterr().out
+
+
+def test_yes_is_an_answer_to_repair_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ended, asked = run(monkeypatch, 0, "--yes")
+    assert (ended, asked) == (2, [])
+    assert capsys.readouterr().err == "dfs: --yes is for --repair: give both\n"

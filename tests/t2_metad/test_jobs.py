@@ -230,6 +230,23 @@ async def test_a_kind_that_is_no_more_fails(
     assert "no jobs of kind 'count'" in failed.message
 
 
+async def test_what_is_done_is_not_started_again(
+    metad: Metad, autojump_clock: MockClock, counting: Counting
+) -> None:
+    begun = await begin(metad)
+    await until(metad, begun.job, ended)
+    with pytest.raises(UsageError, match=r"job 1 \(count-1\) is done, nothing was started"):
+        await metad.call("job.resume", JobRequest(job=begun.job))
+    assert counting.steps == [0, 1, 2]
+
+
+async def test_most_kinds_take_no_argument(metad: Metad, autojump_clock: MockClock) -> None:
+    for kind in ("rebalance", "spread", "compact", "policy"):
+        with pytest.raises(UsageError, match="no argument, not even x"):
+            await metad.call("job.start", StartJob(kind=kind, argument='{"x": 1}'))
+    assert (await metad.call("job.list", JobsRequest())).jobs == []
+
+
 async def test_nonsense_is_refused(metad: Metad, autojump_clock: MockClock) -> None:
     with pytest.raises(UsageError, match="kind 'dance'"):
         await metad.call("job.start", StartJob(kind="dance"))

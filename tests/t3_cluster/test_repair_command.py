@@ -148,6 +148,8 @@ async def test_every_copy_is_verified(
                 (begun,) = reply.jobs
         assert begun.state == "done"
         assert "bad or missing: 3" in begun.message
+        assert begun.figures["bad"] == 3
+        assert f"copies verified: {begun.figures['copies']}," in begun.message
         await cluster.until(fully_replicated, 60)
         assert forged in store.quarantined and stray in store.aside
         async with cluster.client("checker") as checker:
