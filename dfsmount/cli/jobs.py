@@ -17,11 +17,12 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from dfsmount.cli.cluster import AsJson, Directory, Url, ask, find_metad, talk
 from dfsmount.cli.output import console, plain_table, say, show_json, size
 from dfswire.client import Client
-from dfswire.errors import Unavailable
+from dfswire.errors import Unavailable, UsageError
 from dfswire.jobs import JobRequest, JobsReply, JobsRequest, JobStatus, StartJob
 
 POLL_S = 0.5
 DEADLINE_S = 10.0
+NO_ARGUMENT = "{}"
 STYLES = {"running": "cyan", "stopped": "yellow", "done": "green", "failed": "red"}
 
 Wait = Annotated[bool, typer.Option("--wait", help="Show the progress until it has ended.")]
@@ -57,7 +58,7 @@ def start(
     what: Annotated[str, typer.Argument(help="A kind of job, or the number of a stopped one.")],
     argument: Annotated[
         str, typer.Option(metavar="JSON", help="What the kind wants to know.")
-    ] = "{}",
+    ] = NO_ARGUMENT,
     name: Annotated[
         str, typer.Option(help="The same name again is the same job, and starts nothing twice.")
     ] = "",
@@ -70,6 +71,8 @@ def start(
     address = find_metad(url, directory)
     begun: JobStatus
     if what.isdecimal():
+        if name or argument != NO_ARGUMENT:
+            raise UsageError(f"job {what} has its argument and its name already")
         begun = ask(address, "job.resume", JobRequest(job=int(what)))
     else:
         begun = ask(address, "job.start", StartJob(kind=what, argument=argument, name=name))

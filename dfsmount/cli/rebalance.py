@@ -33,6 +33,8 @@ def rebalance(
     """Make disks equally full: give --dry-run or --now."""
     if dry_run == now:
         raise UsageError("give either --dry-run or --now")
+    if dry_run and wait:
+        raise UsageError("--wait is for --now; --dry-run begins nothing")
     address = find_metad(url, directory)
     if now:
         begun: JobStatus = ask(address, "job.start", StartJob(kind="rebalance"))

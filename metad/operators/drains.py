@@ -36,8 +36,8 @@ class Drains:
         self._state = state
         self._jobs = jobs
         self._wake = wake
-        jobs.register(Kind(DRAIN, "chunks", self._drain_step, self._check))
-        jobs.register(Kind(REMOVE, "copies", self._remove_step, self._check))
+        jobs.register(Kind(DRAIN, "chunks", self._drain_step, self._check_drain))
+        jobs.register(Kind(REMOVE, "copies", self._remove_step, self._check_remove))
 
     # -- calls ----------------------------------------------------------------------------------
 
@@ -176,12 +176,20 @@ class Drains:
 
     # -- jobs -----------------------------------------------------------------------------------
 
-    def _check(self, argument: dict[str, Any]) -> None:
+    def _check_drain(self, argument: dict[str, Any]) -> None:
         """Raises UsageError, or NoEntry."""
+        if unknown := ", ".join(argument.keys() - {"server", "disk"}):
+            raise UsageError(f"the argument has a server or a disk, not {unknown}")
         server, disk = argument.get("server", ""), argument.get("disk", "")
         if not isinstance(server, str) or not isinstance(disk, str):
             raise UsageError("server and disk are texts")
         find_leaver(self._state.db, server, disk)
+
+    def _check_remove(self, argument: dict[str, Any]) -> None:
+        """Raises UsageError, or NoEntry."""
+        if not isinstance(argument.get("accept_loss"), bool):
+            raise UsageError("accept_loss is true or false")
+        self._check_drain({name: argument[name] for name in argument if name != "accept_loss"})
 
     def _who(self, job: Job) -> Leaver:
         return find_leaver(

@@ -139,3 +139,12 @@ def test_wait_follows_it_to_its_end_through_an_absence_of_metad(
     shown = capsys.readouterr()
     assert "done: 1.0 MB of 4.2 MB\nok\n" in shown.out
     assert "Traceback" not in shown.err
+
+
+@pytest.mark.parametrize("options", [["--argument", '{"x": 1}'], ["--name", "n"]])
+def test_a_job_that_is_known_has_its_argument_and_name(
+    asked: Asked, capsys: pytest.CaptureFixture[str], options: list[str]
+) -> None:
+    assert run("job", "start", "7", *options) == 2
+    assert "job 7 has its argument and its name already" in capsys.readouterr().err
+    assert asked == []

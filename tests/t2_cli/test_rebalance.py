@@ -53,3 +53,11 @@ def test_now(asked: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize("options", [[], ["--now", "--dry-run"]])
 def test_one_of_both(options: list[str]) -> None:
     assert main(["rebalance", *options, "--url", "h:1"]) == 2
+
+
+def test_there_is_nothing_to_wait_for_in_a_plan(
+    asked: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["rebalance", "--dry-run", "--wait", "--url", "h:1"]) == 2
+    assert capsys.readouterr().err == "dfs: --wait is for --now; --dry-run begins nothing\n"
+    assert asked == []

@@ -18,7 +18,7 @@ from dfswire.admin import AdminReply, RemoveTarget, Target
 from dfswire.client import Client
 from dfswire.errors import NoEntry, Unavailable, UsageError, WrongCluster
 from dfswire.hosts import DiskFigures, HostFigures, Register
-from dfswire.jobs import JobsReply, JobsRequest, JobStatus
+from dfswire.jobs import JobsReply, JobsRequest, JobStatus, StartJob
 from tests.fakes import Faults
 from tests.t3_cluster.cluster import (
     CHUNK_SIZE_BYTES,
@@ -287,5 +287,14 @@ async def test_nonsense_is_refused(autojump_clock: MockClock, rng: random.Random
         for target in (Target(server="x"), Target(disk="x")):
             with pytest.raises(NoEntry):
                 await ask(cluster, "admin.enable", target)
+        for kind, argument in (
+            ("drain", '{"disk": "disk0", "x": 1}'),
+            ("drain", '{"disk": "disk0", "accept_loss": true}'),
+            ("drain", '{"disk": 7}'),
+            ("remove", '{"disk": "disk0"}'),
+            ("remove", '{"disk": "disk0", "accept_loss": 1}'),
+        ):
+            with pytest.raises(UsageError):
+                await ask(cluster, "job.start", StartJob(kind=kind, argument=argument))
         by_address = Target(server=cluster.address(2))
         assert (await ask(cluster, "admin.drain", by_address)).server == "server2"
