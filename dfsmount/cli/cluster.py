@@ -61,6 +61,36 @@ def find_metad(url: str, directory: Path | None) -> str:
     )
 
 
+def place_on_mount(path: Path) -> tuple[str, dict[str, Any]]:
+    """The metad of the mount that `path` is on, and which inode it is.  Raises UsageError."""
+    if not path.exists():
+        raise UsageError(f"{path}: no such file (without a mount, give --url or --dir)")
+    mount = mount_of(path)
+    if mount is None:
+        raise UsageError(f"{path} is not on a dfs mount (without one, give --url or --dir)")
+    return mount.metad, {"inode": path.stat().st_ino}
+
+
+def place_in_cluster(path: Path) -> dict[str, Any]:
+    """What people mean who named the cluster: a path from its root, or the number of an inode,
+    as findings and unlinked files have.  Raises UsageError."""
+    text = str(path)
+    if text.isdecimal() and int(text):
+        return {"inode": int(text)}
+    if not path.is_absolute():
+        raise UsageError(
+            f"{path}: give a path that starts with / (the cluster's root), or an inode number"
+        )
+    return {"path": bytes(path)}
+
+
+def mount_or_cluster(path: Path, url: str, directory: Path | None) -> tuple[str, dict[str, Any]]:
+    """That of a mount if the path is on one, else that of the cluster that is named."""
+    if (url or directory is not None) and not (path.exists() and mount_of(path)):
+        return find_metad(url, directory), place_in_cluster(path)
+    return place_on_mount(path)
+
+
 def ask(
     address: str, call: str, request: msgspec.Struct, *, deadline_s: float = ANSWER_DEADLINE_S
 ) -> Any:

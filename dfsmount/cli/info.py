@@ -1,7 +1,8 @@
 """`dfs info`: where the bytes of one file are, and who has locked it.
 
 On a mount the file is found by its inode number, so every name of it gives the same answer; with
-`--url` or `--dir` the path counts from the root of the file system, and no mount is needed.
+`--url` or `--dir` the path counts from the root of the file system, or is an inode number, and no
+mount is needed.
 """
 
 from __future__ import annotations
@@ -14,11 +15,9 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from dfsmount.cli.cluster import AsJson, Directory, Url, ask, find_metad
+from dfsmount.cli.cluster import AsJson, Directory, Url, ask, mount_or_cluster
 from dfsmount.cli.lost import range_text
-from dfsmount.cli.mounts import mount_of
 from dfsmount.cli.output import console, path_text, plain, plain_table, show_json
-from dfswire.errors import UsageError
 from dfswire.info import ChunkInfo, ExtentInfo, InfoReply, InfoRequest, LockInfo, ReplicaInfo
 
 
@@ -40,17 +39,8 @@ def info(
 
 def find(path: Path, url: str, directory: Path | None) -> InfoReply:
     """Ask the right metad about `path`.  Raises UsageError, OSError, and what metad answers."""
-    mount = mount_of(path) if path.exists() else None
-    reply: InfoReply
-    if mount is not None:
-        reply = ask(mount.metad, "cluster.info", InfoRequest(inode=path.stat().st_ino))
-    elif url or directory is not None:
-        request = InfoRequest(path=bytes(path))
-        reply = ask(find_metad(url, directory), "cluster.info", request)
-    elif path.exists():
-        raise UsageError(f"{path} is not on a dfs mount")
-    else:
-        raise UsageError(f"{path}: no such file (without a mount, give --url or --dir)")
+    metad, place = mount_or_cluster(path, url, directory)
+    reply: InfoReply = ask(metad, "cluster.info", InfoRequest(**place))
     return reply
 
 

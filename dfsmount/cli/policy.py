@@ -1,8 +1,8 @@
 """`dfs policy set|show|clear PATH`: how many copies what is below a directory has, and where.
 
 On a mount a path is found by its inode number; with `--url` or `--dir` it counts from the root of
-the file system.  A change holds for what is written from now on; what is there follows in the
-background, as the job of kind "policy".
+the file system, or is such a number.  A change holds for what is written from now on; what is
+there follows in the background, as the job of kind "policy".
 """
 
 from __future__ import annotations
@@ -12,8 +12,15 @@ from typing import Annotated, Any
 
 import typer
 
-from dfsmount.cli.cluster import AsJson, Directory, Url, ask, find_metad
-from dfsmount.cli.mounts import mount_of
+from dfsmount.cli.cluster import (
+    AsJson,
+    Directory,
+    Url,
+    ask,
+    find_metad,
+    place_in_cluster,
+    place_on_mount,
+)
 from dfsmount.cli.output import path_text, plain, say, show_json, size
 from dfswire.errors import UsageError
 from dfswire.policies import DOMAINS, PolicyReply, PolicyRequest, PolicyTerms, SetPolicy
@@ -84,11 +91,8 @@ def clear_policy(
 def find(path: Path, url: str, directory: Path | None) -> tuple[str, dict[str, Any]]:
     """The metad to ask, and what to call the path there.  Raises UsageError, OSError."""
     if url or directory is not None:
-        return find_metad(url, directory), {"path": bytes(path)}
-    mount = mount_of(path)
-    if mount is None:
-        raise UsageError(f"{path} is not on a dfs mount (without one, give --url or --dir)")
-    return mount.metad, {"inode": path.stat().st_ino}
+        return find_metad(url, directory), place_in_cluster(path)
+    return place_on_mount(path)
 
 
 def show(reply: PolicyReply, *, as_json: bool) -> None:

@@ -17,13 +17,12 @@ import trio
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from dfsmount.cli.cluster import AsJson, Directory, Url, find_metad, talk
+from dfsmount.cli.cluster import AsJson, Directory, Url, mount_or_cluster, talk
 from dfsmount.cli.lost import show_ranges
-from dfsmount.cli.mounts import mount_of
 from dfsmount.cli.output import console, path_text, show_json
 from dfswire.chunks import VerifyChunk, VerifyReply
 from dfswire.client import Client
-from dfswire.errors import DFSError, NoEntry, UsageError
+from dfswire.errors import DFSError, NoEntry
 from dfswire.info import ChunkInfo, InfoReply, InfoRequest
 from dfswire.verify import FilesBelow, FilesReply, LostRange, Urge
 
@@ -67,10 +66,11 @@ def repair(
     as_json: AsJson = False,
 ) -> None:
     """Verify every copy of a file or tree, and repair it now.  Ends with 1 when bytes are lost."""
-    metad, inode = _where(path, url, directory)
+    metad, place = mount_or_cluster(path, url, directory)
 
     async def run(client: Client) -> list[FileResult]:
-        return await Repairing(client, metad, quiet=as_json).run(inode, bytes(path))
+        repairing = Repairing(client, metad, quiet=as_json)
+        return await repairing.run(place.get("inode", 0), place.get("path", b""))
 
     results = talk(metad, run)
     counts = Counter(result.state for result in results)
@@ -80,16 +80,6 @@ def repair(
         _show(results, counts)
     if counts["damaged"] or counts["repair goes on"] or counts["not all checked"]:
         raise typer.Exit(1)
-
-
-def _where(path: Path, url: str, directory: Path | None) -> tuple[str, int]:
-    """The metad, and the inode (0: the path is one in the cluster)."""
-    mount = mount_of(path) if path.exists() else None
-    if mount is not None:
-        return mount.metad, path.stat().st_ino
-    if url or directory is not None:
-        return find_metad(url, directory), 0
-    raise UsageError(f"{path} is not on a dfs mount (without one, give --url or --dir)")
 
 
 class Repairing:
@@ -114,9 +104,7 @@ class Repairing:
         with self._progress:
             task = self._progress.add_task("", total=None)
             while more:
-                request = FilesBelow(
-                    inode=inode, path=b"" if inode else path, after=after, limit=PAGE_FILES
-                )
+                request = FilesBelow(inode=inode, path=path, after=after, limit=PAGE_FILES)
                 page: FilesReply = await self._ask("cluster.files", request)
                 self._progress.update(task, total=len(results) + page.count)
                 for each in page.inodes:

@@ -40,6 +40,12 @@ def test_by_path_without_a_mount(
     assert "fcntl read, waits   3-      process 78 at h[1]:/m" in shown
 
 
+def test_by_number_without_a_mount(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = answering(monkeypatch, GOOD)
+    assert main(["info", "4", "--url", "h:1"]) == 0
+    assert asked == [("h:1", "cluster.info", InfoRequest(inode=4))]
+
+
 def test_by_inode_on_a_mount(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = answering(monkeypatch, GOOD)
     file = tmp_path / "file"

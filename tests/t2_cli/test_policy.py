@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from dfsmount.cli import policy
+from dfsmount.cli import cluster, policy
 from dfsmount.cli.app import main
 from dfswire.policies import PolicyReply, PolicyRequest, PolicyTerms, SetPolicy
 
@@ -74,10 +74,10 @@ def test_a_refusal_ends_with_1(
 def test_on_a_mount_the_inode_is_asked_about(
     asked: list[Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(policy, "mount_of", lambda _: SimpleNamespace(metad="m:1"))
+    monkeypatch.setattr(cluster, "mount_of", lambda _: SimpleNamespace(metad="m:1"))
     assert main(["policy", "show", str(tmp_path)]) == 0
     assert asked == [("m:1", "policy.show", PolicyRequest(inode=tmp_path.stat().st_ino))]
-    monkeypatch.setattr(policy, "mount_of", lambda _: None)
+    monkeypatch.setattr(cluster, "mount_of", lambda _: None)
     assert main(["policy", "show", str(tmp_path)]) == 2
 
 
