@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime
 import sqlite3
 import sys
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated
@@ -20,6 +21,7 @@ import typer
 
 from dfswire.client import Client
 from dfswire.errors import DFSError, UsageError
+from dfswire.journal import Position
 from metad.checks import fsck
 from metad.journal.replay import position_of
 from metad.recovery.listing import Listing, Range, list_entries
@@ -40,11 +42,14 @@ def restore_command(
     accept_loss: Annotated[bool, typer.Option("--accept-loss")] = False,
 ) -> None:
     """Make the database `to` from the journals of chunkds."""
+    at_ns = moment_ns(at)
+    if at_ns is not None and at_ns > time.time_ns():
+        raise UsageError(f"{at} has not been yet; without --at everything is restored")
 
     async def run() -> Restored:
         client = Client()
         try:
-            wish = Wish(at_ns=moment_ns(at), epoch=epoch or None, accept_loss=accept_loss)
+            wish = Wish(at_ns=at_ns, epoch=epoch or None, accept_loss=accept_loss)
             return await restore(client, sources, to, wish)
         finally:
             await client.aclose()
@@ -99,15 +104,15 @@ def check_command(file: Path) -> None:
     """Is the database in `file` whole, and does it keep its invariants?  1 when not."""
     if not file.is_file():
         raise UsageError(f"there is no file {file}")
-    findings = []
-    entry = epoch = 0
+    position: Position | None = None
+    findings: list[str] = []
+    count = 0
     try:
         with closing(sqlite3.connect(file.resolve().as_uri() + "?mode=ro", uri=True)) as connection:
+            position = position_of(connection)
             verdict = connection.execute("PRAGMA integrity_check(1)").fetchall()
             if verdict != [("ok",)]:
                 findings.append(f"SQLite: {verdict[0][0]}")
-            position = position_of(connection)
-            entry, epoch = position.number, position.epoch
         if not findings:
             database = Database(str(file), inline=True, lock=None, read_only=True)
             report = fsck.run(database, FINDINGS_MAX)
@@ -115,9 +120,13 @@ def check_command(file: Path) -> None:
             findings += [
                 f"{each.check}: {each.subject}: {each.message}" for each in report.findings
             ]
+            count = report.count
     except sqlite3.DatabaseError as problem:
         findings.append(f"SQLite: {problem}")
-    typer.echo(msgspec.json.encode({"entry": entry, "epoch": epoch, "findings": findings}).decode())
+    count = max(count, len(findings))
+    where = (None, None) if position is None else (position.number, position.epoch)
+    answer = {"entry": where[0], "epoch": where[1], "findings": findings, "count": count}
+    typer.echo(msgspec.json.encode(answer).decode())
     if findings:
         raise typer.Exit(1)
 

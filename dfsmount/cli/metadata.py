@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,6 +18,7 @@ import trio
 import typer
 
 from dfsmount.cli.cluster import AsJson, Directory, Url, address_of, ask, find_metad
+from dfsmount.cli.events import moment_ns
 from dfsmount.cli.fsck import CHECK_DEADLINE_S
 from dfsmount.cli.output import say, show_json, working
 from dfswire.client import Client
@@ -52,8 +54,15 @@ def journal(
     entries: Annotated[
         str, typer.Option("--entries", metavar="A-B", help="Show entries A to B, or from A-.")
     ] = "",
-    since: Annotated[str, typer.Option("--since", help="Entries from then on.")] = "",
-    until: Annotated[str, typer.Option("--until", help="Entries up to then.")] = "",
+    since: Annotated[
+        str,
+        typer.Option(
+            "--since", metavar="TIME", help="Entries from then on: 10m, 2h or an ISO time."
+        ),
+    ] = "",
+    until: Annotated[
+        str, typer.Option("--until", metavar="TIME", help="Entries up to then, likewise.")
+    ] = "",
     statements: Annotated[
         bool, typer.Option("--statements", help="With the SQL of each entry.")
     ] = False,
@@ -71,8 +80,8 @@ def journal(
     """
     if last or entries or since or until or statements or sources:
         options = [f"--last={last or (0 if entries or since or until else LAST)}"]
-        options += [f"--since={since}"] if since else []
-        options += [f"--until={until}"] if until else []
+        options += [f"--since={_moment(since)}"] if since else []
+        options += [f"--until={_moment(until)}"] if until else []
         options += _numbers(entries) if entries else []
         options += ["--statements"] if statements else []
         addresses = [address_of(each) for each in sources or []]
@@ -93,11 +102,19 @@ def journal(
 
 
 def _numbers(text: str) -> list[str]:
-    """Of A-B, A- or A.  Raises UsageError."""
+    """Of A-B, A- or A, from 1 on.  Raises UsageError."""
     first, dash, end = text.partition("-")
     if not first.isdecimal() or (end and not end.isdecimal()):
         raise UsageError(f"not a range of entries: {text!r}; write 100-200 or 100-")
+    if int(first) < 1 or (end and int(end) < int(first)):
+        raise UsageError(f"not a range of entries: {text!r}; write 100-200 or 100-")
     return [f"--first={first}", f"--end={end or 0 if dash else first}"]
+
+
+def _moment(text: str) -> str:
+    """As metad.tool understands it.  Raises UsageError."""
+    at_s = moment_ns(text, time.time()) / 1e9
+    return datetime.datetime.fromtimestamp(at_s, datetime.UTC).isoformat()
 
 
 def _chunkds(metad: str) -> list[str]:
@@ -197,10 +214,19 @@ def check(
     if as_json:
         show_json(found)
     else:
-        for finding in found["findings"]:
-            typer.echo(finding)
-        typer.echo(f"entry {found['entry']} of epoch {found['epoch']}")
+        _show_check(found)
     raise typer.Exit(status)
+
+
+def _show_check(found: dict[str, Any]) -> None:
+    for finding in found["findings"]:
+        typer.echo(finding)
+    if hidden := found["count"] - len(found["findings"]):
+        typer.echo(f"... and {hidden} more")
+    where = f"entry {found['entry']} of epoch {found['epoch']}"
+    if found["entry"] is None:
+        where = "its entry cannot be read"
+    typer.echo(f"{where}: " + (f"findings: {found['count']}" if found["count"] else "no findings"))
 
 
 def _check_running(metad: str) -> tuple[int, dict[str, Any]]:
@@ -216,6 +242,7 @@ def _check_running(metad: str) -> tuple[int, dict[str, Any]]:
         "entry": position.number,
         "epoch": position.epoch,
         "findings": findings,
+        "count": report.count,
     }
 
 
@@ -225,15 +252,23 @@ def restore(
         list[str], typer.Option("--from", metavar="HOST:PORT", help="A chunkd; all there are.")
     ],
     to: Annotated[str, typer.Option("--to", metavar="URL", help="metad's `url`: what is made.")],
-    at: Annotated[str, typer.Option("--at", help="As it was then, such as 2026-03-31T12:00.")] = "",
-    epoch: Annotated[int, typer.Option("--epoch", help="Of an earlier epoch.")] = 0,
+    at: Annotated[
+        str,
+        typer.Option("--at", metavar="TIME", help="As it was then: 10m, 2h or 2026-03-31T12:00."),
+    ] = "",
+    epoch: Annotated[
+        int,
+        typer.Option(
+            "--epoch", min=0, help="What there was up to this epoch, before a later restore."
+        ),
+    ] = 0,
     accept_loss: Annotated[
         bool, typer.Option("--accept-loss", help="Though something is known to be missing.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Make metad's database again from the journals that chunkds keep."""
-    options = ["--at", at] if at else []
+    options = ["--at", _moment(at)] if at else []
     options += ["--epoch", str(epoch)] if epoch else []
     options += ["--accept-loss"] if accept_loss else []
     addresses = [address_of(each) for each in sources]

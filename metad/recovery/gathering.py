@@ -25,6 +25,7 @@ from dfswire.journalfile import HEADER_MAX_BYTES, parse_segment, parse_snapshot_
 from dfswire.messages import Empty
 from metad.journal.lineage import Lineage, Node
 
+NEWEST = 1 << 62  # an entry's number: of each chunkd the last segment alone
 PART_BYTES = 4 * ENTRIES_BYTES
 DEADLINE_S = 60.0
 
@@ -90,11 +91,9 @@ class Gathering:
 
     def newest_epoch(self) -> int:
         """The highest that is known of."""
-        return max(
-            *(node.position.epoch for node in self.lineage.nodes.values()),
-            *(file.base.epoch for source in self.sources for file in source.files.files),
-            0,
-        )
+        entries = (node.position.epoch for node in self.lineage.nodes.values())
+        files = (file.base.epoch for source in self.sources for file in source.files.files)
+        return max(max(entries, default=0), max(files, default=0))
 
     async def fetch_segments(self, number: int) -> None:
         """Have all entries from `number` on in `lineage`."""

@@ -18,9 +18,8 @@ import msgspec
 from dfswire.client import Client
 from dfswire.errors import UsageError
 from dfswire.journal import Entry, decode_changes
-from metad.recovery.gathering import Gathering
+from metad.recovery.gathering import NEWEST, Gathering
 
-NEWEST = 1 << 62
 _CHANGE = re.compile(
     r"\b(INSERT(?: OR \w+)? INTO|REPLACE INTO|UPDATE(?: OR \w+)?|DELETE FROM)\s+\"?(\w+)", re.I
 )
@@ -87,6 +86,10 @@ async def list_entries(
         if back and back[-1].position.number > begin + 1:
             kept.warnings.append(f"entries before {back[-1].position.number} are not kept any more")
         found = [node for node in back if wanted.has(node.position.number, node.position.time_ns)]
+        if not found:
+            kept.warnings.append(
+                f"no entry that is kept is in that range; the newest is {tip.number}"
+            )
         if wanted.last:
             found = found[: wanted.last]
         return Listing(

@@ -27,7 +27,7 @@ from dfswire.journal import Position
 from metad.journal.lineage import Node
 from metad.journal.replay import position_of, replay
 from metad.recovery.epoch import begin_epoch, deleted_since
-from metad.recovery.gathering import Gathering
+from metad.recovery.gathering import NEWEST, Gathering
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +74,8 @@ class Restorer:
         """See restore()."""
         kept = self._kept
         await kept.ask(addresses, self._object)
+        if self._wish.epoch is not None:
+            await self._check_epoch(self._wish.epoch)
         snapshots = [found for found in kept.snapshots() if self._wish.allows(found[0].base)]
         if not snapshots:
             raise UsageError("none of these chunkds has a snapshot of the metadata from before")
@@ -94,6 +96,13 @@ class Restorer:
             "the journal does not go on from any snapshot that is left: "
             + "; ".join(self.warnings or [self._advice()])
         )
+
+    async def _check_epoch(self, epoch: int) -> None:
+        """It means all up to it, so one that was not yet would give the newest unnoticed."""
+        await self._kept.fetch_segments(NEWEST)  # the end, where the newest epoch is
+        newest = self._kept.newest_epoch()
+        if 0 < newest < epoch:
+            raise UsageError(f"there is no epoch {epoch}, the newest is {newest}")
 
     def _advice(self) -> str:
         epoch = self._kept.newest_epoch()

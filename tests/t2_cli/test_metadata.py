@@ -47,6 +47,10 @@ class Answers:
             "cluster.status": cluster(server(port=1), server("down", port=2)),
         }
         self.tool: list[str] = []
+        self.checked: tuple[int, dict[str, Any]] = (
+            0,
+            {"entry": 3, "epoch": 1, "findings": [], "count": 0},
+        )
 
     def ask(self, _metad: str, call: str, _request: object, **_: object) -> Any:
         return self.replies[call]
@@ -54,7 +58,7 @@ class Answers:
     def run(self, *arguments: str) -> tuple[int, dict[str, Any]]:
         self.tool = list(arguments)
         if arguments[0] == "check":
-            return 0, {"entry": 3, "epoch": 1, "findings": []}
+            return self.checked
         return 0, {"entries": [ENTRY], "warnings": ["two:1 is damaged"]}
 
 
@@ -89,8 +93,13 @@ def test_how_far_it_is(answers: Answers, capsys: pytest.CaptureFixture[str]) -> 
         (["--entries", "5"], ["127.0.0.1:1", "--last=0", "--first=5", "--end=5"]),
         (["--statements"], ["127.0.0.1:1", "--last=20", "--statements"]),
         (
-            ["--since", "2026-01-01", "--until", "2026-01-02"],
-            ["127.0.0.1:1", "--last=0", "--since=2026-01-01", "--until=2026-01-02"],
+            ["--since", "2026-01-01T00:00Z", "--until", "2026-01-02T01:00+01:00"],
+            [
+                "127.0.0.1:1",
+                "--last=0",
+                "--since=2026-01-01T00:00:00+00:00",
+                "--until=2026-01-02T00:00:00+00:00",
+            ],
         ),
     ],
 )
@@ -111,8 +120,28 @@ def test_entries_are_shown(answers: Answers, capsys: pytest.CaptureFixture[str])
     assert json.loads(capsys.readouterr().out)["entries"] == [ENTRY]
 
 
+def test_moments_are_told_as_for_events(
+    answers: Answers, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("time.time", lambda: 1_000_000_120.0)
+    assert main(["metad", "journal", "--url", "h:1", "--since", "2m"]) == 0
+    assert answers.tool[-1] == "--since=2001-09-09T01:46:40+00:00"
+    assert main(["metad", "journal", "--url", "h:1", "--since", "soon"]) == 2
+    assert "not a time: 'soon'; give 10m, 2h, 7d or an ISO time" in capsys.readouterr().err
+
+
+def test_what_is_restored(answers: Answers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.time", lambda: 1_000_000_120.0)
+    words = ["metad", "restore", "--from", "h:2", "--to", "sqlite:///db", "--json"]
+    assert main([*words, "--at", "2m", "--epoch", "3"]) == 0
+    moment = "2001-09-09T01:46:40+00:00"
+    assert answers.tool == [
+        *("restore", "h:2", "--to", "/db", "--at", moment, "--epoch", "3"),
+    ]
+
+
 def test_what_is_no_range(answers: Answers, capsys: pytest.CaptureFixture[str]) -> None:
-    for text in ("a", "5-x", "-5"):
+    for text in ("a", "5-x", "-5", "5-2", "0"):
         assert main(["metad", "journal", "--url", "h:1", f"--entries={text}"]) == 2
         assert "not a range of entries" in capsys.readouterr().err
     answers.replies["cluster.status"] = cluster(server("down"))
@@ -122,7 +151,7 @@ def test_what_is_no_range(answers: Answers, capsys: pytest.CaptureFixture[str]) 
 
 def test_a_running_metad_is_checked(answers: Answers, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["metad", "check", "--url", "h:1"]) == 0
-    assert capsys.readouterr().out == "entry 77 of epoch 2\n"
+    assert capsys.readouterr().out == "entry 77 of epoch 2: no findings\n"
     finding = Finding(check="dentry", subject="inode 5", message="has no name")
     answers.replies["cluster.fsck"] = msgspec.structs.replace(CLEAN, findings=[finding], count=1)
     assert main(["metad", "check", "--url", "h:1", "--json"]) == 1
@@ -130,11 +159,25 @@ def test_a_running_metad_is_checked(answers: Answers, capsys: pytest.CaptureFixt
         "entry": 77,
         "epoch": 2,
         "findings": ["dentry: inode 5: has no name"],
+        "count": 1,
     }
+    assert main(["metad", "check", "--url", "h:1"]) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        "dentry: inode 5: has no name",
+        "entry 77 of epoch 2: findings: 1",
+    ]
     assert answers.tool == []
 
 
 def test_a_file_is_checked(answers: Answers, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["metad", "check", "sqlite:///var/db"]) == 0
     assert answers.tool == ["check", "/var/db"]
-    assert capsys.readouterr().out == "entry 3 of epoch 1\n"
+    assert capsys.readouterr().out == "entry 3 of epoch 1: no findings\n"
+    worse = {"entry": None, "epoch": None, "findings": ["SQLite: malformed"], "count": 102}
+    answers.checked = (1, worse)
+    assert main(["metad", "check", "/var/db"]) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        "SQLite: malformed",
+        "... and 101 more",
+        "its entry cannot be read: findings: 102",
+    ]

@@ -62,7 +62,10 @@ def test_ranges(history: History, kept: Kept) -> None:
     assert numbers(listed(kept, first=5, end=9)) == [5, 6, 7, 8, 9]
     assert numbers(listed(kept, first=18, end=99)) == [18, 19, 20]
     assert numbers(listed(kept, last=2, end=9)) == [8, 9]
-    assert numbers(listed(kept, first=30)) == []
+    beyond = listed(kept, first=30)
+    assert numbers(beyond) == []
+    assert beyond.warnings == ["no entry that is kept is in that range; the newest is 20"]
+    assert listed(kept, first=20).warnings == []
     since, until = entries[9].time_ns, entries[13].time_ns
     assert numbers(listed(kept, since_ns=since)) == list(range(10, 21))
     assert numbers(listed(kept, since_ns=since, until_ns=until)) == [10, 11, 12, 13, 14]

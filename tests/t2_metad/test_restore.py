@@ -46,6 +46,7 @@ def test_a_snapshot_may_be_newer_than_all_entries(history: History, kept: Kept) 
 
 def test_without_a_snapshot_nothing_can_be_done(history: History, kept: Kept) -> None:
     kept.refused("none of these chunkds has a snapshot")
+    kept.refused("none of these chunkds has a snapshot", epoch=7)
     kept.keep("one:1", history.start, history.add(b"a"))
     kept.refused("none of these chunkds has a snapshot")
 
@@ -176,6 +177,13 @@ def test_to_a_moment(history: History, kept: Kept) -> None:
 def test_to_a_moment_before_everything(history: History, kept: Kept) -> None:
     kept.keep("one:1", history.start, history.add(b"a"), history.copy())
     kept.refused("a snapshot of the metadata from before", at_ns=5)
+
+
+def test_an_epoch_that_was_not_yet(history: History, kept: Kept) -> None:
+    kept.keep("one:1", history.start, history.add(b"a"), history.copy())
+    for more in ({}, {"at_ns": history.now_ns}):
+        kept.refused("there is no epoch 7, the newest is 1", epoch=7, **more)
+    assert kept.restore(epoch=1).epoch == 2
 
 
 def test_to_a_moment_of_an_epoch_that_was_left(history: History, kept: Kept) -> None:

@@ -10,8 +10,9 @@ import msgspec
 import pytest
 import typer
 
+from dfswire.errors import UsageError
 from metad.storage.opening import open_database
-from metad.tool import check_command
+from metad.tool import check_command, restore_command
 from tests.t2_metad.test_opening import spoil
 
 ADD = "INSERT INTO xattr (inode, name, value) VALUES (?, ?, x'')"
@@ -47,7 +48,7 @@ def test_a_backup_stays_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[s
     path = backup(tmp_path)
     path.chmod(0o400)
     before = path.read_bytes()
-    assert checked(path, capsys) == (0, {"entry": 1, "epoch": 1, "findings": []})
+    assert checked(path, capsys) == (0, {"entry": 1, "epoch": 1, "findings": [], "count": 0})
     assert path.read_bytes() == before
     assert [each.name for each in tmp_path.iterdir() if each.name.startswith("a backup")] == [
         path.name
@@ -60,7 +61,10 @@ def test_the_database_of_a_running_metad(
     db = open_database(f"sqlite://{tmp_path}/db", inline=True)
     with db.transaction():
         db.change(ADD, (1, b"a"))
-    assert checked(Path(db.path), capsys) == (0, {"entry": 1, "epoch": 1, "findings": []})
+    assert checked(Path(db.path), capsys) == (
+        0,
+        {"entry": 1, "epoch": 1, "findings": [], "count": 0},
+    )
     with db.transaction():
         db.change(ADD, (77, b"of nobody"))
     status, found = checked(Path(db.path), capsys)
@@ -75,3 +79,20 @@ def test_damage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, found = checked(tmp_path / "db", capsys)
     assert status == 1
     assert "SQLite" in str(found["findings"])
+    assert (found["entry"], found["epoch"], found["count"]) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("content", [b"no database at all" * 100, b""])
+def test_of_what_is_no_database_of_a_metad_nothing_is_known(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    status, found = checked(path, capsys)
+    assert (status, found["entry"], found["epoch"], found["count"]) == (1, None, None, 1)
+    assert "SQLite" in str(found["findings"])
+
+
+def test_a_moment_that_has_not_been_yet_is_not_restored(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="2999-01-01 has not been yet"):
+        restore_command(["h:1"], tmp_path / "db", at="2999-01-01")
