@@ -36,8 +36,8 @@ def check_extent_content(db: Database) -> Violations:
         "SELECT 'extent ' || e.id, CASE WHEN (e.chunk IS NULL) = (data IS NULL) "
         "THEN 'must have a chunk or data' "
         "WHEN data IS NOT NULL THEN 'has ' || length(data) || ' bytes inline, length ' || e.length "
-        "WHEN c.id IS NULL THEN 'its chunk ' || hex(e.chunk) || ' does not exist' "
-        "ELSE 'ends beyond its chunk ' || hex(e.chunk) END "
+        "WHEN c.id IS NULL THEN 'its chunk ' || lower(hex(e.chunk)) || ' does not exist' "
+        "ELSE 'ends beyond its chunk ' || lower(hex(e.chunk)) END "
         "FROM extent e LEFT JOIN chunk c ON c.id = e.chunk "
         "WHERE (e.chunk IS NULL) = (data IS NULL) OR e.length < 1 OR e.chunk_offset < 0 "
         "OR length(data) <> e.length "
@@ -59,9 +59,9 @@ def check_refs(db: Database) -> Violations:
     """refs counts the extents that name a chunk."""
     return violations(
         db,
-        "SELECT 'chunk ' || hex(id), 'refs is ' || refs || ', counted ' || counted FROM (SELECT "
-        "id, refs, (SELECT count(*) FROM extent e WHERE e.chunk = c.id) AS counted FROM chunk c) "
-        "WHERE refs <> counted",
+        "SELECT 'chunk ' || lower(hex(id)), 'refs is ' || refs || ', counted ' || counted FROM "
+        "(SELECT id, refs, (SELECT count(*) FROM extent e WHERE e.chunk = c.id) AS counted "
+        "FROM chunk c) WHERE refs <> counted",
     )
 
 
@@ -70,8 +70,8 @@ def check_chunk_state(db: Database) -> Violations:
     metad itself that has them made); dead ones a time of death."""
     return violations(
         db,
-        "SELECT 'chunk ' || hex(id), 'is ' || state || ' with refs ' || refs || ', length ' || "
-        "length || ', session ' || coalesce(session, 'none') FROM chunk WHERE NOT CASE state "
+        "SELECT 'chunk ' || lower(hex(id)), 'is ' || state || ' with refs ' || refs || ', length ' "
+        "|| length || ', session ' || coalesce(session, 'none') FROM chunk WHERE NOT CASE state "
         "WHEN 'live' THEN refs > 0 AND length > 0 AND length(digest) = 16 AND session IS NULL "
         "AND expires_ns IS NULL AND dead_since_ns IS NULL "
         "WHEN 'granted' THEN refs = 0 AND dead_since_ns IS NULL AND expires_ns IS NOT NULL "
@@ -85,7 +85,7 @@ def check_good(db: Database) -> Violations:
     """good counts the good replicas of a chunk."""
     return violations(
         db,
-        "SELECT 'chunk ' || hex(id), 'good is ' || good || ', counted ' || counted FROM "
+        "SELECT 'chunk ' || lower(hex(id)), 'good is ' || good || ', counted ' || counted FROM "
         "(SELECT id, good, (SELECT count(*) FROM replica r WHERE r.chunk = c.id "
         "AND r.state = 'good') AS counted FROM chunk c) WHERE good <> counted",
     )
@@ -95,8 +95,9 @@ def check_lost(db: Database) -> Violations:
     """Every live chunk has a good replica somewhere."""
     return violations(
         db,
-        "SELECT 'chunk ' || hex(id), 'has no good replica' FROM chunk c WHERE state = 'live' AND "
-        "NOT EXISTS (SELECT 1 FROM replica r WHERE r.chunk = c.id AND r.state = 'good')",
+        "SELECT 'chunk ' || lower(hex(id)), 'has no good replica' FROM chunk c "
+        "WHERE state = 'live' AND NOT EXISTS "
+        "(SELECT 1 FROM replica r WHERE r.chunk = c.id AND r.state = 'good')",
     )
 
 
@@ -104,7 +105,7 @@ def check_replica(db: Database) -> Violations:
     """Replicas belong to a chunk, a disk, and have a state."""
     return violations(
         db,
-        "SELECT 'replica ' || hex(chunk) || ' on disk ' || disk, CASE "
+        "SELECT 'replica ' || lower(hex(chunk)) || ' on disk ' || disk, CASE "
         "WHEN c.id IS NULL THEN 'its chunk does not exist' "
         "WHEN d.key IS NULL THEN 'its disk does not exist' ELSE 'is ' || r.state END "
         "FROM replica r LEFT JOIN chunk c ON c.id = r.chunk LEFT JOIN disk d ON d.key = r.disk "
@@ -117,7 +118,7 @@ def check_lost_range(db: Database) -> Violations:
     """What is noted as lost is a part of a chunk that exists."""
     return violations(
         db,
-        "SELECT 'damage ' || hex(chunk), 'bytes ' || offset || '+' || d.length || "
+        "SELECT 'damage ' || lower(hex(chunk)), 'bytes ' || offset || '+' || d.length || "
         "coalesce(', its length is ' || c.length, ', which does not exist') "
         "FROM damage d LEFT JOIN chunk c ON c.id = d.chunk "
         "WHERE c.id IS NULL OR offset < 0 OR d.length < 1 OR offset + d.length > c.length",

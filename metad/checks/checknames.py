@@ -28,7 +28,7 @@ def check_name(db: Database) -> Violations:
     """Names are 1 to 255 bytes without slash and NUL, and not "." or ".."."""
     return violations(
         db,
-        "SELECT 'dentry ' || cookie, 'has the impossible name x''' || hex(name) || '''' "
+        "SELECT 'dentry ' || cookie, 'has the impossible name x''' || lower(hex(name)) || '''' "
         "FROM dentry WHERE length(name) NOT BETWEEN 1 AND 255 OR name IN (x'2e', x'2e2e') "
         "OR instr(name, x'2f') OR instr(name, x'00')",
     )

@@ -36,8 +36,8 @@ def check_policy(db: Database) -> Violations:
     """Chunks follow policies that exist, directories have such, and what waits for one exists."""
     return violations(
         db,
-        "SELECT 'chunk ' || hex(id), 'follows policy ' || policy || ', which does not exist' "
-        "FROM chunk WHERE policy NOT IN (SELECT key FROM policy) "
+        "SELECT 'chunk ' || lower(hex(id)), 'follows policy ' || policy || ', which does not "
+        "exist' FROM chunk WHERE policy NOT IN (SELECT key FROM policy) "
         "UNION ALL SELECT 'directory ' || inode, 'has policy ' || policy || ', which does not "
         "exist' FROM directory_policy WHERE policy NOT IN (SELECT key FROM policy) "
         "UNION ALL SELECT 'policy of ' || d.inode, 'is not of a directory' FROM directory_policy d "

@@ -152,6 +152,30 @@ def test_each_broken_invariant_is_found(
     assert all(finding.subject and finding.message for finding in report.findings)
 
 
+def test_ids_of_chunks_are_written_as_everywhere(populated: World) -> None:
+    """`dfs events` and `dfs info` have them in lower case; one looks for them with grep."""
+    other = "x'" + "ab" * 16 + "'"
+    with populated.db.transaction():
+        for table, column in (("chunk", "id"), ("replica", "chunk")):
+            populated.db.change(f"UPDATE {table} SET {column} = {other} WHERE {column} = {CHUNK}")
+        populated.db.change(f"UPDATE chunk SET policy = 77, good = 9, refs = 7 WHERE id = {other}")
+        populated.db.change(f"UPDATE replica SET state = 'odd' WHERE chunk = {other}")
+        populated.db.change(f"UPDATE extent SET chunk = {other} WHERE chunk NOT NULL")
+        populated.db.change(f"UPDATE chunk SET length = 1, digest = x'' WHERE id = {other}")
+        populated.db.change(f"INSERT INTO damage VALUES ({other}, 9, 9, 0)")
+    found = fsck.run(populated.db, 100).findings
+    with populated.db.transaction():
+        populated.db.change(f"DELETE FROM chunk WHERE id = {other}")
+    found += fsck.run(populated.db, 100).findings
+    checks = {each.check for each in found if "ab" * 16 in f"{each.subject} {each.message}"}
+    expected = {"refs", "chunk_state", "good", "lost", "replica", "lost_range", "policy"}
+    assert checks == expected | {"extent_content"}
+    assert "does not exist" in next(
+        each.message for each in reversed(found) if each.check == "extent_content"
+    )
+    assert not [each for each in found if "AB" * 16 in f"{each.subject} {each.message}"]
+
+
 def test_every_check_was_broken() -> None:
     broken = {check for _sql, expected in BREAKAGES for check in expected}
     assert broken == {check.__name__.removeprefix("check_") for check in invariants.CHECKS}
