@@ -65,7 +65,7 @@ class Service:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """The background tasks, until cancelled; started once metad was asked the first time.
 
-        Raises WrongCluster or AlreadyRunning (in an exception group) when metad insists.
+        Raises Removed or AlreadyRunning (in an exception group) when metad insists.
         """
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.heartbeat.run_forever)

@@ -2,9 +2,9 @@
 
 metad calls nobody, so everything it must hear goes here: figures, bad and missing replicas, results
 of orders.  What was not acknowledged by a successful heartbeat is sent again.  While metad does not
-answer, chunkd goes on serving.  Two answers end the daemon: this server belongs to another cluster,
-or another process is this server (fencing of clones and of forgotten processes), at once when that
-one is known to be alive.
+answer, or keeps another cluster (as one that lost its database does), chunkd goes on serving.  Two
+answers end the daemon: this server was removed from the cluster, or another process is this server
+(fencing of clones and of forgotten processes), at once when that one is known to be alive.
 """
 
 from __future__ import annotations
@@ -22,7 +22,14 @@ from chunkd.orders import OrderRunner
 from chunkd.peers import Peers
 from chunkd.storage import Runner, Stores
 from dfswire.client import Client
-from dfswire.errors import AlreadyRunning, DFSError, IdentityTaken, WrongCluster, WrongVersion
+from dfswire.errors import (
+    AlreadyRunning,
+    DFSError,
+    IdentityTaken,
+    Removed,
+    WrongCluster,
+    WrongVersion,
+)
 from dfswire.heartbeats import Heartbeat, HeartbeatReply, ReplicaReport
 from dfswire.hosts import DiskFigures, HostFigures, Register, Registered
 
@@ -84,7 +91,7 @@ class HeartbeatTask:
         """Set after the first attempt to register, whatever came of it."""
 
     async def run_forever(self) -> None:
-        """Until cancelled.  Raises WrongCluster, and AlreadyRunning when that stays so."""
+        """Until cancelled.  Raises Removed, and AlreadyRunning when that stays so."""
         failures = 0
         refused_since: float | None = None
         while True:
@@ -95,7 +102,7 @@ class HeartbeatTask:
                 if failures:
                     log.info("metad at %s answers again", self._metad)
                 failures, refused_since, self._told = 0, None, ""
-            except (WrongCluster, IdentityTaken):
+            except (Removed, IdentityTaken):
                 raise
             except AlreadyRunning as problem:
                 refused_since = refused_since or trio.current_time()
@@ -115,7 +122,7 @@ class HeartbeatTask:
     def _complain(self, problem: DFSError) -> None:
         """Once, and again when metad is there but does not want this server, or the reverse."""
         if problem.code != self._told:
-            refused = isinstance(problem, WrongVersion)
+            refused = isinstance(problem, WrongVersion | WrongCluster)
             what = "refuses this server" if refused else "does not answer"
             log.warning("metad at %s %s: %s", self._metad, what, problem)
             self._told = problem.code

@@ -12,7 +12,8 @@
     │   ├── CorruptChunk          bytes that do not match their checksum
     │   ├── SessionLost           the session is unknown, expired or closed: open a new one
     │   ├── Leased                another client has it exclusively and was asked; nothing happened
-    │   ├── WrongCluster          a server or directory that belongs to another cluster
+    │   ├── WrongCluster          a server, directory or client that belongs to another cluster
+    │   ├── Removed               a server that this cluster has removed
     │   ├── AlreadyRunning        the same identity twice, as far as is known
     │   │   └── IdentityTaken     and the other process is alive, without doubt
     │   └── DiskFailed            this disk can't be trusted any more
@@ -163,6 +164,10 @@ class Leased(ClusterError):
 
 class WrongCluster(ClusterError):
     code = "wrong_cluster"
+
+
+class Removed(ClusterError):
+    code = "removed"
 
 
 class AlreadyRunning(ClusterError):

@@ -36,13 +36,17 @@ GRANTS_MAX = 256
 
 
 class OpenSession(Message, frozen=True, kw_only=True):
-    """A client introduces itself.  `replaces` are sessions of clients that it knows to be dead."""
+    """A client introduces itself.  `replaces` are sessions of clients that it knows to be dead.
+
+    `cluster_id` is empty in its first session; later ones are of the same cluster or none.
+    """
 
     host: str
     mount_point: str
     pid: int
     software: str  # version, for people
     replaces: list[str] = []
+    cluster_id: str = ""
 
 
 class SessionGrant(Message, frozen=True, kw_only=True):

@@ -78,4 +78,5 @@ class ClusterStatus(Message, frozen=True, kw_only=True):
     journal_copies: int = 0  # chunkds that have everything of metad's journal, and how many should
     journal_copies_wanted: int = 0
     jobs: list[JobStatus] = []  # that run
+    foreign: list[str] = []  # addresses of chunkds of other clusters that want to register
     reclaim_held: str = ""  # why nothing is deleted: a restore that nobody has confirmed

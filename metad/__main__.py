@@ -48,7 +48,7 @@ def run(
 
 def _run(config: MetadConfig) -> None:
     setup_logging(config.log_level, config.log_format, "metad")
-    database = open_database(config.url)
+    database = open_database(config.url, cluster_id=config.cluster_id)
     try:
         trio.run(_serve, database, config)
     except BaseExceptionGroup as group:

@@ -45,7 +45,15 @@ def health_of(worries: list[Worry], silence: str = "") -> dict[str, Any]:
 def _worries(reply: ClusterStatus) -> Iterator[Worry]:
     chunks = reply.chunks
     away = [each for each in reply.servers if each.state != "up" and each.admin not in GONE]
-    if not reply.servers:
+    if reply.foreign:
+        yield Worry(
+            f"chunkds of another cluster name this metad: {', '.join(reply.foreign)}",
+            "name their own metad; if it was here and its database is lost: stop this metad, and "
+            "'dfs metad restore' makes it again from what those chunkds keep"
+            if not reply.servers
+            else "name their own metad in their settings",
+        )
+    elif not reply.servers:
         yield Worry("there are no servers", "start a chunkd that names this metad")
     if chunks.lost:
         yield Worry(

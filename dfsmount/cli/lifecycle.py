@@ -12,6 +12,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
+
 from dfsmount.cli.launch import Launch
 from dfsmount.cli.localcluster import LocalCluster, Settings, choose_ports, port_is_free
 from dfsmount.cli.mounts import Mount, location, mount_at, unmount
@@ -46,9 +48,7 @@ def plan(directory: Path, nodes: int | None, replicas: int | None) -> LocalClust
     if wanted < len(ports):
         raise UsageError(f"this cluster has {len(ports)} nodes; 'dfs up' only adds to them")
     ports = ports + choose_ports(wanted - len(ports), [kept.metad_port, *ports])
-    settings = Settings(
-        replicas=replicas or kept.replicas, metad_port=kept.metad_port, chunkd_ports=ports
-    )
+    settings = msgspec.structs.replace(kept, replicas=replicas or kept.replicas, chunkd_ports=ports)
     if settings.replicas > wanted:
         raise UsageError(f"{settings.replicas} replicas need as many nodes; there are {wanted}")
     cluster = LocalCluster(directory, settings)
@@ -84,8 +84,8 @@ def _with_free_ports(cluster: LocalCluster) -> LocalCluster:
     )
     return LocalCluster(
         cluster.directory,
-        Settings(
-            replicas=settings.replicas,
+        msgspec.structs.replace(
+            settings,
             metad_port=fresh.get(settings.metad_port, settings.metad_port),
             chunkd_ports=[fresh.get(port, port) for port in settings.chunkd_ports],
         ),

@@ -42,6 +42,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     replicas: int
     metad_port: int
     chunkd_ports: list[int]
+    cluster_id: str = ""  # known after the first start: what is lost is not replaced by a new one
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,7 @@ class LocalCluster:
             url=f"sqlite:///{self.directory / 'metad' / 'metad.db'}",
             listen=self.metad_address,
             replicas=settings.replicas,
+            cluster_id=settings.cluster_id,
         )
         for daemon in self.chunkds:
             data = daemon.config.parent / "data"
@@ -150,6 +152,7 @@ class LocalCluster:
             replicas=settings.replicas,
             metad_port=settings.metad_port,
             chunkd_ports=settings.chunkd_ports,
+            cluster_id=settings.cluster_id,
         )
 
     @contextlib.contextmanager

@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
 import typer
 
-from dfsmount.cli.cluster import AsJson
+from dfsmount.cli.cluster import AsJson, ask
 from dfsmount.cli.lifecycle import DEFAULT_NODES, bring_up, mount_up, plan, take_down
 from dfsmount.cli.localcluster import DEFAULT_DIRECTORY, LocalCluster
 from dfsmount.cli.output import show_json, working
+from dfswire.hosts import Hello
+from dfswire.messages import Empty
 
 Place = Annotated[Path, typer.Option("--dir", help="Where the cluster keeps everything.")]
 
@@ -42,6 +45,7 @@ def up(
     cluster = plan(directory, nodes, replicas)
     with cluster.lock(), working("starting"):
         cluster = bring_up(cluster, report)
+        _remember(cluster)
         point = mount_up(cluster, Path(mount), options, report) if mount else None
     url = f"http://{cluster.metad_address}"
     if as_json:
@@ -49,6 +53,14 @@ def up(
         return
     typer.echo(f"The cluster is up at {url}; 'dfs status --dir {directory}' shows it,")
     typer.echo(f"'dfs mount {url} DIR' mounts it, 'dfs down --dir {directory}' stops it.")
+
+
+def _remember(cluster: LocalCluster) -> None:
+    """Which cluster it is: without its database, metad must not make a new one the next time."""
+    if not cluster.settings.cluster_id:
+        hello: Hello = ask(cluster.metad_address, "metad.hello", Empty())
+        settings = msgspec.structs.replace(cluster.settings, cluster_id=hello.cluster_id)
+        LocalCluster(cluster.directory, settings).write_files()
 
 
 def down(

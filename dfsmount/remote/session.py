@@ -12,13 +12,14 @@ import logging
 import random
 from collections.abc import Callable
 
+import msgspec
 import trio
 
 from dfsmount.ports import Listener
 from dfsmount.remote.eventstream import RECONNECT_PAUSE_S, EventStream
 from dfsmount.remote.leaseclock import LeaseClock
 from dfswire.client import Client
-from dfswire.errors import DFSError, SessionLost
+from dfswire.errors import DFSError, SessionLost, WrongCluster
 from dfswire.health import Experience
 from dfswire.metadata import (
     OpenSession,
@@ -53,6 +54,7 @@ class Session:
         self.clock = clock if clock is not None else LeaseClock()
         self._client = client
         self._introduction = introduction
+        self._cluster_id = ""
         self._lease_until = -1.0
         self.losses = 0  # counts sessions that were lost, when this host knows it
         self.stream = EventStream(client, address, self.clock, self.renewed)
@@ -70,15 +72,14 @@ class Session:
     # For those who speak under this session
 
     async def open(self) -> SessionGrant:
-        """Open a session now.  Raises Unavailable, ProtocolError."""
+        """Open a session now.  Raises Unavailable, ProtocolError; WrongCluster when the metad there
+        is not of the cluster of the first session."""
         sent_at = self.clock.now_s()
+        introduction = msgspec.structs.replace(self._introduction, cluster_id=self._cluster_id)
         grant: SessionGrant = await self._client.call(
-            "session.open",
-            self.address,
-            self._introduction,
-            attempts=OPEN_ATTEMPTS,
+            "session.open", self.address, introduction, attempts=OPEN_ATTEMPTS
         )
-        self.grant = grant
+        self.grant, self._cluster_id = grant, grant.cluster_id
         self._next_sequence, self._outstanding = 1, set()
         self._lost = trio.Event()
         self._opened.set()
@@ -178,9 +179,15 @@ class Session:
             self.grant = None
 
     async def _reopen(self) -> None:
+        is_told = False
         while True:
             try:
                 await self.open()
+            except WrongCluster as problem:  # as of one that was started without its database
+                if not is_told:
+                    log.error("%s: %s; waiting for the right one", self.address, problem)
+                is_told = True
+                await trio.sleep(RECONNECT_PAUSE_S)
             except DFSError as problem:  # also: metad's disk is full, or it is another version
                 log.info("no new session yet: %s", problem)
                 await trio.sleep(RECONNECT_PAUSE_S)

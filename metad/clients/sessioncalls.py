@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import msgspec
 import trio
 
-from dfswire.errors import DFSError, Stale
+from dfswire.errors import DFSError, Stale, WrongCluster
 from dfswire.messages import Answer, Empty
 from dfswire.metadata import (
     AckEvents,
@@ -131,8 +131,12 @@ class Clients:
     # calls
 
     async def open(self, request: OpenSession) -> SessionGrant:
-        """A client starts; those that it replaces end first."""
+        """A client starts; those that it replaces end first.  Raises WrongCluster."""
         state, config = self._state, self._state.config
+        if request.cluster_id not in ("", state.cluster_id):
+            raise WrongCluster(
+                f"this metad is of cluster {state.cluster_id}, not of {request.cluster_id}"
+            )
         for dead in request.replaces:
             await self.end(dead)
         stored = StoredSession(

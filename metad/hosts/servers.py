@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
-from dfswire.errors import WrongCluster
+from dfswire.errors import Removed, WrongCluster
 from dfswire.heartbeats import Heartbeat
 from dfswire.hosts import Admin, DiskFigures, Register
 from dfswire.messages import Replica
@@ -21,6 +21,7 @@ from metad.hosts.orders import OrderQueue
 from metad.hosts.server import Server, State
 
 _ORDER: dict[State, int] = {"up": 0, "suspect": 1, "down": 2}
+FOREIGN_S = 30.0  # a chunkd of another cluster asks every few seconds
 _ADMIN: tuple[Admin, ...] = ("enabled", "draining", "drained", "removed")
 
 
@@ -37,6 +38,7 @@ class Servers:
         self._server_of: dict[str, str] = {}  # disk -> server
         self._server_admin: dict[str, Admin] = {}  # only what is not enabled
         self._disk_admin: dict[str, Admin] = {}
+        self._foreign: dict[str, float] = {}  # address -> when a server of another cluster asked
         self.orders = orders
         self.grayness = Grayness()
         self.identities = Identities(self._servers, self.server_of, self.heartbeat_state)
@@ -53,17 +55,25 @@ class Servers:
     def check(self, message: Register, now: float) -> None:
         """May this chunkd act under its identity?
 
-        Raises WrongCluster (also for one that was removed), AlreadyRunning and IdentityTaken: see
-        Identities.check.
+        Raises WrongCluster, Removed, AlreadyRunning and IdentityTaken: see Identities.check.
         """
         if message.cluster_id not in ("", self._cluster_id):
-            raise WrongCluster(f"server {message.server_id} belongs to another cluster")
-        if self.server_admin(message.server_id) == "removed":
+            self._foreign[message.address] = now
             raise WrongCluster(
+                f"server {message.server_id} belongs to another cluster: {message.cluster_id}, not "
+                f"{self._cluster_id}"
+            )
+        if self.server_admin(message.server_id) == "removed":
+            raise Removed(
                 f"server {message.server_id} was removed from this cluster; "
                 f"'dfs node enable {message.server_id}' takes it back"
             )
         self.identities.check(message, now)
+
+    def foreign(self, now: float) -> list[str]:
+        """Addresses of chunkds of other clusters that want to register."""
+        self._foreign = {each: at for each, at in self._foreign.items() if now - at < FOREIGN_S}
+        return sorted(self._foreign)
 
     def register(self, message: Register, now: float) -> None:
         """A chunkd starts, or metad had forgotten it.  Raises as `check` does."""

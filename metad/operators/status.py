@@ -60,6 +60,7 @@ async def cluster_status(
         repair=msgspec.structs.replace(repair, excess=excess),
         journal_copies=state.followers.in_step,
         journal_copies_wanted=state.followers.copies,
+        foreign=state.servers.foreign(state.clock()),
         reclaim_held=reclaim_held(state.db),
     )
 

@@ -33,13 +33,18 @@ WHOLE = ("ok",)
 
 
 def open_database(
-    url: str, *, inline: bool = False, now_ns: Callable[[], int] = time.time_ns
+    url: str,
+    *,
+    inline: bool = False,
+    now_ns: Callable[[], int] = time.time_ns,
+    cluster_id: str = "",
 ) -> Database:
     """Open (or create) the database that `url` names and take it for this process.
 
     `sqlite:///abs/path`, or `sqlite://` for one in memory, which needs `inline`: then writes run at
-    once in the caller's task and no thread exists.  Raises UsageError for what cannot be opened,
-    AlreadyRunning when another process has it.
+    once in the caller's task and no thread exists.  With `cluster_id` it must be there, and of this
+    cluster.  Raises UsageError for what cannot be opened, AlreadyRunning when another process has
+    it.
     """
     if url == "sqlite://":
         if not inline:
@@ -47,6 +52,11 @@ def open_database(
         path, lock = ":memory:", None
     else:
         path = path_of(url)
+        if cluster_id and not (Path(path).exists() and Path(path).stat().st_size):
+            raise UsageError(
+                f"there is no database of cluster {cluster_id} at {path}: is its disk mounted? If "
+                "it is lost, 'dfs metad restore' makes it again from what the chunkds keep"
+            )
         lock = take(path)
     try:
         database = Database(path, inline=inline, lock=lock)
@@ -56,11 +66,20 @@ def open_database(
         raise
     try:
         examine(database, now_ns())
+        _check_cluster(database, cluster_id)
         database.start_recording(now_ns)
     except BaseException:
         database.close()
         raise
     return database
+
+
+def _check_cluster(database: Database, cluster_id: str) -> None:
+    found = schema.cluster_of(database.peewee)
+    if cluster_id and found != cluster_id:
+        raise UsageError(
+            f"database {database.path} is of cluster {found}; the settings say {cluster_id}"
+        )
 
 
 def examine(database: Database, now_ns: int) -> None:

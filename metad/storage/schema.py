@@ -98,6 +98,12 @@ def prepare(database: SqliteDatabase, now_ns: int) -> None:
             _upgrade(run, int(version))
 
 
+def cluster_of(database: SqliteDatabase) -> str:
+    """Whose database it is, once it is prepared."""
+    run: Callable[..., Any] = database.execute_sql
+    return "".join(value for (value,) in run("SELECT value FROM setting WHERE name = 'cluster_id'"))
+
+
 def _upgrade(run: Callable[..., Any], version: int) -> None:
     for each in range(version, SCHEMA_VERSION):
         for statement in UPGRADES[each]:

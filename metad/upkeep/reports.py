@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
-from dfswire.errors import AlreadyRunning
+from dfswire.errors import AlreadyRunning, WrongCluster
 from dfswire.heartbeats import Heartbeat, HeartbeatReply, ReplicaReport
 from dfswire.hosts import DiskFigures, Register, Registered
 from dfswire.messages import Empty
@@ -67,13 +67,13 @@ class Reports:
     # calls
 
     async def register(self, request: Register) -> Registered:
-        """Raises WrongCluster, AlreadyRunning; see Servers.check."""
+        """Raises WrongCluster, Removed, AlreadyRunning; see Servers.check."""
         state = self._state
         known = state.servers.get(request.server_id)
         try:
             request = self._with_incarnation(request)
             state.servers.check(request, state.clock())
-        except AlreadyRunning as problem:
+        except (AlreadyRunning, WrongCluster) as problem:
             if self._refused.get(request.server_id) != request.process:
                 self._refused[request.server_id] = request.process
                 log.warning("%s is refused: %s", request.address, problem)

@@ -25,7 +25,7 @@ from dfsmount.client import FileSystem, open_file_system
 from dfsmount.config import MountConfig
 from dfswire.client import Client
 from dfswire.dispatch import Dispatcher
-from dfswire.errors import DFSError, WrongCluster
+from dfswire.errors import DFSError, Removed
 from dfswire.hosts import HostFigures
 from dfswire.metadata import OpenSession
 from metad.config import MetadConfig
@@ -304,7 +304,7 @@ class Cluster:
                     await service.run()
                 except* Crash:
                     self.trace(f"{party} has crashed")
-                except* WrongCluster:
+                except* Removed:
                     if machine.number not in self.leaving:
                         raise
                     self.trace(f"{party} ends: it was removed")

@@ -18,6 +18,7 @@ from dfswire.errors import (
     CorruptChunk,
     IdentityTaken,
     Invalid,
+    Removed,
     WrongCluster,
     WrongVersion,
 )
@@ -220,9 +221,30 @@ async def test_nothing_is_dropped_by_a_metad_that_wants_registration(
     assert line.reports() == [(A, "bad")]
 
 
-async def test_another_cluster_ends_the_daemon(line: Line, autojump_clock: MockClock) -> None:
-    line.one.identity.cluster_id = "c0"
-    with pytest.RaisesGroup(WrongCluster):
+async def test_the_metad_of_another_cluster_is_not_obeyed(
+    line: Line, autojump_clock: MockClock, expect_log: ExpectLog
+) -> None:
+    """Its own may have lost its disk, and be restored from what this server keeps."""
+    expect_log("refuses this server: another cluster")
+
+    def refuse(message: Register) -> None:
+        raise WrongCluster("another cluster")
+
+    line.metad.on_register = refuse
+    async with line.running():
+        await trio.sleep(60)
+        assert not line.metad.heartbeats
+        line.metad.on_register = lambda message: None
+        await trio.sleep(10)
+        assert line.metad.heartbeats
+
+
+async def test_a_removed_server_ends(line: Line, autojump_clock: MockClock) -> None:
+    def refuse(message: Register) -> None:
+        raise Removed("it was removed")
+
+    line.metad.on_register = refuse
+    with pytest.RaisesGroup(Removed), trio.fail_after(10):
         await line.one.service.run()
 
 

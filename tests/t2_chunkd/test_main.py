@@ -17,7 +17,7 @@ from chunkd.identity import claim
 from dfswire.calls import CALLS
 from dfswire.chunks import WriteChunk, block_checksums
 from dfswire.client import Client
-from dfswire.errors import WrongCluster
+from dfswire.errors import Removed
 from dfswire.hosts import Register
 from dfswire.messages import Empty
 from dfswire.server import bound_address, listen, serve
@@ -99,11 +99,11 @@ async def test_it_serves_without_metad_and_stops_cleanly(daemon: Daemon) -> None
     directories.release()
 
 
-async def test_another_cluster_ends_it(daemon: Daemon) -> None:
+async def test_to_be_removed_ends_it(daemon: Daemon) -> None:
     metad = FakeMetad(DirectTransport({}))
 
     def refuse(message: Register) -> None:
-        raise WrongCluster("this server belongs to another cluster")
+        raise Removed("this server was removed")
 
     metad.on_register = refuse
     listeners = await listen("127.0.0.1:0")
@@ -112,7 +112,7 @@ async def test_another_cluster_ends_it(daemon: Daemon) -> None:
         await nursery.start(serve, metad.dispatcher, listeners)
         line = await trio.to_thread.run_sync(daemon.refused)
         nursery.cancel_scope.cancel()
-    assert line.endswith("chunkd: this server belongs to another cluster")
+    assert line.endswith("chunkd: this server was removed")
 
 
 def test_a_port_in_use(daemon: Daemon) -> None:

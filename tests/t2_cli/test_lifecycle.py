@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from dfsmount.cli import lifecycle
+from dfsmount.cli import lifecycle, up
 from dfsmount.cli.app import main
 from dfsmount.cli.lifecycle import bring_up, plan, take_down
 from dfsmount.cli.localcluster import HOST, Daemon, LocalCluster
 from dfsmount.cli.mounts import Mount
 from dfsmount.cli.processes import Identity, handle_of, wait_end
 from dfswire.errors import UsageError
+from dfswire.hosts import Hello
 
 # Nobody waits for what `dfs up` starts: it is to outlive it.
 pytestmark = pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
@@ -254,8 +255,15 @@ def test_a_spoilt_pid_file_of_a_mount_is_removed(cluster: LocalCluster, story: S
 def test_the_command_line(
     cluster: LocalCluster, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def hello(address: str, call: str, _request: object) -> Hello:
+        assert call == "metad.hello"
+        return Hello(service="metad", protocol=1, software="1", cluster_id="c1")
+
+    monkeypatch.setattr(up, "ask", hello)
     place = ["--dir", str(cluster.directory)]
     assert main(["up", *place, "--nodes", "1"]) == 0
+    assert LocalCluster.open(cluster.directory).settings.cluster_id == "c1"
+    assert 'cluster_id = "c1"' in cluster.metad.config.read_text()
     shown = capsys.readouterr().out
     assert "metad      started on port" in shown
     assert main(["up", *place, "--json"]) == 0

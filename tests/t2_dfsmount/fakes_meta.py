@@ -21,7 +21,7 @@ from dfsmount.remote.metaclient import MetaClient
 from dfsmount.remote.session import Session
 from dfswire.batches import Batch, BatchReply, OpResult
 from dfswire.client import Client
-from dfswire.errors import SessionLost, Stale, Unavailable
+from dfswire.errors import SessionLost, Stale, Unavailable, WrongCluster
 from dfswire.locks import HeldLocks
 from dfswire.messages import Attr, Empty, Event, Invalidation, Lease
 from dfswire.metadata import (
@@ -59,6 +59,8 @@ class FakeMetad:
 
     def __init__(self) -> None:
         self.sessions = 0
+        self.cluster_id = "c"
+        self.introductions: list[OpenSession] = []
         self.instance = "first"
         self.away = False
         self.has_streams = True
@@ -120,13 +122,18 @@ class FakeMetad:
         if self.away:
             raise Unavailable("away")
         if isinstance(request, OpenSession):
+            self.introductions.append(request)
+            if request.cluster_id not in ("", self.cluster_id):
+                raise WrongCluster(
+                    f"this metad is of cluster {self.cluster_id}, not of {request.cluster_id}"
+                )
             self.sessions += 1
             return SessionGrant(
                 session=self.session,
                 instance=self.instance,
                 lease_s=LEASE_S,
                 renew_s=RENEW_S,
-                cluster_id="c",
+                cluster_id=self.cluster_id,
                 chunk_size_bytes=1 << 22,
                 inline_max_bytes=8192,
                 replicas=2,

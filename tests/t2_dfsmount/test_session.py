@@ -217,3 +217,21 @@ async def test_closing(autojump_clock: MockClock, away: bool) -> None:
     assert session.grant is None
     assert given_back.is_set() == (not away)
     assert metad.calls[-1] == "session.close"
+
+
+async def test_the_metad_of_another_cluster_is_waited_out(
+    autojump_clock: MockClock, expect_log: Any
+) -> None:
+    """It was started without its database: what it shows is not what programs have open here."""
+    expect_log("metad ended this client's session")
+    expect_log("this metad is of cluster d, not of c; waiting for the right one")
+    async with running() as (metad, session, _listener):
+        assert metad.introductions[-1].cluster_id == ""
+        metad.cluster_id = "d"
+        metad.end_session()
+        await trio.sleep(60)
+        assert session.grant is None and session.lease_left_s() == 0
+        assert metad.introductions[-1].cluster_id == "c"
+        metad.cluster_id = "c"
+        await trio.sleep(RENEW_S)
+        assert session.lease_left_s() > 0

@@ -131,3 +131,16 @@ async def test_reading_in_a_thread(tmp_path: Path, inline: bool) -> None:
     await db.write(lambda: db.change(ADD, (b"a",)))
     assert await db.read_in_thread(count) == 1
     db.close()
+
+
+def test_a_lost_database_is_not_replaced_by_a_new_one(tmp_path: Path) -> None:
+    """Its disk may not be mounted; programs would see an empty directory."""
+    url = f"sqlite://{tmp_path}/db"
+    with pytest.raises(UsageError, match="is its disk mounted"):
+        open_database(url, cluster_id="c" * 32)
+    database = open_database(url)
+    (cluster_id,) = database.read_one("SELECT value FROM setting WHERE name = 'cluster_id'")
+    database.close()
+    open_database(url, cluster_id=cluster_id).close()
+    with pytest.raises(UsageError, match=f"is of cluster {cluster_id}; the settings say c"):
+        open_database(url, cluster_id="c" * 32)

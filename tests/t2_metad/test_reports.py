@@ -12,7 +12,7 @@ from trio.testing import MockClock
 from dfswire.errors import AlreadyRunning, SessionLost, WrongCluster
 from dfswire.hosts import Registered
 from dfswire.inventories import ChangesReply, Inventory, InventoryChanges, InventoryReply
-from dfswire.messages import Extent, WrittenChunk
+from dfswire.messages import Empty, Extent, WrittenChunk
 from dfswire.metadata import BadReplica, GrantRequest
 from dfswire.operations import Commit, SetAttr
 from dfswire.orders import OrderResult
@@ -73,6 +73,7 @@ async def test_registration(
     pair: Cluster, mock_clock: MockClock, expect_log: Callable[[str], None]
 ) -> None:
     expect_log("s3:9500 is refused")
+    expect_log("s4:9500 is refused: server s4 belongs to another cluster")
     reply: Registered = await pair.metad.call("server.register", register("s3"))
     assert reply.cluster_id == pair.metad.service.state.cluster_id
     assert reply.heartbeat_s == 1.0
@@ -80,6 +81,7 @@ async def test_registration(
     assert saved == ["s1", "s2", "s3"]
     with pytest.raises(WrongCluster):
         await pair.metad.call("server.register", register("s4", cluster_id="other"))
+    assert (await pair.metad.call("cluster.status", Empty())).foreign == ["s4:9500"]
     with pytest.raises(AlreadyRunning):
         await pair.metad.call("server.register", register("s3", incarnation=0))
     assert len(machines.load_servers(pair.metad.db)) == 3

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dfswire.errors import AlreadyRunning, IdentityTaken, WrongCluster
+from dfswire.errors import AlreadyRunning, IdentityTaken, Removed, WrongCluster
 from dfswire.health import Experience
 from dfswire.messages import Replica
 from metad.hosts.doubles import CLAIMS_MAX, Doubles
@@ -40,6 +40,8 @@ def test_up_suspect_down_and_up_again(servers: Servers) -> None:
 def test_another_cluster_is_refused(servers: Servers) -> None:
     with pytest.raises(WrongCluster):
         servers.register(register("s1", cluster_id="d" * 32), 0.0)
+    assert servers.foreign(29.0) == ["s1:9500"]
+    assert servers.foreign(30.0) == []
     servers.register(register("s1", cluster_id=CLUSTER), 0.0)
 
 
@@ -192,7 +194,7 @@ def test_a_removed_server_counts_for_nothing_and_stays_out(servers: Servers) -> 
     servers.administer({"s1": "removed"}, {"s2-d": "removed"})
     assert servers.live_disks(0.0) == set()
     assert state(servers, "s1-d", 0.0) == state(servers, "s2-d", 0.0) == "down"
-    with pytest.raises(WrongCluster, match="dfs node enable s1"):
+    with pytest.raises(Removed, match="dfs node enable s1"):
         servers.register(register("s1", incarnation=2), 0.0)
     servers.register(register("s2", incarnation=2), 0.0)
 

@@ -16,7 +16,7 @@ from trio.testing import MockClock
 
 from dfswire.admin import AdminReply, RemoveTarget, Target
 from dfswire.client import Client
-from dfswire.errors import NoEntry, Unavailable, UsageError, WrongCluster
+from dfswire.errors import NoEntry, Removed, Unavailable, UsageError
 from dfswire.hosts import DiskFigures, HostFigures, Register
 from dfswire.jobs import JobsReply, JobsRequest, JobStatus, StartJob
 from tests.fakes import Faults
@@ -160,7 +160,7 @@ async def test_drained_and_removed_under_load(
             cluster.set_faults(Faults())
             nursery.cancel_scope.cancel()
         await check(cluster, load.files)
-        with pytest.raises(WrongCluster, match="was removed"):
+        with pytest.raises(Removed, match="was removed"):
             await register(cluster, 0)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -12,7 +14,7 @@ import pytest
 from chunkd.identity import DiskIdentity
 from dfsmount.cli.localcluster import HOST, choose_ports
 from tests.t5_process.harness import Cluster
-from tests.t5_process.observed import wait_for
+from tests.t5_process.observed import run_dfs, wait_for
 
 
 @pytest.fixture
@@ -67,6 +69,43 @@ def test_directory_of_another_cluster(cluster: Cluster, other: Cluster, tmp_path
     # in between it belongs to nobody yet, and the first cluster would rightly take it.
     wait_for(lambda: cluster_of(other, "chunkd1"), "the other cluster's name on the disk")
     other.kill("chunkd1")
-    line = refusal(other, "chunkd1", tmp_path, metad=cluster.address)
-    assert "another cluster" in line
-    assert len(cluster.status().servers) == 3
+    config = other.daemon("chunkd1").config
+    config.write_text(config.read_text().replace(other.address, cluster.address))
+    other.start("chunkd1")
+    wait_for(lambda: "refuses this server" in other.see_log("chunkd1"), "it is told")
+    status = cluster.status()
+    assert len(status.servers) == 3
+    assert status.foreign == [f"{HOST}:{other.daemon('chunkd1').port}"]
+    assert "belongs to another cluster" in cluster.see_log("metad")
+
+
+def test_metad_without_its_database(other: Cluster, tmp_path: Path) -> None:
+    """Nobody takes the new, empty cluster for the old one: programs wait, chunks stay, and metad is
+    restored from what the chunkd keeps."""
+    other.start("chunkd2")
+    point = other.mount()
+    (point / "kept").write_bytes(b"kept" * 5000)
+    os.sync()
+    wait_for(lambda: other.status().journal_copies == 2, "its journal is kept")
+    other.kill("metad")
+    database = other.local.metad.config.parent / "metad.db"
+    for path in database.parent.glob("metad.db*"):
+        path.unlink()
+    other.start("metad")
+    wait_for(lambda: "refuses this server" in other.see_log("chunkd1"), "the chunkd is refused")
+    wait_for(lambda: "waiting for the right one" in other.see_log("mnt"), "so is the mount")
+    with ThreadPoolExecutor(1) as program:
+        reading = program.submit((point / "kept").read_bytes)
+        with pytest.raises(TimeoutError):
+            reading.result(1.0)
+        other.kill("metad")
+        for path in database.parent.glob("metad.db*"):
+            path.unlink()
+        words = ["metad", "restore", "--to", f"sqlite:///{database}"]
+        for name in ("chunkd1", "chunkd2"):
+            words += ["--from", f"{HOST}:{other.daemon(name).port}"]
+        assert run_dfs(*words)[0] == 0
+        other.start("metad")
+        assert reading.result(60.0) == b"kept" * 5000
+    assert "belongs to another cluster" in other.see_log("metad")
+    other.see_log("mnt")
