@@ -16,6 +16,7 @@ import re
 import shutil
 import struct
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +26,7 @@ MIB = 1 << 20
 BLOCK = 4096
 SHUTDOWN = 0x8004_587D  # _IOR('X', 125, __u32): ext4, xfs and f2fs agree on it
 WITHOUT_LOG = struct.pack("I", 2)  # nothing is flushed, not even the journal
+BUSY_S = 5.0
 SIZE_MIN = {"ext4": 16 * MIB, "xfs": 300 * MIB}
 INODE_PER_BYTES = 1 << 16  # a chunk of a small file has a directory of its own
 LARGE_BYTES = 1 << 30
@@ -69,8 +71,15 @@ class Disk:
         run("mount", "-o", self._options, self.image, self.point)
 
     def unmount(self) -> None:
-        if self.mounted:
-            run("umount", self.point)
+        """Who looks at all file systems just now (df, monitoring) is in the way for a moment."""
+        deadline = time.monotonic() + BUSY_S
+        while self.mounted:
+            try:
+                run("umount", self.point)
+            except AssertionError as problem:
+                if "target is busy" not in str(problem) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
 
     @property
     def mounted(self) -> bool:
