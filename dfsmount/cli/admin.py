@@ -15,7 +15,7 @@ import typer
 
 from dfsmount.cli.cluster import AsJson, Directory, Url, ask, find_metad
 from dfsmount.cli.jobs import Wait, show, watch
-from dfsmount.cli.output import path_text, plain, say, show_json, size
+from dfsmount.cli.output import counted, path_text, plain, say, show_json, size
 from dfswire.admin import AdminReply, Losses, RemoveTarget, Target
 from dfswire.hosts import Admin
 from dfswire.messages import Empty
@@ -127,12 +127,12 @@ def show_losses(what: str, losses: Losses, *, refused: bool) -> None:
     """Which files lose something, and how much of it."""
     would = "would be lost" if refused else "are lost"
     typer.echo(
-        f"The last copies of {losses.chunks} chunks ({size(losses.bytes)}) of {losses.files} files "
-        f"are on {what}; they {would}:"
+        f"The last copies of {counted(losses.chunks, 'chunk')} ({size(losses.bytes)}) "
+        f"of {counted(losses.files, 'file')} are on {what}; they {would}:"
     )
     for file in losses.described:
         name = path_text(file.path) if file.path else f"inode {file.inode} (without a name)"
-        typer.echo(f"  {name}: {file.chunks} chunks")
+        typer.echo(f"  {name}: {counted(file.chunks, 'chunk')}")
     if losses.files > len(losses.described):
         typer.echo(f"  ... and {losses.files - len(losses.described)} more files")
 

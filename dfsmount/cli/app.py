@@ -50,11 +50,15 @@ VERBS: tuple[Callable[..., None], ...] = (
 )
 for verb in VERBS:
     app.command()(verb)
-app.add_typer(job_app, name="job")
-app.add_typer(node_app, name="node")
-app.add_typer(disk_app, name="disk")
-app.add_typer(policy_app, name="policy")
-app.add_typer(metad_app, name="metad")
+GROUPS = {
+    "job": job_app,
+    "node": node_app,
+    "disk": disk_app,
+    "policy": policy_app,
+    "metad": metad_app,
+}
+for name, group in GROUPS.items():
+    app.add_typer(group, name=name)
 
 
 def _show_version(wanted: bool) -> None:
@@ -83,8 +87,10 @@ def _notes(problem: DFSError) -> list[str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Carry out one command line; the exit status."""
     given = sys.argv[1:] if arguments is None else list(arguments)
+    if not given or (len(given) == 1 and given[0] in GROUPS):
+        given = [*given, "--help"]  # typer's own way is an error of many lines
     try:
-        answer = app(args=given or ["--help"], standalone_mode=False, prog_name="dfs")
+        answer = app(args=given, standalone_mode=False, prog_name="dfs")
         sys.stdout.flush()
         # typer answers with the status of a typer.Exit, and with 130 after Ctrl-C.
         return answer if isinstance(answer, int) else 0

@@ -32,6 +32,8 @@ DEFAULT_LIMIT = 100
 RETRY_S = 1.0
 DEADLINE_S = EVENTS_WAIT_MAX_S + 10.0
 STYLES = {"info": "default", "warning": "yellow", "error": "red", "critical": "bold red"}
+SEVERITY_WIDTH = len("critical")
+KIND_WIDTH = len("journal.copies_regained")
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 Show = Callable[[ClusterEvent], None]
@@ -119,6 +121,7 @@ def show_line(event: ClusterEvent) -> None:
     text = escape(f"{event.subject}: {event.message}{times}")
     style = STYLES[event.severity]
     console().print(
-        f"{when.isoformat(sep=' ', timespec='seconds')}  [{style}]{event.kind:18}[/] {text}",
+        f"{when.isoformat(sep=' ', timespec='seconds')}  "
+        f"[{style}]{event.severity:{SEVERITY_WIDTH}}  {event.kind:{KIND_WIDTH}}[/]  {text}",
         soft_wrap=True,
     )

@@ -138,7 +138,7 @@ def list_entries(addresses: Sequence[str], options: Sequence[str], as_json: bool
         at = datetime.datetime.fromtimestamp(each["time_ns"] / 1e9).isoformat(" ", "milliseconds")
         changes = ", ".join(f"{kind} {rows}" for kind, rows in each["changes"].items())
         typer.echo(
-            f"{each['number']}  {at}  epoch {each['epoch']} term {each['term']:x}  "
+            f"{each['number']}  {at}  epoch {each['epoch']} term {each['term']}  "
             f"{each['size_bytes']} bytes  {changes}"
         )
         for text, rows in each["statements"]:
@@ -208,7 +208,7 @@ def check(
     """Look through the metadata of a running metad, which goes on meanwhile; or through a FILE (or
     sqlite:// URL): a backup, or the database of a metad on this host.  1: it is bad."""
     if file:
-        status, found = _tool("check", file.removeprefix(PREFIX))
+        status, found = _tool("check", _file(file))
     else:
         status, found = _check_running(find_metad(url, directory))
     if as_json:
@@ -216,6 +216,12 @@ def check(
     else:
         _show_check(found)
     raise typer.Exit(status)
+
+
+def _file(url: str) -> str:
+    """Of sqlite:///absolute/path, also with the slash too many that people write; or a path."""
+    path = url.removeprefix(PREFIX)
+    return "/" + path.lstrip("/") if path.startswith("/") else path
 
 
 def _show_check(found: dict[str, Any]) -> None:
@@ -272,7 +278,7 @@ def restore(
     options += ["--epoch", str(epoch)] if epoch else []
     options += ["--accept-loss"] if accept_loss else []
     addresses = [address_of(each) for each in sources]
-    _status, done = _tool("restore", *addresses, "--to", to.removeprefix(PREFIX), *options)
+    _status, done = _tool("restore", *addresses, "--to", _file(to), *options)
     if as_json:
         show_json(done)
         return

@@ -75,6 +75,11 @@ def size(count_bytes: int) -> str:
     return decimal(count_bytes)
 
 
+def counted(number: int, one: str, many: str = "") -> str:
+    """Such as "1 chunk" and "2 chunks"."""
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
 def path_text(path: bytes) -> str:
     """A path for people and JSON; octets that are not UTF-8 are shown as escapes."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")

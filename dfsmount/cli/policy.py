@@ -21,7 +21,7 @@ from dfsmount.cli.cluster import (
     place_in_cluster,
     place_on_mount,
 )
-from dfsmount.cli.output import path_text, plain, say, show_json, size
+from dfsmount.cli.output import counted, path_text, plain, say, show_json, size
 from dfswire.errors import UsageError
 from dfswire.policies import DOMAINS, PolicyReply, PolicyRequest, PolicyTerms, SetPolicy
 
@@ -104,9 +104,9 @@ def show(reply: PolicyReply, *, as_json: bool) -> None:
     label = f" with label {terms.label}" if terms.label else ""
     source = path_text(reply.source_path) if reply.source else "the cluster's default"
     chunks = f", in chunks of {size(terms.chunk_size_bytes)}" if terms.chunk_size_bytes else ""
-    typer.echo(
-        f"{terms.replicas} copies, on different {terms.domain}s{label}{chunks} (from {source})"
-    )
+    apart = f", on different {terms.domain}s" if terms.replicas > 1 else ""
+    copies = counted(terms.replicas, "copy", "copies")
+    typer.echo(f"{copies}{apart}{label}{chunks} (from {source})")
     for reason in reply.unsatisfied:
         typer.echo(f"unsatisfied: {reason}")
     if reply.converging:

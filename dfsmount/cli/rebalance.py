@@ -12,7 +12,7 @@ import typer
 
 from dfsmount.cli.cluster import AsJson, Directory, Url, ask, find_metad
 from dfsmount.cli.jobs import Wait, follow
-from dfsmount.cli.output import console, plain_table, show_json, size
+from dfsmount.cli.output import console, counted, plain_table, show_json, size
 from dfswire.errors import UsageError
 from dfswire.jobs import JobStatus, StartJob
 from dfswire.moving import RebalancePlan, RebalanceRequest
@@ -62,4 +62,6 @@ def show(plan: RebalancePlan) -> None:
     if plan.moves > len(plan.described):
         typer.echo(f"... and {plan.moves - len(plan.described)} more")
     more = "" if plan.complete else ", and then more"
-    typer.echo(f"{plan.moves} moves of {size(plan.bytes)} together{more}; nothing was done")
+    typer.echo(
+        f"{counted(plan.moves, 'move')} of {size(plan.bytes)} together{more}; nothing was done"
+    )

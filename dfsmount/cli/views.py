@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from dfsmount.cli.health import Worry
-from dfsmount.cli.output import plain_table, size
+from dfsmount.cli.output import counted, plain_table, size
 from dfswire.health import RepairStatus
 from dfswire.hosts import DiskFigures
 from dfswire.observe import Traffic
@@ -16,6 +16,7 @@ from dfswire.status import ChunkTotals, ClusterStatus, ServerStatus
 
 STYLES = {"up": "green", "suspect": "yellow", "down": "red"}
 BAR_CHARACTERS = 30
+NAMES = ("server", "disk", "address")  # cut off they would all be the same
 
 Lines = Iterator[str]
 """With rich's markup."""
@@ -35,7 +36,8 @@ def health_lines(worries: Sequence[Worry], silence: str = "") -> Lines:
 def summary_lines(reply: ClusterStatus) -> Lines:
     """Capacity, files, and how safe the data is."""
     chunks = reply.chunks
-    yield f"cluster  {reply.cluster_id}, version {reply.software}, {reply.replicas} replicas"
+    replicas = counted(reply.replicas, "replica")
+    yield f"cluster  {reply.cluster_id}, version {reply.software}, {replicas}"
     yield f"capacity {size(reply.used_bytes)} used, {size(reply.free_bytes)} free"
     connected = sum(each.connected for each in reply.sessions)
     away = len(reply.sessions) - connected
@@ -70,11 +72,13 @@ def repair_lines(repair: RepairStatus) -> Lines:
     if repair.chunks or repair.running:
         left = f", done in {span(repair.eta_s)}" if repair.eta_s is not None else ""
         yield (
-            f"repair   {repair.chunks} chunks, {size(repair.bytes_left)} to copy, "
-            f"{repair.running} copies under way, {rate(repair.bytes_per_s)}{left}"
+            f"repair   {counted(repair.chunks, 'chunk')}, {size(repair.bytes_left)} to copy, "
+            f"{counted(repair.running, 'copy', 'copies')} under way, "
+            f"{rate(repair.bytes_per_s)}{left}"
         )
     if repair.excess:
-        yield f"surplus  {repair.excess} copies are too many and will be deleted"
+        copies = "1 copy is one" if repair.excess == 1 else f"{repair.excess} copies are"
+        yield f"surplus  {copies} too many and will be deleted"
 
 
 def rate(bytes_per_s: float) -> str:
@@ -121,7 +125,9 @@ def numeric_table(columns: Sequence[str], numeric: Sequence[str]) -> Table:
     table = plain_table()
     for heading in columns:
         right = heading in numeric
-        table.add_column(heading, justify="right" if right else "left", no_wrap=right)
+        table.add_column(
+            heading, justify="right" if right else "left", no_wrap=right or heading in NAMES
+        )
     return table
 
 

@@ -84,7 +84,7 @@ class Reports:
         state.servers.register(request, state.clock())
         log.info("server %s registered at %s", request.server_id, request.address)
         if known is None or known.incarnation != request.incarnation:
-            sentence = f"{request.address}: started for the {request.incarnation}. time"
+            sentence = f"{request.address}: start number {request.incarnation}"
             state.event_log.add("server.registered", request.server_id, sentence)
         return Registered(
             cluster_id=state.cluster_id,

@@ -78,7 +78,7 @@ def test_what_would_be_lost_is_told_and_nothing_done(
     assert run(kind, "remove", "x") == 1
     shown = capsys.readouterr()
     assert "The last copies of 3 chunks (1.0 MB) of 3 files are on server s" in shown.out
-    assert "would be lost:\n  /a\\xff: 2 chunks\n  inode 6 (without a name): 1 chunks" in shown.out
+    assert "would be lost:\n  /a\\xff: 2 chunks\n  inode 6 (without a name): 1 chunk\n" in shown.out
     assert "... and 1 more files" in shown.out
     assert "--accept-loss does it nevertheless" in shown.err
     assert run(kind, "remove", "x", "--json") == 1

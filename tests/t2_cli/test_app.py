@@ -88,6 +88,17 @@ def test_without_arguments_it_shows_help(capsys: pytest.CaptureFixture[str]) -> 
     assert "umount" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("group", ["job", "node", "disk", "policy", "metad"])
+def test_a_group_without_a_verb_shows_its_help(
+    group: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([group]) == 0
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    assert shown.out.startswith(f"Usage: dfs {group} ")
+    assert "\nCommands:\n" in shown.out
+
+
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.startswith("dfs 0")

@@ -76,7 +76,7 @@ def test_for_people(ask: Ask, capsys: pytest.CaptureFixture[str]) -> None:
     found = EventsReply(events=[event(1), event(2, times=7)], first=1, last=2, next_after=2)
     assert ask(Metad(found)) == (0, [EventsRequest(limit=100, newest=True)])
     first, second = capsys.readouterr().out.splitlines()
-    assert "server.down        s[1]: gone" in first
+    assert first.endswith("  warning   server.down              s[1]: gone")
     assert second.endswith("s[1]: gone (x7)")
 
 

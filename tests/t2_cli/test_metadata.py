@@ -113,7 +113,7 @@ def test_entries_are_shown(answers: Answers, capsys: pytest.CaptureFixture[str])
     shown = capsys.readouterr()
     first, second = shown.out.splitlines()
     assert first.startswith("77  2001-09-0")
-    assert first.endswith("epoch 2 term 100000000  99 bytes  insert inode 1, update inode 2")
+    assert first.endswith("epoch 2 term 4294967296  99 bytes  insert inode 1, update inode 2")
     assert second == "    1 x INSERT INTO inode VALUES (?)"
     assert shown.err == "dfs: warning: two:1 is damaged\n"
     assert main(["metad", "journal", "--url", "h:1", "--last", "1", "--json"]) == 0
@@ -138,6 +138,14 @@ def test_what_is_restored(answers: Answers, monkeypatch: pytest.MonkeyPatch) -> 
     assert answers.tool == [
         *("restore", "h:2", "--to", "/db", "--at", moment, "--epoch", "3"),
     ]
+
+
+@pytest.mark.parametrize("url", ["/a/db", "sqlite:///a/db", "sqlite:////a/db"])
+def test_a_database_by_any_of_its_names(answers: Answers, url: str) -> None:
+    assert main(["metad", "check", url]) == 0
+    assert answers.tool == ["check", "/a/db"]
+    assert main(["metad", "restore", "--from", "h:2", "--to", url, "--json"]) == 0
+    assert answers.tool == ["restore", "h:2", "--to", "/a/db"]
 
 
 def test_what_is_no_range(answers: Answers, capsys: pytest.CaptureFixture[str]) -> None:

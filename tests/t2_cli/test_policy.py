@@ -91,6 +91,9 @@ def test_chunks_of_another_size(asked: list[Any], capsys: pytest.CaptureFixture[
     assert main([*words, "1048576"]) == 0
     terms = PolicyTerms(replicas=2, chunk_size_bytes=1 << 20)
     assert asked == [("h:1", "policy.set", SetPolicy(path=b"/a", terms=terms))]
+    one = msgspec.structs.replace(REPLY, terms=PolicyTerms(replicas=1))
+    policy.show(one, as_json=False)
+    assert "1 copy (from" in capsys.readouterr().out
     assert main([*words, "1000"]) == 2
     assert "a multiple of 65536" in capsys.readouterr().err
     policy.show(msgspec.structs.replace(REPLY, terms=terms), as_json=False)

@@ -138,3 +138,22 @@ def test_json_says_that_nobody_knows_while_metad_is_away(
     assert after["health"]["state"] == "unknown"
     assert len(after["health"]["worries"]) == worries
     assert after["health"]["worries"][0]["what"] == after["problem"]
+
+
+def test_servers_can_be_told_apart_on_a_narrow_screen() -> None:
+    servers = [
+        msgspec.structs.replace(
+            each,
+            address=f"192.168.100.{number}:19500",
+            chunks=1_000_000,
+            total_bytes=10**13,
+            free_bytes=5 * 10**12,
+            traffic=Traffic(read_bytes_per_s=123e6, written_bytes_per_s=456e6, reads_per_s=99_999),
+        )
+        for number, each in enumerate([server(port=1), server(port=2)])
+    ]
+    screen = Console(width=100)
+    with screen.capture() as capture:
+        screen.print(top.picture_of(cluster(*servers), []))
+    for each in servers:
+        assert each.address in capture.get()
