@@ -45,6 +45,7 @@ def test_what_is_written_is_found_again(tmp_path: Path) -> None:
         "url": f"sqlite:///{cluster.directory}/metad/metad.db",
         "listen": "127.0.0.1:20001",
         "replicas": 2,
+        "cluster_id": "",
     }
     assert (cluster.directory / "chunkd1" / "data").is_dir()
 
