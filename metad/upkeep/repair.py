@@ -166,9 +166,14 @@ class Repairer:
     def _rest(self) -> None:
         self._work.clear()
         self._left = Endangered([], 0, 0)
+        self._finish()
+
+    def _finish(self) -> None:
+        """A server may be away or drained still, for good perhaps: its copies were made anew."""
         if self._at_work:
             self._at_work = False
-            self._tell("repair.finished", "repair", "every chunk has its replicas")
+            lost = f" but {self._left.lost}, which are lost" if self._left.lost else ""
+            self._tell("repair.finished", "repair", f"every chunk has its replicas{lost}")
 
     async def _search_if_due(self, wanted: Mapping[int, int]) -> None:
         """Not so often that it is all that metad does."""
@@ -185,6 +190,8 @@ class Repairer:
         self._searched_s = self._clock()
         self._search_took_s = self._searched_s - now
         self._work = deque(self._left.urgent)
+        if not self._left.chunks and not self._search_due:
+            self._finish()
 
     def _plan(self) -> Planned:
         """Plan for as many chunks as may find a place now; the others keep their order."""
@@ -248,8 +255,8 @@ class Repairer:
     def done(self, order: Order) -> None:
         """The copy is booked."""
         self._meter.add(order.length, self._clock())
-        urgent, chunks, size_bytes = self._left
-        self._left = Endangered(urgent, max(chunks - 1, 0), max(size_bytes - order.length, 0))
+        chunks, size_bytes = self._left.chunks - 1, self._left.bytes - order.length
+        self._left = self._left._replace(chunks=max(chunks, 0), bytes=max(size_bytes, 0))
         self._wanted.set()
 
     def failed(self, order: Order, result: OrderResult) -> None:

@@ -12,8 +12,10 @@ import trio
 from trio.testing import MockClock
 
 from dfswire.errors import InputOutput, NoSpace, UsageError
-from dfswire.messages import Empty
+from dfswire.messages import ROOT_INODE, Empty
 from dfswire.observe import EventsReply, EventsRequest
+from dfswire.operations import Unlink
+from metad.copies import replicas
 from metad.observe import eventlog
 from metad.observe.eventlog import KINDS, EventLog
 from metad.storage.database import Database
@@ -222,6 +224,38 @@ async def test_repair_begins_and_ends(
             await server.obey()
         await trio.sleep(1.5)
     assert await kinds(metad, kinds=["repair"]) == ["repair.begun", "repair.finished"]
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+async def test_repair_ends_though_the_server_never_returns(
+    metad: Metad,
+    autojump_clock: MockClock,
+    nursery: trio.Nursery,
+    lost: int,
+) -> None:
+    """Twice; the second time begins like the first.  The lost are told of."""
+    servers = {each: await FakeServer(metad, each).register() for each in ("s1", "s2", "s3", "s4")}
+    client = await FakeClient(metad, nursery).open()
+    written = await client.store(await client.make(b"f"))
+    gone = await client.store(await client.make(b"g"))
+    with metad.db.transaction():
+        for disk in gone.disks[: 2 * lost]:
+            replicas.remove_replica(metad.db, gone.chunk, disk)
+    for times in (1, 2):
+        holders = dict(replicas.replicas_of(metad.db, written.chunk))
+        del servers[next(name for name, each in servers.items() if each.disk in holders)]
+        for _ in range(45):
+            for server in servers.values():
+                await server.beat()
+                if lost:
+                    server.orders = [each for each in server.orders if each.chunk != gone.chunk]
+                await server.obey()
+            await trio.sleep(1)
+        events = (await ask(metad, kinds=["repair"])).events
+        assert [each.kind for each in events] == ["repair.begun", "repair.finished"] * times
+        assert ("but 1" in events[-1].message) == bool(lost)
+    client = await FakeClient(metad, nursery).open()  # the session has expired
+    await client.do(Unlink(parent=ROOT_INODE, name=b"g"))
 
 
 async def test_a_database_error_is_not_hidden(

@@ -44,7 +44,7 @@ def test_totals_and_endangered_follow_disks_and_replicas(world: World) -> None:
         by_replicas=[0, 1, 2, 1],
         pending_delete=1,
     )
-    assert redundancy.endangered(world.db, ALL, {0: 2}, 10) == ([one], 1, 10)
+    assert redundancy.endangered(world.db, ALL, {0: 2}, 10) == ([one], 1, 10, 0)
     rows = [("d2", "good"), ("d3", "bad")]
     assert redundancy.load_endangered(world.db, one) == (one, 10, b"d" * 16, 0, rows)
     without_d2 = redundancy.totals(world.db, ["d1", "d3"], {0: 2})
@@ -67,7 +67,7 @@ def test_replicas_on_a_failed_disk_do_not_count(world: World) -> None:
     assert redundancy.endangered(world.db, ALL, {0: 2}, 9).urgent == [chunk]
     with world.db.transaction():
         machines.set_disk_failed(world.db, "d1", False)
-    assert redundancy.endangered(world.db, ALL, {0: 2}, 9) == ([], 0, 0)
+    assert redundancy.endangered(world.db, ALL, {0: 2}, 9) == ([], 0, 0, 0)
 
 
 def test_a_copy_restores_redundancy_and_a_removal_takes_it(world: World) -> None:
@@ -146,13 +146,13 @@ def test_copies_on_drained_disks_count_for_readers_only(world: World) -> None:
     with world.db.transaction():
         machines.set_disk_admin(world.db, "d1", "draining")
     found = redundancy.endangered(world.db, ALL, {0: 2}, 9)
-    assert found == ([only_there, chunk], 2, 300)
+    assert found == ([only_there, chunk], 2, 300, 0)
     assert redundancy.totals(world.db, ALL, {0: 2}).by_replicas == [0, 1, 1]
     with world.db.transaction():
         machines.set_disk_admin(world.db, "d1", "enabled")
         machines.set_server_admin(world.db, "server2", "drained")
     assert redundancy.endangered(world.db, ALL, {0: 2}, 9).chunks == 2
-    assert redundancy.endangered(world.db, ["d3"], {0: 2}, 9) == ([], 0, 0)  # lost for now
+    assert redundancy.endangered(world.db, ["d3"], {0: 2}, 9) == ([], 0, 0, 2)
 
 
 def test_each_policy_wants_its_own_number(world: World) -> None:
