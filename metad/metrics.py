@@ -191,7 +191,7 @@ class MetadMetrics:
         )
         failed = sum(disk.failed for each in state.servers for disk in each.disks.values())
         yield gauge("dfs_failed_disks", "Disks that their servers call failed.", [((), failed)])
-        total_bytes, free_bytes = room(state)
+        total_bytes, free_bytes = room(state, known_only=True)
         yield gauge("dfs_total_bytes", "Room for user data in all.", [((), total_bytes)])
         yield gauge("dfs_free_bytes", "Room for user data that is left.", [((), free_bytes)])
         copies = state.servers.orders.copies()

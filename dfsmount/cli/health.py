@@ -45,6 +45,7 @@ def health_of(worries: list[Worry], silence: str = "") -> dict[str, Any]:
 def _worries(reply: ClusterStatus) -> Iterator[Worry]:
     chunks = reply.chunks
     away = [each for each in reply.servers if each.state != "up" and each.admin not in GONE]
+    awaited = [each for each in away if not each.heard and each.state != "down"]
     if reply.foreign:
         yield Worry(
             f"chunkds of another cluster name this metad: {', '.join(reply.foreign)}",
@@ -78,7 +79,12 @@ def _worries(reply: ClusterStatus) -> Iterator[Worry]:
             f"nothing is deleted: {reply.reclaim_held}", "look, then say 'dfs metad release'"
         )
     if away:
-        yield Worry(f"not up: {', '.join(map(_silence, away))}", "start its chunkd, or its host")
+        yield Worry(
+            f"not up: {', '.join(map(_silence, away))}",
+            "wait some seconds: metad has just started"
+            if len(awaited) == len(away)
+            else "start its chunkd, or its host",
+        )
     for server in reply.servers:
         for disk in server.disks:
             if disk.failed:
@@ -92,14 +98,17 @@ def _worries(reply: ClusterStatus) -> Iterator[Worry]:
         yield Worry(
             f"copies of the metadata journal: {reply.journal_copies} of "
             f"{reply.journal_copies_wanted}",
-            "start more chunkds" if len(away) else "nothing: another chunkd takes over soon",
+            "start more chunkds"
+            if len(away) > len(awaited)
+            else "nothing: another chunkd takes over soon",
         )
-    if reply.total_bytes and reply.free_bytes < reply.total_bytes * FULL_FRACTION:
+    if not awaited and reply.free_bytes < reply.total_bytes * FULL_FRACTION:
         yield Worry("nearly full", "add a server or a disk, or delete files")
 
 
 def _silence(server: ServerStatus) -> str:
-    why = server.reason or f"heard {server.last_heartbeat_s:.0f} s ago"
+    since = "heard" if server.heard else "not heard since metad started"
+    why = server.reason or f"{since} {server.last_heartbeat_s:.0f} s ago"
     return f"{server.address} ({server.state}, {why})"
 
 

@@ -38,7 +38,9 @@ def summary_lines(reply: ClusterStatus) -> Lines:
     chunks = reply.chunks
     replicas = counted(reply.replicas, "replica")
     yield f"cluster  {reply.cluster_id}, version {reply.software}, {replicas}"
-    yield f"capacity {size(reply.used_bytes)} used, {size(reply.free_bytes)} free"
+    unknown = any(not each.heard and each.state != "down" for each in reply.servers)
+    free = "what is free is not known yet" if unknown else f"{size(reply.free_bytes)} free"
+    yield f"capacity {size(reply.used_bytes)} used, {free}"
     connected = sum(each.connected for each in reply.sessions)
     away = len(reply.sessions) - connected
     yield f"files    inodes: {reply.inodes}, mounts: {connected}" + (
@@ -99,7 +101,8 @@ def state_of(server: ServerStatus) -> str:
         text += f", {server.admin}"
     if server.state == "up":
         return text
-    return f"{text}, {escape(server.reason) or f'heard {ago(server.last_heartbeat_s)}'}"
+    since = "heard" if server.heard else "not heard since metad started"
+    return f"{text}, {escape(server.reason) or f'{since} {ago(server.last_heartbeat_s)}'}"
 
 
 def span(seconds: float) -> str:

@@ -13,9 +13,11 @@ from metad.copies.placement import capacity_bytes, spare_bytes
 from metad.state import State
 
 
-def room(state: State) -> tuple[int, int]:
+def room(state: State, *, known_only: bool = False) -> tuple[int, int]:
     """(all, free) bytes of user data on servers that are not down, replicas divided out.
 
+    Just after a start of metad nobody has said what is free, which counts as 0; `known_only` leaves
+    such servers out of both.
     Data directories on one file system (a whole cluster on one machine) share its room.
     """
     live = state.servers.live_disks(state.clock())
@@ -23,7 +25,7 @@ def room(state: State) -> tuple[int, int]:
         (server.server_id, figures)
         for server in state.servers
         for disk, figures in server.disks.items()
-        if disk in live
+        if disk in live and (not known_only or server.heard)
     ]
     sharing = Counter(figures.filesystem or figures.disk for _, figures in disks)
     total: Counter[str] = Counter()
@@ -41,7 +43,6 @@ def promisable_bytes(state: State) -> int:
 
     After metad was started again the servers have not told yet how much room they have.
     """
-    now = state.clock()
-    if any(not each.heard and state.servers.state(each, now) != "down" for each in state.servers):
+    if state.servers.awaited(state.clock()):
         return FILE_MAX_BYTES
     return room(state)[1]

@@ -170,6 +170,19 @@ class Servers:
         """The server with this identity."""
         return self._servers.get(server_id)
 
+    def awaited(self, now: float) -> list[Server]:
+        """Those that were not heard since metad's start, and may call at any moment.
+
+        How much room they have is not known yet.
+        """
+        return [
+            each
+            for each in self
+            if not each.heard
+            and self.heartbeat_state(each, now) != "down"
+            and self.server_admin(each.server_id) != "removed"
+        ]
+
     def server_of(self, disk: str) -> Server | None:
         """The server that has (or last had) this disk."""
         return self._servers.get(self._server_of.get(disk, ""))

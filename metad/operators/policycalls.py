@@ -51,7 +51,7 @@ class PolicyCalls:
         """Give a directory a policy.  Raises NoEntry, NotDirectory, UsageError."""
         state, terms = self._state, request.terms
         inode = self._find_directory(request.inode, request.path)
-        unsatisfied = shortcomings(state.servers.candidates(state.clock()), policy_from(terms))
+        unsatisfied = shortcomings(self._there(), policy_from(terms))
         if unsatisfied and not request.force:
             return self._reply(inode, applied=False, unsatisfied=unsatisfied)
 
@@ -80,12 +80,21 @@ class PolicyCalls:
     def unsatisfied(self) -> list[str]:
         """What the cluster cannot do now of all policies that directories have."""
         state = self._state
-        candidates = state.servers.candidates(state.clock())
+        candidates = self._there()
         used = state.db.read("SELECT DISTINCT policy FROM directory_policy ORDER BY policy")
         return [
             f"policy {_text(state.policies.of(key))}: {reason}"
             for (key,) in used
             for reason in shortcomings(candidates, state.policies.of(key))
+        ]
+
+    def _there(self) -> list[Candidate]:
+        """Disks that copies could go to; also of servers that are about to call a new metad."""
+        servers, now = self._state.servers, self._state.clock()
+        awaited = [disk for each in servers.awaited(now) for disk in each.disks]
+        return [
+            *servers.candidates(now),
+            *servers.domains([disk for disk in awaited if servers.is_wanted(disk)]),
         ]
 
     def _find(self, inode: int, path: bytes) -> int:
@@ -108,9 +117,7 @@ class PolicyCalls:
             key, source = policies.of_file(db, inode), 0
         policy = state.policies.of(key)
         if unsatisfied is None:
-            unsatisfied = (
-                shortcomings(state.servers.candidates(state.clock()), policy) if key else []
-            )
+            unsatisfied = shortcomings(self._there(), policy) if key else []
         return PolicyReply(
             inode=inode,
             terms=PolicyTerms(

@@ -42,7 +42,7 @@ async def cluster_status(
     """Servers, sessions, redundancy and room."""
     counted = await totals.get()
     excess = replicas.count_condemned(state.db)
-    total, free = room(state)
+    total, free = room(state, known_only=True)
     return ClusterStatus(
         cluster_id=state.cluster_id,
         software=state.software,
@@ -74,6 +74,7 @@ def _server(state: State, server: Server) -> ServerStatus:
         address=server.address,
         state=state.servers.state(server, now),
         last_heartbeat_s=max(now - server.last_heartbeat_s, 0.0),
+        heard=server.heard,
         reason=state.servers.reason(server, now),
         zone=server.zone,
         rack=server.rack,

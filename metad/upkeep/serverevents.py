@@ -43,6 +43,8 @@ class ServerEvents:
         now = self._clock()
         self._servers.watch(now)
         for server in self._servers:
+            if self._servers.server_admin(server.server_id) == "removed":
+                continue  # nobody waits for it
             state = self._servers.state(server, now)
             unheard = state == "suspect" and not server.heard
             if unheard or state == self._told.setdefault(server.server_id, "up"):
@@ -55,4 +57,5 @@ class ServerEvents:
             return f"{server.address} is up again"
         if reason := self._servers.reason(server, now):
             return f"{server.address} is slow: {reason}"
-        return f"{server.address} was last heard {now - server.last_heartbeat_s:.0f} s ago"
+        since = "last heard" if server.heard else "not heard since metad started"
+        return f"{server.address} was {since} {now - server.last_heartbeat_s:.0f} s ago"

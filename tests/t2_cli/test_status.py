@@ -105,6 +105,31 @@ def test_a_full_cluster(
     assert "nearly full; add a server" in capsys.readouterr().out
 
 
+def test_metad_has_just_started(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody has told yet how much is free."""
+    servers = [msgspec.structs.replace(server("suspect", port=n), heard=False) for n in (1, 2)]
+    reply = msgspec.structs.replace(
+        cluster(*servers), total_bytes=0, free_bytes=0, journal_copies_wanted=1
+    )
+    assert run(monkeypatch, reply) == 1
+    shown = capsys.readouterr().out
+    assert "127.0.0.1:1 (suspect, not heard since metad started 7 s ago), 127" in shown
+    assert "wait some seconds: metad has just started" in shown
+    assert "suspect, not heard since metad" in shown.splitlines()[-1]
+    assert "what is free is not known yet" in shown
+    assert "full" not in shown and "start more chunkds" not in shown
+    one = msgspec.structs.replace(
+        cluster(servers[0], server(port=2)), total_bytes=1000, free_bytes=0
+    )
+    assert run(monkeypatch, one) == 1
+    assert "full" not in capsys.readouterr().out
+    lost = msgspec.structs.replace(cluster(servers[0], server("down", port=2)))
+    assert run(monkeypatch, lost) == 1
+    assert "start its chunkd" in capsys.readouterr().out
+
+
 def test_being_repaired(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,6 +11,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from dfswire.admin import RemoveTarget
 from dfswire.errors import InputOutput, NoSpace, UsageError
 from dfswire.messages import ROOT_INODE, Empty
 from dfswire.observe import EventsReply, EventsRequest
@@ -179,6 +180,25 @@ async def test_servers_come_and_go(metad: Metad, autojump_clock: MockClock) -> N
     await one.beat()
     await trio.sleep(1)
     assert (await kinds(metad))[-1] == "metad.started", "a restart of metad is no news of servers"
+
+
+async def test_a_removed_server_is_not_missed(
+    metad: Metad, autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    """Nor after a start of metad, which knows it from the database like one that is away."""
+    for name in ("s1", "s2"):
+        await FakeServer(metad, name).register()
+    await trio.sleep(20)
+    await metad.call("admin.remove", RemoveTarget(server="s1", accept_loss=True))
+    await metad.restart()
+    await trio.sleep(20)
+    *_, down = (await ask(metad, kinds=["server.down"])).events
+    assert (down.subject, down.times) == ("s2", 1)
+    assert down.message == "s2:9500 was not heard since metad started 10 s ago"
+    assert [each.subject for each in (await ask(metad, kinds=["server.down"])).events] == [
+        *("s1", "s2"),
+        "s2",
+    ]
 
 
 async def test_a_session_that_is_not_heard(

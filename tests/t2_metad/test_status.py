@@ -15,6 +15,7 @@ from dfswire.info import InfoReply, InfoRequest
 from dfswire.messages import ROOT_INODE, Empty
 from dfswire.observe import Traffic
 from dfswire.operations import Link, Release, Unlink
+from dfswire.policies import PolicyRequest, PolicyTerms, SetPolicy
 from dfswire.status import ClusterStatus
 from metad.storage.database import Database
 from tests.t2_metad.machines_for_tests import GIB, disk, heartbeat
@@ -69,6 +70,28 @@ async def test_status(pair: Cluster, mock_clock: MockClock) -> None:
     assert [each.state for each in status.servers] == ["up", "down"]
     assert status.servers[1].last_heartbeat_s == pytest.approx(11.0)
     assert status.chunks.under_replicated == 1, "what is on a dead server does not count"
+
+
+async def test_just_after_a_start_of_metad(pair: Cluster, mock_clock: MockClock) -> None:
+    """What is free is not known before servers say so: that is no full cluster."""
+    terms = PolicyTerms(replicas=2, domain="host")
+    await pair.metad.call("policy.set", SetPolicy(inode=ROOT_INODE, terms=terms))
+    await pair.metad.restart(background=False)
+    mock_clock.jump(2.0)
+    status = await pair.status()
+    assert [(each.state, each.heard) for each in status.servers] == [("suspect", False)] * 2
+    assert (status.total_bytes, status.free_bytes, status.unsatisfied) == (0, 0, [])
+    shown = await pair.metad.call("policy.show", PolicyRequest(inode=ROOT_INODE))
+    assert not shown.unsatisfied
+    mock_clock.jump(9.0)
+    for name in ("s1", "s2"):
+        await FakeServer(pair.metad, name).register()
+    status = await pair.status()
+    assert [(each.state, each.heard) for each in status.servers] == [("up", True)] * 2
+    assert (status.total_bytes, status.free_bytes) == (100 * GIB, 49 * GIB)
+    await pair.metad.restart(background=False)
+    mock_clock.jump(11.0)
+    assert "there are 0" in (await pair.status()).unsatisfied[0]
 
 
 async def test_traffic(pair: Cluster, mock_clock: MockClock) -> None:
