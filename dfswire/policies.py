@@ -15,11 +15,19 @@ from dfswire.messages import BLOCK_SIZE_BYTES, CHUNK_MAX_BYTES, Message, Natural
 
 REPLICAS_MAX = 8
 
-Domain = Literal["host", "rack", "zone"]
-"""What may fail as a whole; copies of a chunk go to different ones as far as there are any."""
+Domain = Literal["apart", "host", "rack", "zone"]
+"""What may fail as a whole; copies of a chunk go to different ones as far as there are any.
+
+"apart": to servers as far apart as there are; what they have in common is no shortcoming.
+"""
 
 
-DOMAINS: tuple[Domain, ...] = ("host", "rack", "zone")  # from the smallest on
+DOMAINS: tuple[Domain, ...] = ("apart", "host", "rack", "zone")  # from the least on
+
+
+def where_of(domain: Domain) -> str:
+    """For people: on different hosts, and so on."""
+    return "as far apart as possible" if domain == "apart" else f"on different {domain}s"
 
 
 class PolicyTerms(Message, frozen=True, kw_only=True):
@@ -29,7 +37,7 @@ class PolicyTerms(Message, frozen=True, kw_only=True):
     """
 
     replicas: Annotated[int, msgspec.Meta(ge=1, le=REPLICAS_MAX)]
-    domain: Domain = "host"
+    domain: Domain = "apart"
     label: str = ""
     chunk_size_bytes: Natural = 0
 
@@ -60,7 +68,8 @@ class PolicyReply(Message, frozen=True, kw_only=True):
     """What applies to `inode`, and from which directory (0: it is the cluster's default).
 
     `applied` is False when it was refused, because of what `unsatisfied` says.  `converging`:
-    chunks somewhere may still follow an older policy.
+    chunks somewhere may still follow an older policy, or some that follow this one have too few
+    copies, or copies elsewhere.
     """
 
     inode: int

@@ -124,7 +124,7 @@ class Service:
             self.trimmer.give_up,
             self.repairer.throttle,
         )
-        self.policy_calls = PolicyCalls(state, self.jobs)
+        self.policy_calls = PolicyCalls(state, self.jobs, self.moving)
         self.drains = Drains(state, self.jobs, self.repairer.wake)
         recalls = Recalls(state)
         self.checks = FsckCalls(state, recalls)

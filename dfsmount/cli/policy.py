@@ -23,7 +23,7 @@ from dfsmount.cli.cluster import (
 )
 from dfsmount.cli.output import counted, path_text, plain, say, show_json, size
 from dfswire.errors import UsageError
-from dfswire.policies import DOMAINS, PolicyReply, PolicyRequest, PolicyTerms, SetPolicy
+from dfswire.policies import DOMAINS, PolicyReply, PolicyRequest, PolicyTerms, SetPolicy, where_of
 
 policy_app = typer.Typer(
     help="Set, show and clear the policy of a directory.",
@@ -39,8 +39,11 @@ def set_policy(
     path: Where,
     replicas: Annotated[int, typer.Option(min=1, max=8, help="Copies of each chunk.")],
     domain: Annotated[
-        str, typer.Option(help=f"Copies are on different ones of these: {', '.join(DOMAINS)}.")
-    ] = "host",
+        str,
+        typer.Option(
+            help="host, rack, zone: copies are on different ones; apart: as different as there are."
+        ),
+    ] = "apart",
     label: Annotated[str, typer.Option(help="Servers must have this label.")] = "",
     chunk_size: Annotated[
         int,
@@ -64,8 +67,11 @@ def set_policy(
         raise UsageError(str(problem)) from problem
     address, place = find(path, url, directory)
     reply: PolicyReply = ask(address, "policy.set", SetPolicy(**place, terms=terms, force=force))
-    show(reply, as_json=as_json)
+    if reply.applied or as_json:
+        show(reply, as_json=as_json)
     if not reply.applied:
+        if not as_json:
+            show_unsatisfied(reply)
         say("the policy was not changed; --force does it nevertheless")
         raise typer.Exit(1)
 
@@ -104,10 +110,15 @@ def show(reply: PolicyReply, *, as_json: bool) -> None:
     label = f" with label {terms.label}" if terms.label else ""
     source = path_text(reply.source_path) if reply.source else "the cluster's default"
     chunks = f", in chunks of {size(terms.chunk_size_bytes)}" if terms.chunk_size_bytes else ""
-    apart = f", on different {terms.domain}s" if terms.replicas > 1 else ""
+    apart = f", {where_of(terms.domain)}" if terms.replicas > 1 else ""
     copies = counted(terms.replicas, "copy", "copies")
     typer.echo(f"{copies}{apart}{label}{chunks} (from {source})")
-    for reason in reply.unsatisfied:
-        typer.echo(f"unsatisfied: {reason}")
+    show_unsatisfied(reply)
     if reply.converging:
         typer.echo("what is there follows in the background ('dfs jobs' shows it)")
+
+
+def show_unsatisfied(reply: PolicyReply) -> None:
+    """What the cluster cannot do now."""
+    for reason in reply.unsatisfied:
+        typer.echo(f"unsatisfied: {reason}")

@@ -66,9 +66,14 @@ def wanted_places(
     )
 
 
+def counts(db: Database, places: Mapping[int, Places]) -> dict[int, int]:
+    """By policy: how many chunks could be in more of its domains, or on more servers."""
+    return {row[1]: db.read(_MISPLACED.format("count(*)"), row)[0][0] for row in _rows(places)}
+
+
 def count(db: Database, places: Mapping[int, Places]) -> int:
-    """How many chunks could be in more of the domains of their policy, or on more servers."""
-    return sum(db.read(_MISPLACED.format("count(*)"), row)[0][0] for row in _rows(places))
+    """The same in all."""
+    return sum(counts(db, places).values())
 
 
 def find(db: Database, places: Mapping[int, Places], limit: int) -> list[Found]:

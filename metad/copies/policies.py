@@ -26,7 +26,7 @@ class Policy(NamedTuple):
 
     replicas: int
     chunk_size_bytes: int
-    domain: Domain = "host"
+    domain: Domain = "apart"
     label: str = ""
 
     @property

@@ -15,7 +15,7 @@ import trio
 
 from dfswire.errors import DFSError
 from dfswire.moving import DiskPlan, PlannedMove, RebalancePlan, RebalanceRequest
-from metad.copies import misplaced
+from metad.copies import misplaced, policies
 from metad.copies.misplaced import Found, Places, wanted_places
 from metad.jobs.rebalance import Balancing, Fill, Movable, Move, better_place
 from metad.jobs.rows import Job, Progress
@@ -61,6 +61,9 @@ class Moving:
         self._moves = Moves(state, give_up, throttle)
         self._found: deque[Found] = deque()
         self._ordered = 0  # moves, of what the last search found
+        self._news = trio.Event()
+        self._is_counted = True
+        self._counts: dict[int, int] = {}
         self.misplaced = 0
         """Chunks that could be in more domains than they are, or on servers with their label, when
         that was counted last."""
@@ -100,19 +103,40 @@ class Moving:
             complete=len(moves) < PLANNED_MAX,
         )
 
+    def policy_changed(self) -> None:
+        """Chunks follow another policy now, or will soon: it is counted at once what that moves."""
+        self._is_counted = False
+        self._news.set()
+
+    def may_move(self, policy: int) -> bool:
+        """Are chunks of this policy misplaced, or is that not known since a policy was changed?"""
+        return not self._is_counted or self._counts.get(policy, 0) > 0
+
     # -- automatically --------------------------------------------------------------------------
 
     async def run_forever(self) -> None:
         """Start a job when disks are too unevenly full, or policies want copies elsewhere."""
         clock = self._state.clock
         looked_s = clock()
+        at_once = False
         while True:
             began_s = clock()
+            self._news = trio.Event()
+            walked = not policies.any_converging(self._state.db)
             places = self._places()
-            self.misplaced = await self._state.db.read_in_thread(
-                partial(misplaced.count, places=places)
+            self._counts = await self._state.db.read_in_thread(
+                partial(misplaced.counts, places=places)
             )
-            await trio.sleep(max(COUNT_S, COUNT_SHARE * (clock() - began_s)))
+            self.misplaced = sum(self._counts.values())
+            self._is_counted = self._is_counted or (walked and not self._news.is_set())
+            if at_once:
+                await self._repair_has_been_first()
+            else:
+                with trio.move_on_after(max(COUNT_S, COUNT_SHARE * (clock() - began_s))):
+                    await self._news.wait()
+            at_once = self._news.is_set()
+            if at_once:
+                continue
             try:
                 if self.misplaced:
                     await self._begin_if(SPREAD, partial(self._can_be_better, places))
@@ -121,6 +145,12 @@ class Moving:
                     await self._begin_if(REBALANCE, self._is_uneven)
             except DFSError:
                 continue  # the database can't be written now
+
+    async def _repair_has_been_first(self) -> None:
+        """What has too few copies gets them in the right places; for a while that is waited for."""
+        with trio.move_on_after(COUNT_S):
+            while self._must_wait() and not self._news.is_set():  # noqa: ASYNC110 - it has no event
+                await trio.sleep(STEP_S)
 
     async def _begin_if(self, kind: str, is_due: Callable[[Fill, Database], bool]) -> None:
         if self._must_wait() or self._jobs.find(kind) is not None:
@@ -134,8 +164,8 @@ class Moving:
         servers = self._state.servers
         known = servers.domains(servers.known_disks())
         usable = servers.candidates(self._state.clock())
-        policies = self._state.policies.all()
-        return {key: wanted_places(policy, known, usable) for key, policy in policies.items()}
+        every = self._state.policies.all()
+        return {key: wanted_places(policy, known, usable) for key, policy in every.items()}
 
     def _is_uneven(self, fill: Fill, db: Database) -> bool:
         """Outside of the band, and something can be done about it."""

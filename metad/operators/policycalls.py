@@ -14,18 +14,20 @@ import trio
 
 from dfswire.errors import DFSError, NotDirectory
 from dfswire.messages import Invalidated, Invalidation
-from dfswire.policies import PolicyReply, PolicyRequest, PolicyTerms, SetPolicy
-from metad.copies import policies
+from dfswire.policies import PolicyReply, PolicyRequest, PolicyTerms, SetPolicy, where_of
+from metad.copies import policies, redundancy
 from metad.copies.placement import Candidate, domain_of
 from metad.copies.policies import Policy
 from metad.jobs import convergence
 from metad.jobs.rows import Job, Progress
 from metad.jobs.runner import Jobs, Kind
 from metad.names import namespace, rows
+from metad.operators.moving import Moving
 from metad.operators.status import paths_of, walk
 from metad.state import State
 
 CONVERGE = "policy"  # the kind of job
+WALKED = "every chunk has its policy; copies that are missing or elsewhere come next"
 INODES_PER_STEP = 500
 STEP_PAUSE_S = 0.02  # others want to write too
 LOOK_S = 1.0
@@ -35,9 +37,11 @@ TELL_S = 2.0  # for clients to drop their grants; one that is dead must not hold
 class PolicyCalls:
     """See the module's text."""
 
-    def __init__(self, state: State, jobs: Jobs) -> None:
+    def __init__(self, state: State, jobs: Jobs, moving: Moving) -> None:
         self._state = state
         self._jobs = jobs
+        self._moving = moving
+        self._is_changed = False  # by an operator, since the last walk
         jobs.register(Kind(CONVERGE, "inodes", self._step))
 
     # -- calls ----------------------------------------------------------------------------------
@@ -61,7 +65,7 @@ class PolicyCalls:
             policies.converge_later(state.db, inode)
 
         await state.db.write(assign)
-        await self._changed(inode, f"{terms.replicas} copies on different {terms.domain}s")
+        await self._changed(inode, f"{terms.replicas} copies {where_of(terms.domain)}")
         return self._reply(inode)
 
     async def clear(self, request: PolicyRequest) -> PolicyReply:
@@ -130,12 +134,16 @@ class PolicyCalls:
             source_path=next(iter(paths_of(db, source)), b"") if source else b"",
             applied=applied,
             unsatisfied=unsatisfied,
-            converging=policies.any_converging(db),
+            converging=policies.any_converging(db)
+            or self._moving.may_move(key)
+            or redundancy.any_short(db, {key: policy.replicas}),
         )
 
     async def _changed(self, inode: int, text: str) -> None:
         """After the commit."""
         self._state.policies.refresh()
+        self._is_changed = True
+        self._moving.policy_changed()
         path = next(iter(paths_of(self._state.db, inode)), b"").decode("utf-8", "backslashreplace")
         self._state.event_log.add("policy.changed", path or str(inode), f"its policy is {text}")
         # Who does not hear it in time writes to the old places for a while, and that is put right.
@@ -168,7 +176,10 @@ class PolicyCalls:
         walked = await db.write(lambda: convergence.walk(db, INODES_PER_STEP))
         done = job.done + walked.inodes
         if walked.finished:
-            return Progress(None, done, done, "every chunk follows its policy", finished=True)
+            if self._is_changed:
+                self._is_changed = False
+                self._moving.policy_changed()
+            return Progress(None, done, done, WALKED, finished=True)
         left = convergence.waiting(db)
         text = f"{left} directories or files, and what is below them, are left"
         return Progress(None, done, 0, text, pause_s=STEP_PAUSE_S)
@@ -184,11 +195,15 @@ def shortcomings(candidates: Iterable[Candidate], policy: Policy) -> list[str]:
     candidates = list(candidates)
     if policy.label:
         candidates = [each for each in candidates if policy.label in each.labels]
+    servers = len({each.server_id for each in candidates})
+    with_label = f" with label {policy.label}" if policy.label else ""
+    if policy.domain == "apart":
+        if servers >= policy.replicas:
+            return []
+        return [f"{policy.replicas} copies need as many servers{with_label}, there are {servers}"]
     places = {domain_of(each, policy.domain) for each in candidates}
     if len(places) >= policy.replicas:
         return []
-    servers = len({each.server_id for each in candidates})
-    with_label = f" with label {policy.label}" if policy.label else ""
     found = [
         f"{policy.replicas} copies need as many {policy.domain}s{with_label}, "
         f"there are {len(places)}"
@@ -200,4 +215,4 @@ def shortcomings(candidates: Iterable[Candidate], policy: Policy) -> list[str]:
 
 def _text(policy: Policy) -> str:
     label = f", label {policy.label}" if policy.label else ""
-    return f"({policy.replicas} copies, {policy.domain}{label})"
+    return f"({policy.replicas} copies {where_of(policy.domain)}{label})"

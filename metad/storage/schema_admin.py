@@ -20,7 +20,8 @@ from metad.storage.columns import NEVER_REUSED
 #   key               what chunk.policy and directory_policy.policy hold.  0 is the cluster's
 #                     default: metad makes it what its settings state, at each start.
 #   replicas          copies of each chunk;  chunk_size_bytes  of new chunks (0: the default's).
-#   domain            host, rack or zone: copies are on different ones as far as there are any.
+#   domain            host, rack or zone: copies are on different ones as far as there are any;
+#                     apart: as different as there are, and nothing is missed.
 #   label             a label that servers must have to take copies; empty: any server.
 class PolicyRow(Model):
     key = AutoField(constraints=NEVER_REUSED)

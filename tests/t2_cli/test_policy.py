@@ -50,7 +50,7 @@ def test_set(asked: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
     request = SetPolicy(path=b"/a", terms=REPLY.terms, force=True)
     assert asked == [("h:1", "policy.set", request)]
     assert main(["policy", "set", "/a", "--replicas", "2", "--domain", "x", "--url", "h:1"]) == 2
-    assert "no domain 'x'; there are host, rack, zone" in capsys.readouterr().err
+    assert "no domain 'x'; there are apart, host, rack, zone" in capsys.readouterr().err
 
 
 def test_a_refusal_ends_with_1(
@@ -67,7 +67,7 @@ def test_a_refusal_ends_with_1(
     monkeypatch.setattr(policy, "ask", lambda *_: default)
     assert main(["policy", "set", "/", "--replicas", "8", "--url", "h:1"]) == 1
     shown = capsys.readouterr()
-    assert "2 copies, on different hosts (from the cluster's default)" in shown.out
+    assert shown.out == "unsatisfied: too few\n", "not what is in force"
     assert "not changed; --force" in shown.err
 
 
@@ -97,4 +97,4 @@ def test_chunks_of_another_size(asked: list[Any], capsys: pytest.CaptureFixture[
     assert main([*words, "1000"]) == 2
     assert "a multiple of 65536" in capsys.readouterr().err
     policy.show(msgspec.structs.replace(REPLY, terms=terms), as_json=False)
-    assert "on different hosts, in chunks of 1.0 MB (from" in capsys.readouterr().out
+    assert "as far apart as possible, in chunks of 1.0 MB (from" in capsys.readouterr().out

@@ -8,7 +8,9 @@ from dfswire.errors import InputOutput
 from dfswire.messages import ROOT_INODE
 from dfswire.operations import Link, Unlink
 from metad.copies import policies
+from metad.copies.placement import Candidate
 from metad.copies.policies import DEFAULT_KEY, Policy, settle
+from metad.operators.policycalls import shortcomings
 from metad.storage.database import Database
 from tests.t2_metad.conftest import World
 
@@ -34,7 +36,7 @@ def test_the_default_is_what_the_settings_state(db: Database) -> None:
     assert settle(db, TWO).default == TWO
     assert rows(db) == [(0, *TWO)]
     assert settle(db, Policy(3, 1 << 20)).of(DEFAULT_KEY) == Policy(3, 1 << 20)
-    assert rows(db) == [(0, 3, 1 << 20, "host", "")]
+    assert rows(db) == [(0, 3, 1 << 20, "apart", "")]
 
 
 def test_the_same_again_writes_nothing(db: Database) -> None:
@@ -102,3 +104,12 @@ def test_what_is_written_follows_its_directory_at_once(world: World) -> None:
     key = give(world, directory, THREE)
     after = world.live_chunk(file, offset=100)
     assert [world.chunk(each).policy for each in (before, after)] == [DEFAULT_KEY, key]
+
+
+def test_servers_on_one_host_can_do_what_names_no_domain() -> None:
+    """As after `dfs up`; who names a domain is told."""
+    there = [Candidate(f"d{n}", f"s{n}", f"a:{n}", host="h") for n in range(3)]
+    assert shortcomings(there, Policy(3, 0)) == []
+    assert shortcomings(there, Policy(4, 0)) == ["4 copies need as many servers, there are 3"]
+    (reason,) = shortcomings(there, Policy(2, 0, "host"))
+    assert reason == "2 copies need as many hosts, there are 1"

@@ -10,7 +10,9 @@ import trio
 from trio.testing import MockClock
 
 from dfswire.info import InfoReply, InfoRequest
+from dfswire.jobs import JobsReply, JobsRequest
 from dfswire.policies import PolicyReply, PolicyRequest, PolicyTerms, SetPolicy
+from metad.operators.policycalls import WALKED
 from tests.t3_cluster.cluster import CHUNK_SIZE_BYTES, Cluster, running_cluster
 from tests.t3_cluster.files import find, read_file, write_file
 from tests.t3_cluster.test_leaving import Watch, ask
@@ -70,10 +72,11 @@ async def test_copies_follow_the_policy(
 async def test_what_cannot_be_done_now_needs_force(
     autojump_clock: MockClock, rng: random.Random
 ) -> None:
-    async with running_cluster(rng, servers=3) as cluster:
+    async with running_cluster(rng, servers=3, racks=["r"] * 3) as cluster:
         for terms, reason in (
-            (PolicyTerms(replicas=4), "4 copies need as many hosts, there are 3"),
-            (PolicyTerms(replicas=2, label="ssd"), "hosts with label ssd, there are 0"),
+            (PolicyTerms(replicas=4), "4 copies need as many servers, there are 3"),
+            (PolicyTerms(replicas=2, label="ssd"), "servers with label ssd, there are 0"),
+            (PolicyTerms(replicas=3, domain="rack"), "3 copies need as many racks, there are 1"),
         ):
             request = SetPolicy(inode=1, terms=terms)
             refused: PolicyReply = await ask(cluster, "policy.set", request)
@@ -85,6 +88,34 @@ async def test_what_cannot_be_done_now_needs_force(
         assert forced.applied and forced.unsatisfied and forced.source == 1
         status = await cluster.status()
         assert "4 copies need" in status.unsatisfied[0]
+
+
+async def test_nothing_is_called_done_before_it_is(
+    autojump_clock: MockClock, rng: random.Random
+) -> None:
+    """After a label: until copies are there, that is said, and they are moved at once."""
+    data = rng.randbytes(10 * CHUNK_SIZE_BYTES)
+    async with running_cluster(rng, servers=4) as cluster:
+        await label(cluster, 1, 3)
+        async with cluster.client() as client:
+            root = (await find(client.vfs, "/")).inode
+            await client.vfs.mkdir(root, b"d", 0o755, 0, 0)
+            await write_file(client.vfs, "d/f", data, sync=True)
+        await trio.sleep(20)
+        terms = PolicyTerms(replicas=2, label="ssd")
+        await ask(cluster, "policy.set", SetPolicy(path=b"/d", terms=terms))
+        began = trio.current_time()
+        show = PolicyRequest(path=b"/d")
+        while not all({"disk1", "disk3"} <= each for each in await placed(cluster, "/d/f")):
+            assert (await ask(cluster, "policy.show", show)).converging
+            await trio.sleep(0.2)
+        assert trio.current_time() - began < 12, "without waiting for the next round"
+        with trio.fail_after(60):
+            while (await ask(cluster, "policy.show", show)).converging:  # noqa: ASYNC110 - time is virtual
+                await trio.sleep(1)
+        reply: JobsReply = await ask(cluster, "job.list", JobsRequest())
+        (job,) = [each for each in reply.jobs if each.kind == "policy"]
+        assert job.message == WALKED
 
 
 async def placed(cluster: Cluster, path: str) -> list[set[str]]:
