@@ -78,6 +78,7 @@ class ClusterStatus(Message, frozen=True, kw_only=True):
     used_bytes: int
     repair: RepairStatus = RepairStatus()
     unsatisfied: list[str] = []  # what policies of directories want and the servers cannot do
+    stuck: list[str] = []  # drains that cannot go on, and what they miss
     journal_copies: int = 0  # chunkds that have everything of metad's journal, and how many should
     journal_copies_wanted: int = 0
     jobs: list[JobStatus] = []  # that run

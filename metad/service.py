@@ -163,6 +163,7 @@ class Service:
             self.salvager,
             self.moving,
             self.policy_calls,
+            self.drains,
             self.jobs,
         )
         self.leases = LeaseCalls(state, self.clients, recalls)

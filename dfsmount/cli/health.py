@@ -94,6 +94,10 @@ def _worries(reply: ClusterStatus) -> Iterator[Worry]:
                 )
     for reason in reply.unsatisfied:
         yield Worry(f"unsatisfied {reason}", "add servers for it, or change it: 'dfs policy'")
+    for reason in reply.stuck:
+        yield Worry(
+            f"cannot be drained: {reason}", "add servers, or take it back: 'dfs node|disk enable'"
+        )
     if reply.journal_copies < reply.journal_copies_wanted:
         yield Worry(
             f"copies of the metadata journal: {reply.journal_copies} of "

@@ -42,21 +42,23 @@ def disks_of_server(db: Database, server_id: str) -> list[str]:
 
 def needed(
     db: Database, keys: Collection[int], relied_on: Collection[str], wanted: Mapping[int, int]
-) -> tuple[int, int]:
-    """(chunks, bytes) that have good copies on these disks and too few on those `relied_on`."""
-    ((count, size),) = db.read(
+) -> tuple[int, int, int]:
+    """(chunks, bytes) that have good copies on these disks and too few on those `relied_on`; the
+    most copies that any of them shall have."""
+    ((count, size, copies),) = db.read(
         f"WITH {_LEAVING}, others (disk) AS (SELECT key FROM disk WHERE state = 'active' "
         "AND identity IN (SELECT value FROM json_each(?2)) "
         "AND key NOT IN (SELECT disk FROM leaving)), "
         "wanted (policy, copies) AS (SELECT CAST(key AS INTEGER), value FROM json_each(?3)) "
-        "SELECT count(*), coalesce(sum(length), 0) FROM chunk c LEFT JOIN wanted USING (policy) "
+        "SELECT count(*), coalesce(sum(length), 0), coalesce(max(copies), 1) "
+        "FROM chunk c LEFT JOIN wanted USING (policy) "
         "WHERE c.id IN (SELECT chunk FROM replica WHERE disk IN (SELECT disk FROM leaving) "
         "AND state = 'good') AND c.state = 'live' AND coalesce(copies, 1) > "
         "(SELECT count(*) FROM replica r WHERE r.chunk = c.id AND r.state = 'good' "
         "AND r.disk IN (SELECT disk FROM others))",
         (json.dumps(list(keys)), json.dumps(list(relied_on)), json.dumps(wanted)),
     )
-    return count, size
+    return count, size, copies
 
 
 def last_copies(

@@ -164,8 +164,11 @@ class Jobs:
 
     def running(self) -> Sequence[JobStatus]:
         """Those that are not stopped, done or failed."""
-        jobs = jobrows.all_jobs(self._db)
-        return [self.status(each) for each in jobs if each.state == "running"]
+        return [self.status(each) for each in self.running_jobs()]
+
+    def running_jobs(self) -> Sequence[Job]:
+        """The same, as they are in the table."""
+        return [each for each in jobrows.all_jobs(self._db) if each.state == "running"]
 
     async def start(self, request: StartJob) -> JobStatus:
         """Raises UsageError."""

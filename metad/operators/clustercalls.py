@@ -17,6 +17,7 @@ from metad.clients.locking import Locking
 from metad.clients.sessioncalls import Clients
 from metad.jobs.runner import Jobs
 from metad.operators import status
+from metad.operators.drains import Drains
 from metad.operators.moving import Moving
 from metad.operators.policycalls import PolicyCalls
 from metad.operators.totals import Totals
@@ -38,6 +39,7 @@ class ClusterCalls:
         salvager: Salvager,
         moving: Moving,
         policy_calls: PolicyCalls,
+        drains: Drains,
         jobs: Jobs,
     ) -> None:
         self._state = state
@@ -48,6 +50,7 @@ class ClusterCalls:
         self._salvager = salvager
         self._moving = moving
         self._policy_calls = policy_calls
+        self._drains = drains
         self._jobs = jobs
 
     async def status(self, request: Empty) -> ClusterStatus:
@@ -57,6 +60,7 @@ class ClusterCalls:
         return msgspec.structs.replace(
             found,
             unsatisfied=self._policy_calls.unsatisfied(),
+            stuck=self._drains.stuck(),
             chunks=msgspec.structs.replace(found.chunks, misplaced=self._moving.misplaced),
             jobs=list(self._jobs.running()),
         )

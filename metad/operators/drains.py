@@ -36,6 +36,7 @@ class Drains:
         self._state = state
         self._jobs = jobs
         self._wake = wake
+        self._missing: dict[int, str] = {}  # by job
         jobs.register(Kind(DRAIN, "chunks", self._drain_step, self._check_drain))
         jobs.register(Kind(REMOVE, "copies", self._remove_step, self._check_remove))
 
@@ -60,6 +61,14 @@ class Drains:
         )
         self._changed(who, "draining")
         return self._reply(who, job)
+
+    def stuck(self) -> list[str]:
+        """Drains that cannot go on now, and what they miss."""
+        return [
+            f"{self._who(job).text}: {self._missing[job.id]}"
+            for job in self._jobs.running_jobs()
+            if job.id in self._missing
+        ]
 
     async def enable(self, request: Target) -> AdminReply:
         """What is drained, or was removed, takes part again.  Raises NoEntry, UsageError."""
@@ -202,9 +211,10 @@ class Drains:
         if self._admin(who) != "draining":
             return Progress(job.cursor, job.done, job.total, "called off", finished=True)
         began = state.clock()
-        relied_on = {each.disk for each in state.servers.candidates(began)}
+        candidates = state.servers.candidates(began)
+        relied_on = {each.disk for each in candidates}
         wanted = {key: policy.replicas for key, policy in state.policies.all().items()}
-        left, size = await state.db.read_in_thread(
+        left, size, copies = await state.db.read_in_thread(
             lambda db: leaving.needed(db, self._keys(db, who), relied_on, wanted)
         )
         total = max(job.total, left)
@@ -213,6 +223,14 @@ class Drains:
             if done is not None:
                 return done
         waits = f"{left} chunks ({size} bytes) are not on enough other servers yet"
+        others = len({each.server_id for each in candidates})
+        self._missing.pop(job.id, None)
+        # Just after a start of metad it is not known who is there.
+        if others < copies and not state.servers.awaited(began):
+            there = "there is 1" if others == 1 else f"there are {others}"
+            missing = f"needs {copies} other servers that are up, {there}"
+            self._missing[job.id] = missing
+            waits = f"{missing}: {waits}"
         pause_s = max(LOOK_S, LOOK_SHARE * (state.clock() - began))
         return Progress(job.cursor, total - left, total, waits, pause_s=pause_s)
 

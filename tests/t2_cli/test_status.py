@@ -130,6 +130,14 @@ def test_metad_has_just_started(
     assert "start its chunkd" in capsys.readouterr().out
 
 
+def test_a_drain_that_cannot_go_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reply = msgspec.structs.replace(cluster(server()), stuck=["server x: needs 2"])
+    assert run(monkeypatch, reply) == 1
+    assert "cannot be drained: server x: needs 2; add servers" in capsys.readouterr().out
+
+
 def test_being_repaired(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

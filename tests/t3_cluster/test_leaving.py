@@ -244,7 +244,14 @@ async def test_too_few_servers_are_left(autojump_clock: MockClock, rng: random.R
         (job,) = reply.jobs
         assert (job.state, job.done, job.total) == ("running", 0, 3)
         assert "3 chunks" in job.message and "not on enough other servers" in job.message
-        assert (await cluster.status()).chunks.by_replicas == [0, 0, 3]
+        assert "needs 2 other servers that are up, there is 1" in job.message
+        status = await cluster.status()
+        assert status.chunks.by_replicas == [0, 0, 3]
+        (stuck,) = status.stuck
+        assert stuck == "server server1: needs 2 other servers that are up, there is 1"
+        await ask(cluster, "admin.enable", Target(server="server1"))
+        await trio.sleep(3)
+        assert not (await cluster.status()).stuck
 
 
 async def test_a_removal_that_loses_something_says_what(
