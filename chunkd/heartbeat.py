@@ -36,7 +36,7 @@ from dfswire.hosts import DiskFigures, HostFigures, Register, Registered
 log = logging.getLogger(__name__)
 
 DEADLINE_S = 2.0  # metad suspects a server after 3 s of silence
-BACKOFF_MAX_S = 5.0  # metad declares a server down after 10 s; two attempts before that
+BACKOFF_MAX_S = 3.0  # metad takes a server for down after 8 s: two attempts before that
 REFUSED_MAX_S = 15.0  # a predecessor that was killed stays "up" in metad's eyes for some seconds
 ITEMS_MAX = 10_000  # reports or results in one heartbeat; the rest follows with the next
 

@@ -35,7 +35,7 @@ class MetadConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     heartbeat_s: float = 1.0  # how often chunkds report
     suspect_s: float = 3.0  # no new chunks go to a server that is silent for so long
-    down_s: float = 10.0  # and after this long it does not count as a living replica any more
+    down_s: float = 8.0  # after this long its copies are missing: seen within 10 s of its death
     repair_after_s: float = 30.0  # from down to the first copy: a reboot should not move the disk
     transfers_per_disk: int = 16  # repair copies in flight that touch one disk
     repair_disk_bytes_per_s: int = 100 << 20  # of copies from or to one disk: readers want it too

@@ -147,6 +147,7 @@ if [ "$kind" = test ]; then
     has_command setpriv || missing="$missing util-linux"
     { has_command ip && has_command tc; } || missing="$missing iproute2"
     has_command nft || missing="$missing nftables"
+    has_command systemd-analyze || missing="$missing systemd"
     has_command mkfs.xfs || missing="$missing xfsprogs"
     if [ -n "$missing" ]; then
         # Everything else can be tested without them, so their absence ends the set-up of CI only.
