@@ -38,10 +38,13 @@ def take(root: Path, files: FileSystem) -> None:
 
 def give_up(root: Path, files: FileSystem) -> bool:
     """Make a little room.  False when there was no ballast any more.  Raises OSError."""
-    if not files.exists(root / NAME):
+    # An unfinished one is what a server leaves that dies while it makes it again.
+    found = [name for name in (NAME, TEMPORARY) if files.exists(root / name)]
+    if not found:
         return False
     log.warning("the disk of %s is full: its ballast is given up", root)
-    files.unlink(root / NAME)
+    for name in found:
+        files.unlink(root / name)
     files.fsync_directory(root)
     return True
 

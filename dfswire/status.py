@@ -19,9 +19,8 @@ class ServerStatus(Message, frozen=True, kw_only=True):
     server_id: str
     address: str
     state: Literal["up", "suspect", "down"]
-    last_heartbeat_s: (
-        float  # seconds ago; where it is not `heard`: how long metad has waited for it
-    )
+    # Seconds ago; of one that was not `heard`: how long metad has waited for it.
+    last_heartbeat_s: float
     heard: bool = True  # since metad was started
     reason: str = ""  # why it is not up, where that is not only silence
     zone: str

@@ -58,6 +58,7 @@ class Servers:
         Raises WrongCluster, Removed, AlreadyRunning and IdentityTaken: see Identities.check.
         """
         if message.cluster_id not in ("", self._cluster_id):
+            self.foreign(now)  # forgets those that ask no longer
             self._foreign[message.address] = now
             raise WrongCluster(
                 f"server {message.server_id} belongs to another cluster: {message.cluster_id}, not "

@@ -149,7 +149,7 @@ class Moving:
     async def _repair_has_been_first(self) -> None:
         """What has too few copies gets them in the right places; for a while that is waited for."""
         with trio.move_on_after(COUNT_S):
-            while self._must_wait() and not self._news.is_set():  # noqa: ASYNC110 - it has no event
+            while self._must_wait() and not self._news.is_set():  # noqa: ASYNC110 - repair tells nobody
                 await trio.sleep(STEP_S)
 
     async def _begin_if(self, kind: str, is_due: Callable[[Fill, Database], bool]) -> None:

@@ -161,6 +161,17 @@ def test_an_identity_in_memory() -> None:
         identity.adopt("c2")
 
 
+def test_a_ballast_that_was_not_finished_is_room_too(
+    tmp_path: Path, expect_log: Callable[[str], None]
+) -> None:
+    """The server died between giving it up and having it again, and the disk is full."""
+    start(tmp_path)
+    (tmp_path / "ballast").rename(tmp_path / "ballast.tmp")
+    expect_log("its ballast is given up")
+    claim([tmp_path], files=FullDisk(0)).release()
+    assert (tmp_path / "ballast").exists() and not (tmp_path / "ballast.tmp").exists()
+
+
 class FullDisk(FileSystem):
     """A disk on which nothing has room but what was there, and what that gives up."""
 

@@ -42,6 +42,10 @@ def test_another_cluster_is_refused(servers: Servers) -> None:
         servers.register(register("s1", cluster_id="d" * 32), 0.0)
     assert servers.foreign(29.0) == ["s1:9500"]
     assert servers.foreign(30.0) == []
+    for number in range(100):  # whoever asks under ever new names fills no memory
+        with pytest.raises(WrongCluster):
+            servers.register(register(f"x{number}", cluster_id="d" * 32), 100.0 + number)
+    assert len(servers._foreign) == 30
     servers.register(register("s1", cluster_id=CLUSTER), 0.0)
 
 
