@@ -40,7 +40,7 @@ from metad.operators.totals import Totals
 from metad.recovery.snapshots import Snapshots
 from metad.state import State, load_state
 from metad.storage.database import Database
-from metad.storage.opening import check_large
+from metad.storage.verification import check_large, verify_forever
 from metad.upkeep.compactor import Compactor
 from metad.upkeep.deepcheck import DeepCheck
 from metad.upkeep.inventories import Inventories
@@ -251,6 +251,7 @@ class Service:
             nursery.start_soon(self.snapshots.run_forever)
             nursery.start_soon(self.state.followers.until_broken)
             nursery.start_soon(check_large, self.state.db)
+            nursery.start_soon(verify_forever, self.state.db)
             nursery.start_soon(self.state.db.failure.watch, self.state.config.maintenance_s)
             nursery.start_soon(self.moving.run_forever)
             task_status.started()

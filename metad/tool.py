@@ -26,7 +26,9 @@ from metad.checks import fsck
 from metad.journal.replay import position_of
 from metad.recovery.listing import Listing, Range, list_entries
 from metad.recovery.restore import Restored, Wish, restore
+from metad.storage.connections import is_taken
 from metad.storage.database import Database
+from metad.storage.sumsfile import damaged_at_rest, described
 
 FINDINGS_MAX = 100
 
@@ -101,12 +103,17 @@ def journal_command(
 
 @app.command("check")
 def check_command(file: Path) -> None:
-    """Is the database in `file` whole, and does it keep its invariants?  1 when not."""
+    """Is the database in `file` whole, and does it keep its invariants?  1 when not.
+
+    Its pages are compared with their checksums unless a metad uses it, which does so itself.
+    """
     if not file.is_file():
         raise UsageError(f"there is no file {file}")
     position: Position | None = None
     findings: list[str] = []
     count = 0
+    if not is_taken(str(file)) and (rotten := damaged_at_rest(str(file))):
+        findings.append(described(rotten, str(file)))
     try:
         with closing(sqlite3.connect(file.resolve().as_uri() + "?mode=ro", uri=True)) as connection:
             position = position_of(connection)
@@ -121,7 +128,7 @@ def check_command(file: Path) -> None:
                 f"{each.check}: {each.subject}: {each.message}" for each in report.findings
             ]
             count = report.count
-    except sqlite3.DatabaseError as problem:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as problem:
         findings.append(f"SQLite: {problem}")
     count = max(count, len(findings))
     where = (None, None) if position is None else (position.number, position.epoch)

@@ -129,11 +129,13 @@ LAYERS = {
         losses compaction
     """,
     "metad.storage": """
+        verification
         opening
         database group_commit
-        schema statements
+        pagesums schema statements
         schema_admin schema_chunks schema_files schema_hosts upgrades
-        columns connections failure
+        sumsfile
+        columns connections failure writeaheadlog
     """,
     "metad.journal": """
         recording replay followers

@@ -28,6 +28,7 @@ from metad.journal.lineage import Node
 from metad.journal.replay import position_of, replay
 from metad.recovery.epoch import begin_epoch, deleted_since
 from metad.recovery.gathering import NEWEST, Gathering
+from metad.storage.sumsfile import forget_sums
 
 log = logging.getLogger(__name__)
 
@@ -227,6 +228,7 @@ def _discard(path: Path) -> None:
 
 def _keep(made: Path, path: Path) -> None:
     _fsync(made)
+    forget_sums(str(path))  # of a database that was here before
     made.rename(path)
     _fsync(path.parent)
 

@@ -25,6 +25,7 @@ from metad.config import MetadConfig
 from metad.journal.followers import Followers
 from metad.journal.replay import position_of
 from metad.storage.database import Database
+from metad.storage.verification import verify_at_once
 
 log = logging.getLogger(__name__)
 
@@ -152,6 +153,7 @@ class Snapshots:
         return _Taken(snapshot, data=data)
 
     def _copy(self) -> _Taken:
+        verify_at_once(self._db)  # what has rotted must not go on as a good copy
         path = Path(self._db.path + ".snapshot")
         fd = -1
         try:

@@ -22,7 +22,7 @@ PRAGMAS = {
     "foreign_keys": 0,  # invariants live in the functions of metad/names and in fsck
     "cache_size": -65_536,  # KiB
     "temp_store": "memory",
-    "wal_autocheckpoint": 4000,  # pages: a 16 MiB log; the default of 4 MiB checkpoints too often
+    "wal_autocheckpoint": 0,  # pagesums.py does that
 }
 BUSY_TIMEOUT_S = 5  # only a person with the sqlite3 shell can be in our way
 
@@ -49,6 +49,21 @@ def take(path: str) -> int:
     return descriptor
 
 
+def is_taken(path: str) -> bool:
+    """Does a metad use it now?  Raises OSError."""
+    try:
+        descriptor = os.open(path + ".lock", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def connect(path: str, *, read_only: bool = False) -> SqliteDatabase:
     """With `read_only` no byte of the file changes, also if its journal mode is not ours.
 
@@ -66,8 +81,10 @@ def connect(path: str, *, read_only: bool = False) -> SqliteDatabase:
     )
     try:
         database.connect()
-    except PeeweeException as problem:
-        raise UsageError(f"cannot open database {path}: {problem}") from problem
+    except (PeeweeException, UnicodeDecodeError) as problem:  # SQLite quotes what is damaged
+        raise UsageError(
+            f"cannot open database {path}: {problem}; if it is damaged, restore a backup"
+        ) from problem
     return database
 
 

@@ -32,6 +32,7 @@ from metad.journal.followers import Followers
 from metad.journal.recording import Recording
 from metad.journal.replay import position_of, set_position
 from metad.storage.group_commit import GroupCommitter
+from metad.storage.pagesums import PageSums
 from metad.storage.statements import Statements
 
 log = logging.getLogger(__name__)
@@ -52,6 +53,7 @@ class Database(Statements):
         self._committer = GroupCommitter(self, inline=inline)
         self.followers: Followers | None = None  # who keeps the journal, once metad serves
         self.is_examined = True  # was it read through before it was used?
+        self._sums: PageSums | None = None
 
     # -- mutations ------------------------------------------------------------------------------
 
@@ -131,6 +133,8 @@ class Database(Statements):
         self._writer.execute("COMMIT")
         if self._recording is not None:
             self._recording.committed()
+        if self._sums is not None:
+            self._note_pages(self._sums)
 
     def roll_back(self) -> None:
         """Undo the transaction, unless SQLite has done so already."""
@@ -213,6 +217,36 @@ class Database(Statements):
         """How long all commits took together."""
         return self._committer.commit_seconds
 
+    # -- checksums of pages ---------------------------------------------------------------------
+
+    def guard_pages(self) -> list[int]:
+        """Before it is used: keep checksums of its pages from now on; which are damaged already.
+
+        Those that are not in the log have been looked at.  Raises OSError, ValueError,
+        sqlite3.Error, UsageError.
+        """
+        self._sums = PageSums(self.path, self._writer)
+        return self._sums.begin()
+
+    def damaged_pages(self, first: int = 1) -> tuple[list[int], int]:
+        """Of the pages from `first` on, those that are not what they should be; and how many were
+        looked at, 0 after the last one.  In any thread, until it is closed.  Raises OSError."""
+        return ([], 0) if self._sums is None else self._sums.damaged(first)
+
+    def forget_cached_pages(self) -> None:
+        """What is read next comes from the disk, not from the kernel's memory."""
+        if self._sums is not None:
+            self._sums.forget_cached()
+
+    def _note_pages(self, sums: PageSums) -> None:
+        """What was committed stays so, whatever comes of this."""
+        try:
+            sums.committed()
+        except (OSError, ValueError) as problem:
+            self.failure.damaged(f"its checksums cannot be kept: {problem}")
+        except sqlite3.Error as problem:
+            self.failure.translated(problem)
+
     # -- closing --------------------------------------------------------------------------------
 
     def close(self) -> None:
@@ -223,9 +257,19 @@ class Database(Statements):
         self._committer.close()
         if self._reading is not None:
             self._reading.close()
+        if self._sums is not None:
+            self._fold(self._sums)
         self.peewee.close()
+        if self._sums is not None:
+            self._sums.close()
         if self._lock is not None:
             os.close(self._lock)
+
+    def _fold(self, sums: PageSums) -> None:
+        try:
+            sums.checkpoint()
+        except (OSError, ValueError, sqlite3.Error) as problem:
+            log.warning("the log of the database stays as it is: %s", problem)
 
 
 def setting(db: Database, name: str) -> str:

@@ -1,8 +1,9 @@
 """Opening metad's database safely: for one process, of our making, whole.
 
-A damaged database is refused.  One of up to CHECKED_FIRST_BYTES is read through before it is used.
-A larger one is used at once and read through beside that (`check_large`): metad ends when it is
-damaged, as it does when a read meets damage.
+A damaged database is refused.  One of up to CHECKED_FIRST_BYTES is read through before it is used,
+and each page compared with its checksum before SQLite sees it.  A larger one is used at once and
+read through beside that (verification.py): metad ends when it is damaged, as it does when a read
+meets damage.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import trio
 from peewee import PeeweeException
 
 from dfswire.errors import InputOutput, Unavailable, UsageError
 from metad.storage import schema
-from metad.storage.connections import connect, connection_of, path_of, take
+from metad.storage.connections import path_of, take
 from metad.storage.database import Database
-from metad.storage.statements import Row
+from metad.storage.sumsfile import damaged_at_rest, described, forget_sums
+from metad.storage.writeaheadlog import size_of
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 CHECKED_FIRST_BYTES = 1 << 30
 CHECK = "PRAGMA quick_check(1)"
 WHOLE = ("ok",)
+_DAMAGE = (sqlite3.DatabaseError, PeeweeException, Unavailable, InputOutput, ValueError)
 
 
 def open_database(
@@ -59,6 +61,8 @@ def open_database(
             )
         lock = take(path)
     try:
+        if path != ":memory:":
+            _check_at_rest(path)
         database = Database(path, inline=inline, lock=lock)
     except BaseException:
         if lock is not None:
@@ -72,6 +76,17 @@ def open_database(
         database.close()
         raise
     return database
+
+
+def _check_at_rest(path: str) -> None:
+    """Before SQLite sees it: what it does with a damaged page is anybody's guess."""
+    try:
+        if not size_of(path):
+            forget_sums(path)  # those of another one
+        elif size_of(path) <= CHECKED_FIRST_BYTES and (found := damaged_at_rest(path)):
+            raise UsageError(described(found, path))
+    except (UsageError, OSError) as problem:
+        raise UsageError(f"cannot use database {path}: {problem}") from problem
 
 
 def _check_cluster(database: Database, cluster_id: str) -> None:
@@ -89,55 +104,14 @@ def examine(database: Database, now_ns: int) -> None:
     """
     path = database.path
     try:
-        if path != ":memory:" and Path(path).stat().st_size > CHECKED_FIRST_BYTES:
+        if path != ":memory:" and (found := database.guard_pages()):
+            raise UsageError(described(found, path))
+        if size_of(path) > CHECKED_FIRST_BYTES:
             database.is_examined = False
         elif path != ":memory:" and (verdict := database.read_one(CHECK)) != WHOLE:
-            raise UsageError(f"database {path} is damaged, restore a backup: {verdict}")
+            raise UsageError(f"it is damaged, restore a backup: {verdict}")
         schema.prepare(database.peewee, now_ns)
-    except (sqlite3.DatabaseError, PeeweeException, Unavailable, InputOutput) as problem:
+    except _DAMAGE as problem:
         raise UsageError(f"database {path} is damaged, restore a backup: {problem}") from problem
-    except UsageError as problem:
+    except (UsageError, OSError) as problem:
         raise UsageError(f"cannot use database {path}: {problem}") from problem
-
-
-async def check_large(database: Database) -> None:
-    """Read a database through that was too large for it before it was used.
-
-    What is wrong with it is the end of this metad, see Failure.
-    """
-    if database.is_examined:
-        return
-    log.info("the database is large: it is read through while metad serves")
-    began_s = time.perf_counter()
-    apart = connect(database.path)
-    connection = connection_of(apart)
-    try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_interrupt_when_cancelled, connection)
-            with trio.CancelScope(shield=True):
-                verdict = await trio.to_thread.run_sync(_read_through, connection)
-            nursery.cancel_scope.cancel()
-    finally:
-        apart.close()
-    if isinstance(verdict, sqlite3.Error):
-        database.failure.translated(verdict)
-    elif verdict != WHOLE:
-        database.failure.damaged(f"{database.path} is damaged: {' '.join(verdict[0].split())}")
-    else:
-        log.info("the database is whole: read in %.1f s", time.perf_counter() - began_s)
-
-
-async def _interrupt_when_cancelled(connection: sqlite3.Connection) -> None:
-    try:
-        await trio.sleep_forever()
-    finally:
-        connection.interrupt()
-
-
-def _read_through(connection: sqlite3.Connection) -> Row | sqlite3.Error:
-    """What SQLite says, or what it met."""
-    try:
-        verdict: Row = connection.execute(CHECK).fetchone()
-    except sqlite3.Error as problem:
-        return problem
-    return verdict

@@ -12,8 +12,10 @@ import pytest
 import trio
 
 from dfswire.errors import InputOutput, Unavailable, UsageError
-from metad.storage import opening
-from metad.storage.opening import check_large, open_database
+from metad.storage import opening, verification
+from metad.storage.opening import open_database
+from metad.storage.sumsfile import forget_sums
+from metad.storage.verification import check_large
 
 ADD = "INSERT INTO xattr (inode, name, value) VALUES (1, ?, zeroblob(500))"
 ENDLESS = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT max(x) FROM c"
@@ -43,6 +45,14 @@ def exchange_rows(url: str) -> None:
     path.write_bytes(data)
 
 
+def flip_a_name(url: str) -> None:
+    """One bit, in content."""
+    path = Path(url.removeprefix("sqlite://"))
+    data = bytearray(path.read_bytes())
+    data[data.rindex(b"199" + bytes(100)) + 1] ^= 1
+    path.write_bytes(data)
+
+
 def spoil(url: str, table: str) -> None:
     """The first page of a table."""
     db = open_database(url, inline=True)
@@ -64,8 +74,20 @@ async def test_a_whole_one(large: str) -> None:
 
 async def test_a_small_one_was_read_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     db = open_database(f"sqlite://{tmp_path}/db")
-    monkeypatch.setattr(opening, "CHECK", ENDLESS)
+    monkeypatch.setattr(verification, "CHECK", ENDLESS)
     await check_large(db)
+    db.close()
+
+
+async def test_a_bit_that_has_rotted_is_the_end(
+    large: str, expect_log: Callable[[str], None]
+) -> None:
+    expect_log("db: page .* is damaged")
+    flip_a_name(large)
+    db = open_database(large)
+    assert len(db.read("SELECT name FROM xattr")) == 200, "nobody would know"
+    await check_large(db)
+    assert db.failure.problem is not None
     db.close()
 
 
@@ -74,6 +96,7 @@ async def test_damage_that_reading_does_not_meet_is_the_end(
 ) -> None:
     expect_log("is damaged: .*order")
     exchange_rows(large)
+    forget_sums(large.removeprefix("sqlite://"))
     db = open_database(large)
     assert len(db.read("SELECT name FROM xattr")) == 200, "nobody would know"
     async with trio.open_nursery() as nursery:
@@ -98,9 +121,10 @@ async def test_what_cannot_even_be_read_is_the_end(
 ) -> None:
     expect_log("malformed")
     spoil(large, "chunk")
+    forget_sums(large.removeprefix("sqlite://"))
     db = open_database(large)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(opening, "CHECK", "SELECT count(*) FROM chunk WHERE length > 0")
+        patch.setattr(verification, "CHECK", "SELECT count(*) FROM chunk WHERE length > 0")
         await check_large(db)
     assert db.failure.problem is not None
     db.close()
@@ -110,7 +134,7 @@ async def test_it_does_not_keep_metad_from_ending(
     large: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     db = open_database(large)
-    monkeypatch.setattr(opening, "CHECK", ENDLESS)
+    monkeypatch.setattr(verification, "CHECK", ENDLESS)
     with trio.move_on_after(0.1) as scope:
         await check_large(db)
     assert scope.cancelled_caught

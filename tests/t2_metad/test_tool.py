@@ -79,7 +79,30 @@ def test_damage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, found = checked(tmp_path / "db", capsys)
     assert status == 1
     assert "SQLite" in str(found["findings"])
-    assert (found["entry"], found["epoch"], found["count"]) == (1, 1, 1)
+    assert "is damaged" in str(found["findings"])
+    assert (found["entry"], found["epoch"], found["count"]) == (1, 1, 2)
+
+
+def test_a_bit_that_has_rotted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """SQLite has nothing against it."""
+    path = tmp_path / "db"
+    db = open_database(f"sqlite://{path}", inline=True)
+    with db.transaction():
+        db.change(ADD, (1, b"a name"))
+    assert checked(path, capsys)[0] == 0
+    db.close()
+    path.write_bytes(path.read_bytes().replace(b"a name", b"a nome"))
+    status, found = checked(path, capsys)
+    assert (status, found["count"]) == (1, 1)
+    assert "damaged, restore a backup" in str(found["findings"])
+
+
+def test_text_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = backup(tmp_path)
+    path.write_bytes(path.read_bytes().replace(b"CREATE TABLE", b"CR\xff\xffTE TABLE"))
+    status, found = checked(path, capsys)
+    assert (status, found["count"]) == (1, 1)
+    assert "codec" in str(found["findings"])
 
 
 @pytest.mark.parametrize("content", [b"no database at all" * 100, b""])

@@ -82,8 +82,32 @@ def test_damaged_pages(cluster: FaultyCluster, place: Path, rng: random.Random, 
     saw(f"waits; {PAGES} of {len(pages)} pages; answered {healed_s:.1f} s after the right one")
 
 
+def test_rotten_bits(cluster: FaultyCluster, place: Path, rng: random.Random, saw: Saw) -> None:
+    """F19: one bit anywhere, which SQLite may have nothing against."""
+    digests = write_files(place, 4, 100_000)
+    cluster.kill("metad")
+    directory = cluster.data("metad")
+    roots(directory / "metad.db")  # folds the log in
+    with waiting_program(place) as program:
+        for _round in range(PAGES):
+            with kept_files(directory):
+                data = bytearray((directory / "metad.db").read_bytes())
+                bit = rng.randrange(len(data) * 8)
+                data[bit // 8] ^= 1 << bit % 8
+                (directory / "metad.db").write_bytes(data)
+                page = 1 + bit // 8 // PAGE_BYTES
+                with pytest.raises(AssertionError, match=f"page {page} is damaged, restore"):
+                    cluster.start("metad")
+                assert program.poll() is None, "neither refused nor acknowledged"
+        healed_s = healed(cluster, program)
+    assert (place / "made").is_dir()
+    check(digests)
+    saw(f"waits; {PAGES} bits; answered {healed_s:.1f} s after the right one")
+
+
 def test_log_taken_away(cluster: FaultyCluster, place: Path, saw: Saw) -> None:
-    """F19: what stood in the log only is gone: the chunkds' copies of the journal have more."""
+    """F19: what stood in the log only is gone: the checksums say so, and without them the chunkds'
+    copies of the journal, which have more."""
     digests = write_files(place, 4, 100_000)
     cluster.kill("metad")
     directory = cluster.data("metad")
@@ -92,6 +116,10 @@ def test_log_taken_away(cluster: FaultyCluster, place: Path, saw: Saw) -> None:
             assert (directory / "metad.db-wal").stat().st_size > PAGE_BYTES
             for name in ("metad.db-wal", "metad.db-shm"):
                 (directory / name).unlink()
+            with pytest.raises(AssertionError, match=r"damaged, restore a backup"):
+                cluster.start("metad")
+            assert program.poll() is None, "neither refused nor acknowledged"
+            (directory / "metad.db-sums").unlink()  # who says that it is whole
             started = time.monotonic()
             with contextlib.suppress(AssertionError):  # it may end before it is ready
                 cluster.start("metad")
