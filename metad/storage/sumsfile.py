@@ -144,6 +144,8 @@ def _page_bytes(header: bytes, path: Path) -> int:
     if len(header) < HEADER.size or not any(header):
         return 0
     magic, page_bytes, _none = HEADER.unpack(header)
+    if magic != MAGIC and magic[:-1] == MAGIC[:-1]:
+        raise UsageError(f"{path} was written by a newer metad (version {chr(magic[-1])})")
     if magic != MAGIC or page_bytes < PAGE_MIN_BYTES:
         raise UsageError(f"{path} is damaged: remove it if the database is known to be whole")
     return int(page_bytes)

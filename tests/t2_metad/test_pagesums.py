@@ -233,6 +233,13 @@ def test_damaged_sums(path: Path) -> None:
         opened(path)
 
 
+def test_sums_of_a_newer_version(path: Path) -> None:
+    with path.with_name("db-sums").open("r+b") as file:
+        file.write(b"DFSsums2")
+    with pytest.raises(UsageError, match=r"db-sums was written by a newer metad \(version 2"):
+        opened(path)
+
+
 def test_sums_that_cannot_be_opened(path: Path) -> None:
     path.with_name("db-sums").unlink()
     path.with_name("db-sums").mkdir()

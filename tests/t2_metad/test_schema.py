@@ -22,6 +22,7 @@ from metad.names.effects import Effects
 from metad.storage import schema, upgrades
 from metad.storage.database import setting
 from metad.storage.opening import open_database
+from metad.storage.sumsfile import forget_sums
 
 if TYPE_CHECKING:
     from metad.storage.database import Database
@@ -68,6 +69,7 @@ def test_databases_that_are_not_ours_are_refused(
     with sqlite3.connect(tmp_path / "db") as connection:
         connection.execute(breakage)
     connection.close()
+    forget_sums(str(tmp_path / "db"))
     for _ in range(2):  # the refusal leaves nothing locked or changed
         with pytest.raises(UsageError, match=message):
             open_database(url, inline=True)

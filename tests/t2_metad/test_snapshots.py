@@ -22,6 +22,7 @@ from metad.recovery.epoch import NUMBERS_SKIPPED, begin_epoch
 from metad.recovery.snapshots import KEPT, Snapshots
 from metad.storage.database import Database
 from metad.storage.opening import open_database
+from metad.storage.sumsfile import forget_sums
 from tests.t2_metad.conftest import World
 from tests.t2_metad.followers_for_tests import CLUSTER, Copies, Keeper
 
@@ -190,7 +191,7 @@ async def test_nothing_stays_on_the_disk(disk: Database, tmp_path: Path) -> None
     taker = Taker(disk)
     await add(disk, b"a")
     await taker.fetch()
-    assert names(tmp_path) == {"db", "db-wal", "db-shm", "db.lock"}
+    assert names(tmp_path) == {"db", "db-wal", "db-shm", "db-sums", "db.lock"}
     taker.snapshots.close()
 
 
@@ -213,7 +214,7 @@ async def test_when_none_can_be_taken(
             expect_log("db.snapshot stays")
             (tmp_path / "db.snapshot").mkdir()
         else:
-            patch.setattr("metad.recovery.snapshots.os.pread", fail)
+            patch.setattr("metad.recovery.snapshots.content_digest", fail)
         with pytest.raises(InputOutput, match="no snapshot of the database could be taken"):
             await taker.fetch()
     if when == "copying":
@@ -348,6 +349,7 @@ async def test_snapshots_name_their_epoch(tmp_path: Path) -> None:
     before.close()
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         begin_epoch(connection, 3, leaves_behind=False)
+    forget_sums(str(path))
     after = open_database(f"sqlite://{path}")
     taker = Taker(after)
     snapshot, _data = await taker.fetch()
