@@ -25,6 +25,7 @@ from metad.storage.writeaheadlog import NOTHING, Log, size_of
 log = logging.getLogger(__name__)
 
 CHECKPOINT_FRAMES = 4000  # pages: a 16 MiB log; at 4 MiB, SQLite's default, it is done too often
+AGAIN_FRAMES = 250  # after that many more, while readers keep the log from beginning anew
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 
 
@@ -75,7 +76,7 @@ class PageSums:
             frames = self._noted.frames
             if frames < self._tried_frames:
                 self._tried_frames = 0  # it has begun anew
-            if frames - self._tried_frames >= CHECKPOINT_FRAMES:
+            if frames >= max(CHECKPOINT_FRAMES, self._tried_frames + AGAIN_FRAMES):
                 self._tried_frames = frames
                 self.checkpoint("PASSIVE")
             self._has_room = True

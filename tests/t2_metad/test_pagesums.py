@@ -35,6 +35,7 @@ ExpectLog = Callable[[str], None]
 @pytest.fixture(autouse=True)
 def _short_log(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pagesums, "CHECKPOINT_FRAMES", FRAMES)
+    monkeypatch.setattr(pagesums, "AGAIN_FRAMES", FRAMES)
 
 
 def opened(path: Path) -> Database:
@@ -304,6 +305,25 @@ def test_a_log_that_cannot_be_folded_in_grows(path: Path) -> None:
     fill(db, 2000, 30, size=FRAMES * PAGE // 10)
     assert path.stat().st_size > 3 * FRAMES * PAGE
     verify_at_once(db)
+    db.close()
+    opened(path).close()
+
+
+def test_a_reader_in_the_way_is_not_waited_for_long(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log begins anew soon after he has gone, not when it has grown as far again."""
+    monkeypatch.setattr(pagesums, "AGAIN_FRAMES", 10)
+    db = opened(path)
+    with sqlite3.connect(path, isolation_level=None) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM extra").fetchone()
+        fill(db, 1000, 11, size=FRAMES * PAGE // 10)
+        assert log_of(path).stat().st_size > FRAMES * PAGE
+        reader.execute("COMMIT")
+    reader.close()
+    fill(db, 2000, 40, size=FRAMES * PAGE // 20)
+    assert log_of(path).stat().st_size < 1.7 * FRAMES * PAGE
     db.close()
     opened(path).close()
 

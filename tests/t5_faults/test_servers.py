@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.t5_faults.chunks import check, write_files
-from tests.t5_faults.harness import FaultyCluster, long_run, nightly
+from tests.t5_faults.harness import METAD, FaultyCluster, long_run, nightly
 from tests.t5_faults.load import Load, seen
 from tests.t5_process.observed import sha256_of, wait_for
 
@@ -32,16 +32,21 @@ def test_killed_again_and_again(
     cluster: FaultyCluster, load: Load, rng: random.Random, saw: Saw
 ) -> None:
     """F1, F2, F3: one chunkd after the other dies and is back before it is missed: no repair."""
-    before = copies_ordered(cluster)
+    missed_s = METAD["down_s"] + METAD["repair_after_s"]
+    in_time = 0
     with load.watched() as longest:
         for _ in range(4):
+            before, died_s = copies_ordered(cluster), time.monotonic()
             name = rng.choice(cluster.chunkd_names)
             cluster.kill(name)
             load.wait_progress(1)
             cluster.start(name)
+            was_in_time = time.monotonic() - died_s < missed_s
             cluster.wait_healthy()
-    assert copies_ordered(cluster) == before, "a server that flaps starts a storm of repair"
-    saw(f"{seen(longest)}; no repair started in 4 deaths")
+            if was_in_time:  # a busy machine may need longer for a start
+                in_time += 1
+                assert copies_ordered(cluster) == before, "a server that flaps starts repair"
+    saw(f"{seen(longest)}; no repair started in {in_time} deaths")
 
 
 @pytest.mark.parametrize("seconds", [*nightly(0.5), 4.0])
