@@ -37,7 +37,8 @@ BEFORE_S = 2.0  # at most, from the first promises to the loss
 AFTER_S = 1.0  # at most, from the going on of all writers to the end of the round
 GRACE_S = 1.0  # readers are not what this is about
 RELEASED = 0.5  # of the restores; else the next loss comes before anybody has confirmed the last
-WINDOW_MORE_S = 60.0  # beyond `--back`: the restore and the comparison take time, too
+WINDOW_MORE = 2.0  # times `--back`, and a minute: removing and restoring take time, too
+WINDOW_MORE_S = 60.0
 TIMERS: Changes = {
     # A busy machine may not make metad go on without its followers: then something may be lost.
     "journal_wait_s": 20.0,
@@ -74,7 +75,10 @@ class Drill:
             isolated=False,
             nursery=nursery,
             disk_bytes=0,
-            metad={**TIMERS, **({"restore_window_s": back_s + WINDOW_MORE_S} if back_s else {})},
+            metad={
+                **TIMERS,
+                **({"restore_window_s": WINDOW_MORE * back_s + WINDOW_MORE_S} if back_s else {}),
+            },
         )
         self._mounts = [self.cluster.mount_point, directory / "other"]
         self._records = directory / "records"
