@@ -210,6 +210,8 @@ class Cluster:
                     self.network.down(METAD)
         finally:
             self.metad = None
+            if self.database is not None:
+                self.database.switch_off()
             process.ended.set()
 
     # -- chunkds

@@ -90,6 +90,10 @@ class SimulatedDatabase(Database):
             raise Crash("metad is off")
         super().begin()
 
+    def switch_off(self) -> None:
+        """metad is dead: what was about to write, and cannot be cancelled, does not any more."""
+        self._off = True
+
     @property
     def is_busy(self) -> bool:
         """Cannot be looked at now: it is being changed, or its disk has failed and metad ends."""
