@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import resource
 import signal
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -57,7 +56,7 @@ def run(
         finally:
             directories.release()
     except DFSError as problem:
-        print(f"chunkd: {problem}", file=sys.stderr)  # noqa: T201 - the one line for a person
+        typer.echo(f"chunkd: {problem}", err=True)
         raise typer.Exit(2) from problem
 
 

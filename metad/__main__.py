@@ -2,8 +2,8 @@
 
 Reads from top to bottom as what metad consists of: settings, the database, the service on it, a
 listening socket, and the background work.  systemd learns by READY=1 that it answers.  SIGTERM and
-SIGINT end it cleanly; a SIGKILL loses nothing that was acknowledged.  When its disk fails, it ends
-by itself with status 1.
+SIGINT end it cleanly; a SIGKILL loses nothing that was acknowledged.  When its disk fails, or has
+no room for a start, it ends by itself with status 1.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import typer
 from dfswire import watchdog
 from dfswire.daemon import load_config, notify
 from dfswire.dispatch import Dispatcher
-from dfswire.errors import AlreadyRunning, DFSError, InputOutput, UsageError
+from dfswire.errors import AlreadyRunning, DFSError, InputOutput, NoSpace, UsageError
 from dfswire.logs import setup_logging
 from dfswire.server import listen, serve
 from metad.config import MetadConfig
@@ -44,6 +44,9 @@ def run(
     except (UsageError, AlreadyRunning) as problem:
         typer.echo(f"metad: {problem}", err=True)
         raise typer.Exit(EXIT_USAGE) from problem
+    except NoSpace as problem:  # passes: systemd tries again
+        typer.echo(f"metad: {problem}", err=True)
+        raise typer.Exit(EXIT_FAILED) from problem
 
 
 def _run(config: MetadConfig) -> None:

@@ -112,8 +112,11 @@ def check_command(file: Path) -> None:
     position: Position | None = None
     findings: list[str] = []
     count = 0
-    if not is_taken(str(file)) and (rotten := damaged_at_rest(str(file))):
-        findings.append(described(rotten, str(file)))
+    try:
+        if not is_taken(str(file)) and (rotten := damaged_at_rest(str(file))):
+            findings.append(described(rotten, str(file)))
+    except OSError as problem:
+        raise UsageError(f"cannot read {file}: {problem}") from problem
     try:
         with closing(sqlite3.connect(file.resolve().as_uri() + "?mode=ro", uri=True)) as connection:
             position = position_of(connection)

@@ -186,7 +186,7 @@ class Notices:
         waits for an answer; without one, a thread would stay in the kernel for ever and keep
         /dev/fuse open, so that neither this process nor any that waits for it could end.
         """
-        while self._threads.borrowed_tokens:  # noqa: ASYNC110 - threads that nobody waits for
+        while self._threads.borrowed_tokens:  # noqa: ASYNC110 - a limiter tells nobody
             await trio.sleep(END_LOOK_S)
         self.kernel = NoKernel()
 

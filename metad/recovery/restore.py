@@ -10,7 +10,6 @@ deleted before `dfs metad release`.
 from __future__ import annotations
 
 import logging
-import os
 import sqlite3
 import tempfile
 from collections.abc import Sequence
@@ -28,6 +27,7 @@ from metad.journal.lineage import Node
 from metad.journal.replay import position_of, replay
 from metad.recovery.epoch import begin_epoch, deleted_since
 from metad.recovery.gathering import NEWEST, Gathering
+from metad.storage.durable import sync_path
 from metad.storage.sumsfile import forget_sums
 
 log = logging.getLogger(__name__)
@@ -227,15 +227,7 @@ def _discard(path: Path) -> None:
 
 
 def _keep(made: Path, path: Path) -> None:
-    _fsync(made)
+    sync_path(made)
     forget_sums(str(path))  # of a database that was here before
     made.rename(path)
-    _fsync(path.parent)
-
-
-def _fsync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    sync_path(path.parent)

@@ -8,12 +8,14 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 from peewee import PeeweeException, SqliteDatabase
 
-from dfswire.errors import AlreadyRunning, UsageError
+from dfswire.errors import AlreadyRunning, NoSpace, UsageError
+from metad.storage.room import lacks_room
 
 CACHED_STATEMENTS = 512  # all our SQL, so that nothing is parsed twice
 PRAGMAS = {
@@ -25,6 +27,7 @@ PRAGMAS = {
     "wal_autocheckpoint": 0,  # pagesums.py does that
 }
 BUSY_TIMEOUT_S = 5  # only a person with the sqlite3 shell can be in our way
+TAKE_TRIES, TAKE_PAUSE_S = 5, 0.05  # whoever asks is_taken has the lock for a moment
 
 
 def path_of(url: str) -> str:
@@ -41,11 +44,15 @@ def path_of(url: str) -> str:
 def take(path: str) -> int:
     """Lock the file beside the database; the descriptor holds the lock.  Raises AlreadyRunning."""
     descriptor = os.open(path + ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as problem:
-        os.close(descriptor)
-        raise AlreadyRunning(f"another metad uses {path}") from problem
+    for left in reversed(range(TAKE_TRIES)):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError as problem:
+            if not left:
+                os.close(descriptor)
+                raise AlreadyRunning(f"another metad uses {path}") from problem
+            time.sleep(TAKE_PAUSE_S)
     return descriptor
 
 
@@ -67,7 +74,7 @@ def is_taken(path: str) -> bool:
 def connect(path: str, *, read_only: bool = False) -> SqliteDatabase:
     """With `read_only` no byte of the file changes, also if its journal mode is not ours.
 
-    Raises UsageError.
+    Raises UsageError, NoSpace.
     """
     pragmas = {name: value for name, value in PRAGMAS.items() if name != "journal_mode"}
     database = SqliteDatabase(
@@ -82,6 +89,10 @@ def connect(path: str, *, read_only: bool = False) -> SqliteDatabase:
     try:
         database.connect()
     except (PeeweeException, UnicodeDecodeError) as problem:  # SQLite quotes what is damaged
+        if lacks_room(problem, path):
+            raise NoSpace(
+                f"cannot open database {path}: {problem}; make room on its disk"
+            ) from problem
         raise UsageError(
             f"cannot open database {path}: {problem}; if it is damaged, restore a backup"
         ) from problem

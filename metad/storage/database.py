@@ -255,21 +255,26 @@ class Database(Statements):
             return
         self._closed = True
         self._committer.close()
+        # Whichever is closed last folds the log in, unless it may only read.
+        is_folded = self._sums is None or self._fold(self._sums)
+        if is_folded and self._reading is not None:
+            self._reading.close()
+        self.peewee.close()
         if self._reading is not None:
             self._reading.close()
-        if self._sums is not None:
-            self._fold(self._sums)
-        self.peewee.close()
         if self._sums is not None:
             self._sums.close()
         if self._lock is not None:
             os.close(self._lock)
 
-    def _fold(self, sums: PageSums) -> None:
+    def _fold(self, sums: PageSums) -> bool:
+        """Was it possible?  If not SQLite must not do it either: its pages would have no sums."""
         try:
             sums.checkpoint()
         except (OSError, ValueError, sqlite3.Error) as problem:
             log.warning("the log of the database stays as it is: %s", problem)
+            return False
+        return True
 
 
 def setting(db: Database, name: str) -> str:

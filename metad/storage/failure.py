@@ -11,29 +11,21 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import sqlite3
 from pathlib import Path
 
 import trio
 
 from dfswire.errors import DFSError, InputOutput, NoSpace, Unavailable
+from metad.storage.room import PRIMARY, lacks_room
 
 log = logging.getLogger(__name__)
 
-PRIMARY = 0xFF  # of an extended code
 FATAL = {
     sqlite3.SQLITE_IOERR,
     sqlite3.SQLITE_CORRUPT,
     sqlite3.SQLITE_NOTADB,
     sqlite3.SQLITE_READONLY,  # the kernel has made its file system read-only, or the file was moved
-}
-# A full disk has no room for the index of the log either, and SQLite calls that an I/O error.
-NO_ROOM_FOR_INDEX = {sqlite3.SQLITE_IOERR_SHMSIZE, sqlite3.SQLITE_IOERR_SHMMAP}
-ROOM_BYTES = 1 << 16
-_PASSING: dict[int, type[DFSError]] = {
-    sqlite3.SQLITE_FULL: NoSpace,
-    sqlite3.SQLITE_BUSY: Unavailable,  # a person works on the database with another program
 }
 
 
@@ -60,9 +52,11 @@ class Failure:
         code = getattr(problem, "sqlite_errorcode", 0)  # the module's own errors have none
         log.error("metadata database: %s", problem)
         text = f"the metadata database failed: {problem}"
-        kind = _PASSING.get(code & PRIMARY, InputOutput)
-        if code in NO_ROOM_FOR_INDEX and not self._has_room():
+        kind: type[DFSError] = InputOutput
+        if lacks_room(problem, self._path):
             kind = NoSpace
+        elif code & PRIMARY == sqlite3.SQLITE_BUSY:
+            kind = Unavailable  # a person works on the database with another program
         elif code & PRIMARY in FATAL:
             self._fail(InputOutput(text))
             kind = Unavailable
@@ -100,10 +94,6 @@ class Failure:
 
     def _now(self) -> tuple[int, int] | None:
         return None if self._file is None else _identity(self._path)
-
-    def _has_room(self) -> bool:
-        found = os.statvfs(Path(self._path).parent)
-        return found.f_bavail * found.f_frsize >= ROOM_BYTES
 
 
 def _identity(path: str) -> tuple[int, int]:

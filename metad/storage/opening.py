@@ -17,10 +17,11 @@ from pathlib import Path
 
 from peewee import PeeweeException
 
-from dfswire.errors import InputOutput, Unavailable, UsageError
+from dfswire.errors import DFSError, InputOutput, NoSpace, Unavailable, UsageError
 from metad.storage import schema
 from metad.storage.connections import path_of, take
 from metad.storage.database import Database
+from metad.storage.room import lacks_room
 from metad.storage.sumsfile import damaged_at_rest, described, forget_sums
 from metad.storage.writeaheadlog import size_of
 
@@ -45,8 +46,8 @@ def open_database(
 
     `sqlite:///abs/path`, or `sqlite://` for one in memory, which needs `inline`: then writes run at
     once in the caller's task and no thread exists.  With `cluster_id` it must be there, and of this
-    cluster.  Raises UsageError for what cannot be opened, AlreadyRunning when another process has
-    it.
+    cluster.  Raises UsageError for what cannot be opened, NoSpace when that is only for want of
+    room, AlreadyRunning when another process has it.
     """
     if url == "sqlite://":
         if not inline:
@@ -100,7 +101,7 @@ def _check_cluster(database: Database, cluster_id: str) -> None:
 def examine(database: Database, now_ns: int) -> None:
     """Make sure that it is ours, of this version, and whole if that is found out soon.
 
-    Raises UsageError.
+    Raises UsageError, NoSpace.
     """
     path = database.path
     try:
@@ -111,7 +112,13 @@ def examine(database: Database, now_ns: int) -> None:
         elif path != ":memory:" and (verdict := database.read_one(CHECK)) != WHOLE:
             raise UsageError(f"it is damaged, restore a backup: {verdict}")
         schema.prepare(database.peewee, now_ns)
-    except _DAMAGE as problem:
-        raise UsageError(f"database {path} is damaged, restore a backup: {problem}") from problem
-    except (UsageError, OSError) as problem:
-        raise UsageError(f"cannot use database {path}: {problem}") from problem
+    except (*_DAMAGE, UsageError, OSError) as problem:
+        raise _refusal(problem, path) from problem
+
+
+def _refusal(problem: Exception, path: str) -> DFSError:
+    if lacks_room(problem, path):
+        return NoSpace(f"cannot use database {path}: {problem}; make room on its disk")
+    if isinstance(problem, _DAMAGE):
+        return UsageError(f"database {path} is damaged, restore a backup: {problem}")
+    return UsageError(f"cannot use database {path}: {problem}")

@@ -13,12 +13,14 @@ locks of a process, and so those of SQLite, when it closes any descriptor of a f
 
 from __future__ import annotations
 
-import errno
+import contextlib
 import logging
 import os
 import sqlite3
 import threading
+from collections.abc import Iterator
 
+from metad.storage.room import lacks_room
 from metad.storage.sumsfile import READ_PAGES, SumsFile, differing, page_sum
 from metad.storage.writeaheadlog import NOTHING, Log, size_of
 
@@ -26,7 +28,6 @@ log = logging.getLogger(__name__)
 
 CHECKPOINT_FRAMES = 4000  # pages: a 16 MiB log; at 4 MiB, SQLite's default, it is done too often
 AGAIN_FRAMES = 250  # after that many more, while readers keep the log from beginning anew
-NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 
 
 class PageSums:
@@ -53,16 +54,18 @@ class PageSums:
         """Before the database is used.  Damaged pages, except those that `damaged_at_rest` finds.
 
         Without sums this is a new database, or one from before there were any: what is there
-        counts.  Raises OSError, ValueError, sqlite3.Error.
+        counts.  On a full disk the log stays as it is, and reads can go on.  Raises OSError,
+        ValueError, sqlite3.Error.
         """
         known = self._file.page_bytes
-        with self._moving:
-            in_log = self._note()
-        self.checkpoint()
-        if not known:
-            self._learn()
-            return []
-        return [number for number in sorted(in_log) if self._compare(number, 1)[0]]
+        with self._moving, self._if_there_is_room():
+            self._note()
+        in_log = sorted(self._ahead)
+        with self._if_there_is_room():
+            self.checkpoint()
+            if not known:
+                self._learn()
+        return [number for number in in_log if self._compare(number, 1)[0]] if known else []
 
     def committed(self) -> None:
         """After a commit: note its pages, and move the log into the database when it has grown.
@@ -70,7 +73,7 @@ class PageSums:
         What finds no room now is done with a later commit; until then the log grows.
         Raises OSError, ValueError, sqlite3.Error.
         """
-        try:
+        with self._if_there_is_room():
             with self._moving:
                 self._note()
             frames = self._noted.frames
@@ -79,13 +82,6 @@ class PageSums:
             if frames >= max(CHECKPOINT_FRAMES, self._tried_frames + AGAIN_FRAMES):
                 self._tried_frames = frames
                 self.checkpoint("PASSIVE")
-            self._has_room = True
-        except OSError as problem:
-            if problem.errno not in NO_ROOM:
-                raise
-            if self._has_room:
-                log.warning("no room for the checksums of the database: %s", problem)
-            self._has_room = False
 
     def checkpoint(self, mode: str = "TRUNCATE") -> None:
         """Move the log into the database as far as its readers allow.
@@ -102,8 +98,21 @@ class PageSums:
             if not busy and frames == moved:
                 self._ahead.clear()
 
-    def _note(self) -> set[int]:
-        """Put the sums of what the log has got; which pages that are.
+    @contextlib.contextmanager
+    def _if_there_is_room(self) -> Iterator[None]:
+        """What is in it can be left half-done, and is done again later."""
+        try:
+            yield
+            self._has_room = True
+        except (OSError, sqlite3.Error) as problem:
+            if not lacks_room(problem, self._path):
+                raise
+            if self._has_room:
+                log.warning("the log of the database grows until there is room: %s", problem)
+            self._has_room = False
+
+    def _note(self) -> None:
+        """Put the sums of what the log has got.
 
         They would be found again in the log after a crash, but for a person who looks at the
         database with SQLite's shell first: it folds the log in.
@@ -114,13 +123,12 @@ class PageSums:
             number: page_sum(number, content)
             for number, content in self._log.pages(first, extent, self._page_bytes)
         }
+        self._ahead.update(sums)  # first: one that cannot be put would make its page look damaged
         for number, value in sums.items():
             self._file.put(number, value)
         if sums:
             self._file.cut(extent.pages)
         self._noted = extent
-        self._ahead.update(sums)
-        return set(sums)
 
     def damaged(self, first: int) -> tuple[list[int], int]:
         """Pages from `first` on that are not what they should be, and how many were looked at: 0
@@ -145,7 +153,10 @@ class PageSums:
         return [number for number in found if number not in self._ahead], -(-len(data) // size)
 
     def _learn(self) -> None:
+        """What is there now counts; of pages that are still on their way from the log, the log."""
         for number in range(1, 1 + size_of(self._path) // self._page_bytes):
+            if number in self._ahead:
+                continue
             place = (number - 1) * self._page_bytes
             content = os.pread(self._database, self._page_bytes, place)
             self._file.put(number, page_sum(number, content))

@@ -27,7 +27,7 @@ class Statements:
         self.peewee = connect(path, read_only=read_only)
         self._writer = connection_of(self.peewee)
         # An in-memory database exists in one connection only, so there reads share it.
-        self._reading = None if path == ":memory:" else connect(path, read_only=read_only)
+        self._reading = None if path == ":memory:" else connect(path, read_only=True)
         self._reader = connection_of(self._reading) if self._reading else self._writer
         self._active = self._reader
         self._mutating = False

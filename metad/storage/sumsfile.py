@@ -19,6 +19,7 @@ from pathlib import Path
 import xxhash
 
 from dfswire.errors import UsageError
+from metad.storage.durable import sync_path
 from metad.storage.writeaheadlog import pages_in, size_of
 
 SUFFIX = "-sums"
@@ -69,11 +70,7 @@ class SumsFile:
         os.fsync(self._fd)
         os.pwrite(self._fd, HEADER.pack(MAGIC, page_bytes, 0), 0)
         os.fsync(self._fd)
-        directory = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        sync_path(self._path.parent)
         self.page_bytes = page_bytes
 
     def close(self) -> None:
@@ -118,7 +115,10 @@ def damaged_at_rest(path: str) -> list[int]:
 
 def forget_sums(path: str) -> None:
     """Another database will be there, or one that is whole for certain.  Raises OSError."""
-    Path(path + SUFFIX).unlink(missing_ok=True)
+    sums = Path(path + SUFFIX)
+    if sums.exists():
+        sums.unlink()
+        sync_path(sums.parent)  # or they were back after a power cut, beside that other one
 
 
 def described(numbers: Sequence[int], path: str) -> str:

@@ -97,6 +97,6 @@ def pages_in(path: str, page_bytes: int) -> set[int]:
 def size_of(path: str) -> int:
     """Of a file that may not be there."""
     try:
-        return os.stat(path).st_size  # noqa: PTH116 - a string all the way
+        return Path(path).stat().st_size
     except FileNotFoundError:
         return 0

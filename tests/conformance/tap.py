@@ -1,7 +1,8 @@
 """What programs that speak TAP (the Test Anything Protocol) said, counted and put into a table.
 
 Used by pjdfstest.py.  A test that was planned and not reported counts as failed, and so does a
-program that printed no plan or ended with an error: silence is never success.  Pure.
+program that printed no plan or ended with an error: silence is never success.  TODO is TAP's own
+word for a test that may fail.  Pure.
 """
 
 from __future__ import annotations

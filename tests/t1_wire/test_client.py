@@ -153,6 +153,7 @@ async def test_trying_again_ends(client: Client, address: str, chunkd: Chunkd) -
     with pytest.raises(Unavailable, match="told to"):
         await client.call("chunkd.hello", address, Empty())
     assert chunkd.counts["hello"] == 3
+    # On a busy machine the deadline may come while the last try is still under way.
     with pytest.raises(Unavailable, match=r"told to|no answer within 0\.3 s"):
         await client.call("chunkd.hello", address, Empty(), attempts=50, deadline_s=0.3)
     assert chunkd.counts["hello"] < 10

@@ -39,8 +39,10 @@ from metad.names import attributes, chunkmap, namespace, ranges, xattrs
 from metad.names.effects import Effects
 from metad.names.rename import rename
 from metad.sessions import rows as sessions
+from metad.storage import pagesums
 from metad.storage.database import Database
 from metad.storage.opening import open_database
+from tests.t2_metad import pages
 from tests.t2_metad.kept_for_tests import History, Kept
 from tests.t2_metad.lease_holders import Clients
 from tests.t2_metad.metad_for_tests import Metad
@@ -232,6 +234,14 @@ def history() -> Iterator[History]:
 def kept(tmp_path: Path) -> Kept:
     """What chunkds keep of journals."""
     return Kept(tmp_path)
+
+
+@pytest.fixture
+def paged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A closed database with a table of the test's own; its log is folded in early."""
+    monkeypatch.setattr(pagesums, "CHECKPOINT_FRAMES", pages.FRAMES)
+    monkeypatch.setattr(pagesums, "AGAIN_FRAMES", pages.FRAMES)
+    return pages.made(tmp_path / "db")
 
 
 @pytest.fixture

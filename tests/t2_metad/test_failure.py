@@ -12,6 +12,7 @@ import trio
 import trio.testing
 
 from dfswire.errors import InputOutput, NoSpace, Unavailable
+from metad.storage import room
 from metad.storage.database import Database
 from metad.storage.opening import open_database
 
@@ -154,16 +155,12 @@ def test_no_room_for_the_index_of_the_log(
 ) -> None:
     """On a full disk it is ENOSPC; else the disk is broken."""
     expect_log("disk I/O error")
-    monkeypatch.setattr(disk.failure, "_has_room", lambda: has_room)
+    monkeypatch.setattr(room, "_has_room", lambda _path: has_room)
     with pytest.raises(sqlite3.Error) as caught:
         failing(sqlite3.SQLITE_IOERR_SHMSIZE)()
     found = disk.failure.translated(caught.value)
     assert isinstance(found, Unavailable if has_room else NoSpace)
     assert (disk.failure.problem is not None) == has_room
-
-
-def test_there_is_room(disk: Database) -> None:
-    assert disk.failure._has_room()
 
 
 @pytest.mark.parametrize("replaced", [False, True])

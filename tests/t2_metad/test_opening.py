@@ -5,14 +5,17 @@ What smaller ones are refused for is in test_database.py.
 
 from __future__ import annotations
 
+import fcntl
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import trio
 
-from dfswire.errors import InputOutput, Unavailable, UsageError
+from dfswire.errors import AlreadyRunning, InputOutput, Unavailable, UsageError
 from metad.storage import opening, verification
+from metad.storage.connections import is_taken, take
 from metad.storage.opening import open_database
 from metad.storage.sumsfile import forget_sums
 from metad.storage.verification import check_large
@@ -70,6 +73,22 @@ async def test_a_whole_one(large: str) -> None:
     await check_large(db)
     assert db.failure.problem is None
     db.close()
+
+
+def test_who_only_asks_is_in_nobodys_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A check by a person has the lock for a moment; a metad that starts then is not refused."""
+    path = str(tmp_path / "db")
+    os.close(take(path))
+    asking = os.open(path + ".lock", os.O_RDONLY)
+    fcntl.flock(asking, fcntl.LOCK_SH)
+    monkeypatch.setattr("time.sleep", lambda _seconds: os.close(asking))
+    taken = take(path)
+    assert is_taken(path)
+    monkeypatch.setattr("time.sleep", lambda _seconds: None)
+    with pytest.raises(AlreadyRunning, match="another metad uses"):
+        take(path)
+    os.close(taken)
+    assert not is_taken(path)
 
 
 async def test_a_small_one_was_read_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

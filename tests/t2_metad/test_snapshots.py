@@ -14,7 +14,7 @@ import trio
 from trio.testing import MockClock
 
 from dfswire.bodies import FileRange
-from dfswire.errors import InputOutput, Stale
+from dfswire.errors import InputOutput, Stale, Unavailable
 from dfswire.journal import Snapshot, SnapshotRequest, content_digest
 from metad.config import MetadConfig
 from metad.journal.replay import position_of
@@ -340,6 +340,25 @@ def test_a_restore_begins_an_epoch(world: World, leaves_behind: bool) -> None:
     # What clients have seen of a history that is left behind is no more, nor can it come back.
     assert (sessions, granted) == ((0, 0) if leaves_behind else (1, 1))
     assert last == inode + (NUMBERS_SKIPPED if leaves_behind else 0)
+
+
+async def test_what_has_rotted_is_not_copied(tmp_path: Path, expect_log: ExpectLog) -> None:
+    """A bit that SQLite has nothing against must not become the newest good snapshot."""
+    expect_log("is damaged, restore a backup")
+    path = tmp_path / "db"
+    before = open_database(f"sqlite://{path}", inline=True)
+    await add(before, b"a name of an attribute")
+    before.close()
+    db = open_database(f"sqlite://{path}")
+    taker = Taker(db)
+    data = bytearray(path.read_bytes())
+    data[data.rindex(b"a name of an attribute")] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(Unavailable, match="is damaged, restore a backup"):
+        await taker.fetch()
+    assert taker.copies.followers.snapshot == -1, "none was announced"
+    taker.snapshots.close()
+    db.close()
 
 
 async def test_snapshots_name_their_epoch(tmp_path: Path) -> None:

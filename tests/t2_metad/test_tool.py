@@ -55,6 +55,13 @@ def test_a_backup_stays_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[s
     ]
 
 
+def test_sums_that_cannot_be_read(tmp_path: Path) -> None:
+    path = backup(tmp_path)
+    path.with_name(path.name + "-sums").mkdir()
+    with pytest.raises(UsageError, match=r"cannot read .*a backup"):
+        check_command(path)
+
+
 def test_the_database_of_a_running_metad(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -61,6 +61,13 @@ def waiting_program(place: Path) -> Iterator[subprocess.Popen[bytes]]:
         program.wait()
 
 
+def refused(cluster: FaultyCluster, program: subprocess.Popen[bytes], why: str) -> None:
+    """metad does not start, and who asks it waits."""
+    with pytest.raises(AssertionError, match=why):
+        cluster.start("metad")
+    assert program.poll() is None, "neither refused nor acknowledged"
+
+
 def test_damaged_pages(cluster: FaultyCluster, place: Path, rng: random.Random, saw: Saw) -> None:
     """F19: any page that is in use: metad refuses to start, and who asks waits."""
     digests = write_files(place, 4, 100_000)
@@ -73,9 +80,7 @@ def test_damaged_pages(cluster: FaultyCluster, place: Path, rng: random.Random, 
                 with (directory / "metad.db").open("r+b") as file:
                     file.seek((page - 1) * PAGE_BYTES)
                     file.write(rng.randbytes(PAGE_BYTES))
-                with pytest.raises(AssertionError, match="is damaged, restore a backup"):
-                    cluster.start("metad")
-                assert program.poll() is None, "neither refused nor acknowledged"
+                refused(cluster, program, "is damaged, restore a backup")
         healed_s = healed(cluster, program)
     assert (place / "made").is_dir()
     check(digests)
@@ -96,9 +101,7 @@ def test_rotten_bits(cluster: FaultyCluster, place: Path, rng: random.Random, sa
                 data[bit // 8] ^= 1 << bit % 8
                 (directory / "metad.db").write_bytes(data)
                 page = 1 + bit // 8 // PAGE_BYTES
-                with pytest.raises(AssertionError, match=f"page {page} is damaged, restore"):
-                    cluster.start("metad")
-                assert program.poll() is None, "neither refused nor acknowledged"
+                refused(cluster, program, f"page {page} is damaged, restore")
         healed_s = healed(cluster, program)
     assert (place / "made").is_dir()
     check(digests)
@@ -116,9 +119,7 @@ def test_log_taken_away(cluster: FaultyCluster, place: Path, saw: Saw) -> None:
             assert (directory / "metad.db-wal").stat().st_size > PAGE_BYTES
             for name in ("metad.db-wal", "metad.db-shm"):
                 (directory / name).unlink()
-            with pytest.raises(AssertionError, match=r"damaged, restore a backup"):
-                cluster.start("metad")
-            assert program.poll() is None, "neither refused nor acknowledged"
+            refused(cluster, program, "damaged, restore a backup")
             (directory / "metad.db-sums").unlink()  # who says that it is whole
             started = time.monotonic()
             with contextlib.suppress(AssertionError):  # it may end before it is ready

@@ -33,9 +33,11 @@ def test_killed_again_and_again(
 ) -> None:
     """F1, F2, F3: one chunkd after the other dies and is back before it is missed: no repair."""
     missed_s = METAD["down_s"] + METAD["repair_after_s"]
-    in_time = 0
+    deaths = in_time = 0
     with load.watched() as longest:
-        for _ in range(4):
+        while in_time < 4:
+            deaths += 1
+            assert deaths <= 12, f"only {in_time} starts were quick enough to show anything"
             before, died_s = copies_ordered(cluster), time.monotonic()
             name = rng.choice(cluster.chunkd_names)
             cluster.kill(name)
@@ -46,7 +48,7 @@ def test_killed_again_and_again(
             if was_in_time:  # a busy machine may need longer for a start
                 in_time += 1
                 assert copies_ordered(cluster) == before, "a server that flaps starts repair"
-    saw(f"{seen(longest)}; no repair started in {in_time} deaths")
+    saw(f"{seen(longest)}; no repair started in {in_time} of {deaths} deaths")
 
 
 @pytest.mark.parametrize("seconds", [*nightly(0.5), 4.0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from tests.t5_process.harness import Cluster
 from tests.t5_process.wholeness import hurried
 
 IMAGE_BYTES = 24 << 20
+EARLY = 200  # directories that are in the log, and for which the database must grow
 ROUNDS_MAX = 20_000  # directories of 200 bytes each: far more than what the image holds
 
 
@@ -65,8 +67,10 @@ def fill(disk: Path) -> Path:
 def test_metad_full(cramped: Cluster, small_disk: Path) -> None:
     root = cramped.mount_point
     (root / "before").write_bytes(b"before" * 20_000)
+    made = [f"early-{number}" for number in range(EARLY)]
+    for name in made:
+        (root / name).mkdir()
     filler = fill(small_disk)
-    made = []
     with pytest.raises(OSError) as caught:
         for number in range(ROUNDS_MAX):  # the write-ahead log may have some room of its own
             (root / f"directory-{number}").mkdir()
@@ -75,6 +79,10 @@ def test_metad_full(cramped: Cluster, small_disk: Path) -> None:
     with pytest.raises(OSError) as caught:
         (root / "before").rename(root / "after")
     assert caught.value.errno == errno.ENOSPC
+    assert (root / "before").read_bytes() == b"before" * 20_000
+    assert sorted(path.name for path in root.iterdir()) == sorted(["before", *made])
+    cramped.kill("metad")
+    cramped.start("metad")  # with a log that has no room in the database
     assert (root / "before").read_bytes() == b"before" * 20_000
     assert sorted(path.name for path in root.iterdir()) == sorted(["before", *made])
 
@@ -86,5 +94,22 @@ def test_metad_full(cramped: Cluster, small_disk: Path) -> None:
     cramped.kill("metad")
     cramped.start("metad")
     assert sorted(path.name for path in root.iterdir()) == sorted(["after", "more", *made])
+    cramped.check_fsck()
+    cramped.check_logs()
+
+
+def test_a_start_without_room(cramped: Cluster, small_disk: Path) -> None:
+    """After a clean end there is no log, and no room for one: metad says so, and that it passes."""
+    root = cramped.mount_point
+    (root / "before").write_bytes(b"before" * 20_000)
+    os.kill(cramped.pid("metad"), signal.SIGTERM)
+    assert cramped.exit_status("metad") == 0
+    filler = fill(small_disk)
+    with pytest.raises(AssertionError, match="make room on its disk"):
+        cramped.start("metad")
+    assert cramped.exit_status("metad") == 1, "systemd tries again"
+    filler.unlink()
+    cramped.start("metad")
+    assert (root / "before").read_bytes() == b"before" * 20_000
     cramped.check_fsck()
     cramped.check_logs()

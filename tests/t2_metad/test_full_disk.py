@@ -1,0 +1,173 @@
+"""A full disk is no damage: metad starts on it with the log that it died with, and reads go on."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from dfswire.errors import NoSpace, UsageError
+from metad.storage import room
+from metad.storage.pagesums import PageSums
+from metad.storage.room import lacks_room
+from metad.storage.sumsfile import SumsFile, forget_sums
+from metad.storage.verification import verify_at_once
+from tests.t2_metad import pages
+
+ExpectLog = Callable[[str], None]
+FULL = OSError(errno.ENOSPC, "told to")
+
+
+def of_sqlite(code: int) -> sqlite3.Error:
+    problem = sqlite3.OperationalError("told to")
+    problem.sqlite_errorcode = code
+    return problem
+
+
+@pytest.fixture
+def died(paged: Path) -> Path:
+    """A database with a log of some pages, as a metad that was killed leaves it."""
+    db = pages.opened(paged)
+    pages.fill(db, 1000, 10)
+    copy = pages.copied(paged, "copy", "-wal", "-sums")
+    db.close()
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("what", "method", "problem"),
+    [
+        (SumsFile, "put", FULL),
+        (SumsFile, "sync", OSError(errno.EDQUOT, "told to")),
+        (PageSums, "checkpoint", of_sqlite(sqlite3.SQLITE_FULL)),
+    ],
+)
+@pytest.mark.parametrize("learns", [False, True])
+def test_a_start_on_a_full_disk(
+    died: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    expect_log: ExpectLog,
+    what: type,
+    method: str,
+    problem: Exception,
+    learns: bool,
+) -> None:
+    expect_log("the log of the database grows until there is room")
+    expect_log("the log of the database stays as it is")
+    if learns:
+        forget_sums(str(died))
+    with monkeypatch.context() as patch:
+        patch.setattr(what, method, pages.failing(problem))
+        db = pages.opened(died)
+        assert pages.rows(db) == 110
+        verify_at_once(db)
+        pages.fill(db, 2000, 1)
+        db.close()
+    assert pages.log_of(died).stat().st_size > pages.PAGE, "SQLite has folded in what has no sums"
+    again = pages.opened(died)
+    assert pages.rows(again) == 111
+    verify_at_once(again)
+    again.close()
+    pages.flip(died, 20 * pages.PAGE * 8)
+    with pytest.raises(UsageError, match="page 21 is damaged"):
+        pages.opened(died)
+
+
+def test_a_sum_that_has_no_room_is_no_damage(
+    paged: Path, monkeypatch: pytest.MonkeyPatch, expect_log: ExpectLog
+) -> None:
+    """Of the sums of one commit some were put, and their pages are not in the database yet."""
+    expect_log("grows until there is room")
+    db = pages.opened(paged)
+    put, count = SumsFile.put, 0
+
+    def put_some(file: SumsFile, number: int, value: int) -> None:
+        nonlocal count
+        count += 1
+        if count % 2 == 0:
+            raise FULL
+        put(file, number, value)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SumsFile, "put", put_some)
+        pages.fill(db, 1000, 10)
+        verify_at_once(db)
+    assert count >= 4
+    pages.fill(db, 2000, 10)
+    verify_at_once(db)
+    db.close()
+    pages.opened(paged).close()
+
+
+def test_sums_are_learned_beside_a_reader(paged: Path) -> None:
+    """The log cannot be folded in: of its pages it counts, not what the database has of them."""
+    forget_sums(str(paged))
+    with (
+        closing(sqlite3.connect(paged, isolation_level=None)) as reader,
+        closing(sqlite3.connect(paged, isolation_level=None)) as other,
+    ):
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM extra").fetchone()
+        other.execute("UPDATE extra SET data = 'changed'")
+        db = pages.opened(paged)
+        verify_at_once(db)
+        reader.execute("COMMIT")
+    pages.sums_of(db).checkpoint()
+    verify_at_once(db)
+    db.close()
+    pages.opened(paged).close()
+
+
+def test_sums_that_are_older_than_the_log(paged: Path) -> None:
+    """The power failed: the log was synced with each commit, the sums were not."""
+    before = pages.copied(paged, "copy", "-sums").with_name("db-sums")
+    db = pages.opened(paged)
+    pages.fill(db, 1000, 10)
+    shutil.copy(paged, before.with_name("db"))
+    shutil.copy(pages.log_of(paged), before.parent)
+    db.close()
+    again = pages.opened(before.with_name("db"))
+    assert pages.rows(again) == 110
+    verify_at_once(again)
+    again.close()
+
+
+def test_a_log_that_is_older_than_the_database(paged: Path) -> None:
+    """The power failed after the log was folded in, before its file was cut."""
+    db = pages.opened(paged)
+    pages.fill(db, 1000, 10)
+    log = pages.log_of(paged).read_bytes()
+    pages.sums_of(db).checkpoint()
+    copy = pages.copied(paged, "copy", "-sums")
+    db.close()
+    pages.log_of(copy).write_bytes(log)
+    again = pages.opened(copy)
+    assert pages.rows(again) == 110
+    verify_at_once(again)
+    again.close()
+
+
+@pytest.mark.parametrize("has_room", [False, True])
+def test_no_room_beside_the_database(
+    paged: Path, monkeypatch: pytest.MonkeyPatch, has_room: bool
+) -> None:
+    """After a clean end SQLite needs a new log and its index: no damage, and passes."""
+    monkeypatch.setattr(room, "_has_room", lambda _path: has_room)
+    problem = of_sqlite(sqlite3.SQLITE_IOERR_SHMSIZE)
+    for place in ("peewee.SqliteDatabase._connect", "metad.storage.pagesums.SumsFile"):
+        with monkeypatch.context() as patch:
+            patch.setattr(place, pages.failing(problem))
+            with pytest.raises(UsageError if has_room else NoSpace) as caught:
+                pages.opened(paged)
+        assert ("make room on its disk" in str(caught.value)) == (not has_room)
+    pages.opened(paged).close()
+
+
+def test_there_is_room(paged: Path) -> None:
+    assert not lacks_room(of_sqlite(sqlite3.SQLITE_CANTOPEN), str(paged))
+    assert not lacks_room(None, str(paged))
