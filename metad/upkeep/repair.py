@@ -195,9 +195,10 @@ class Repairer:
 
     def _plan(self) -> Planned:
         """Plan for as many chunks as may find a place now; the others keep their order."""
-        free = len(self._present) * self._limits.transfers_per_disk
-        free -= 2 * len(self._servers.orders.copies())
-        count = max(min(CHUNKS_PER_PLAN_MAX, free), 0)
+        usual_bytes = self._left.bytes // self._left.chunks if self._left.chunks else 0
+        under_way = [order.length for order in self._servers.orders.copies()]
+        places = self._limits.places(len(self._present), under_way, usual_bytes)
+        count = min(CHUNKS_PER_PLAN_MAX, places)
         urgent = self._take_urgent()
         chosen = list(islice(self._work, count))
         every = dict.fromkeys([*urgent, *chosen])

@@ -9,8 +9,9 @@ rather than to be put into a worse one.
 
 from __future__ import annotations
 
+import math
 import random
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -23,16 +24,33 @@ from metad.copies.surplus import spread
 from metad.hosts.servers import Servers
 from metad.upkeep.rates import Throttle
 
+SMALL_PER_TRANSFER = 16  # copies of small chunks
+
 
 @dataclass(frozen=True)
 class RepairLimits:
     """From when on a silent server is missed, how hard to work, what to leave free."""
 
     repair_after_s: float = 30.0  # from down
-    transfers_per_disk: int = 16
+    transfers_per_disk: int = 32  # of whole chunks; see weight()
+    whole_bytes: int = 4 << 20  # such a chunk
     bytes_per_s: float = 0.0  # of all copies together; 0: no limit
     disk_bytes_per_s: float = 0.0
     reserve_share: float = 0.05  # of a disk; for writers
+
+    def weight(self, length: int) -> float:
+        """What share of a transfer the copy of a chunk of `length` bytes is.
+
+        An order waits for a heartbeat, and so does its result, however short it is: about 2 s pass
+        before another one takes its place.
+        """
+        return max(length / self.whole_bytes, 1 / SMALL_PER_TRANSFER)
+
+    def places(self, disks: int, under_way: Iterable[int], usual_bytes: int) -> int:
+        """How many more chunks can be copied at once, if they are of usual size; those `under_way`
+        have these lengths."""
+        free = disks * self.transfers_per_disk - 2 * sum(map(self.weight, under_way))
+        return max(math.ceil(free / self.weight(usual_bytes)), 0)
 
 
 @dataclass(frozen=True)
@@ -95,7 +113,7 @@ class _Plan:
     def __init__(self, situation: Situation) -> None:
         self.at = situation
         self.candidates = situation.servers.candidates(situation.now)
-        self.busy: Counter[str] = Counter()  # disk -> transfers
+        self.busy: defaultdict[str, float] = defaultdict(float)  # disk -> transfers
         self.under_way: dict[bytes, list[str]] = {}  # chunk -> destinations
         self.result = Planned()
         self._room: dict[str, float] = {}  # what shares its capacity -> bytes
@@ -107,7 +125,8 @@ class _Plan:
 
     def occupy(self, chunk: bytes, disk: str, length: int, sources: Iterable[Replica]) -> None:
         self.under_way.setdefault(chunk, []).append(disk)
-        self.busy.update([disk, *(each.disk for each in list(sources)[:1])])
+        for busy in (disk, *(each.disk for each in list(sources)[:1])):
+            self.busy[busy] += self.at.limits.weight(length)
         volume = self._volume(disk)
         self._room[volume] = self._room.get(volume, 0.0) - length
 

@@ -15,7 +15,15 @@ from metad.copies.redundancy import EndangeredChunk
 from metad.hosts.orders import OrderQueue
 from metad.hosts.servers import Servers
 from metad.upkeep.rates import Throttle
-from metad.upkeep.repairplan import Copy, Cuts, Planned, RepairLimits, Situation, plan_repair
+from metad.upkeep.repairplan import (
+    SMALL_PER_TRANSFER,
+    Copy,
+    Cuts,
+    Planned,
+    RepairLimits,
+    Situation,
+    plan_repair,
+)
 from tests.t2_metad.machines_for_tests import GIB, disk, heartbeat, register
 
 NOW = 1000.0
@@ -41,7 +49,7 @@ def situation(servers: Servers, **limits: int) -> Situation:
     return Situation(
         servers,
         NOW,
-        RepairLimits(**limits),
+        RepairLimits(**{"whole_bytes": 1000, **limits}),
         lambda _key: policy,
         random.Random(1),
         servers.disks_worth_waiting_for(NOW, 30.0),
@@ -147,7 +155,7 @@ def test_a_chunk_waits_for_its_best_place() -> None:
     servers.register(register("s2", rack="a"), NOW)
     servers.register(register("s3", rack="b"), NOW)
     busy = chunk(9, s2="good")
-    servers.orders.add("copy", busy.chunk, "s3-d", length=10, sources=[])
+    servers.orders.add("copy", busy.chunk, "s3-d", length=1000, sources=[])
     at = situation(servers, transfers_per_disk=1)
     planned = plan_repair([chunk(1, s1="good")], at)
     assert planned == Planned([], [chunk(1).chunk])
@@ -187,6 +195,21 @@ def test_a_slow_server_is_the_last_source_and_the_last_place() -> None:
 def test_where_a_copy_is_on_its_way_out_none_is_put() -> None:
     servers = cluster(s1=0, s2=0)
     assert plan(servers, chunk(1, s1="good", s2="excess")) == []
+
+
+def test_small_chunks_share_a_transfer() -> None:
+    """Each order takes two heartbeats: with as few of them as of whole chunks little would go."""
+    servers = cluster(s1=0, s2=0)
+    whole = [chunk(number, s1="good") for number in range(100)]
+    assert len(plan(servers, *whole, transfers_per_disk=2)) == 2
+    small = [each._replace(length=10) for each in whole]
+    assert len(plan(servers, *small, transfers_per_disk=2)) == 2 * SMALL_PER_TRANSFER
+    limits = RepairLimits(transfers_per_disk=2, whole_bytes=1000)
+    assert limits.places(3, [], 0) == 6 * SMALL_PER_TRANSFER
+    assert limits.places(3, [1000, 500, 1], 1000) == 3
+    assert limits.places(3, [1000] * 4, 10) == 0
+    halves = [each._replace(length=500) for each in whole]
+    assert len(plan(servers, *halves, transfers_per_disk=2)) == 4
 
 
 STATES = st.dictionaries(st.sampled_from(NAMES), st.sampled_from(["good", "bad"]), min_size=1)
