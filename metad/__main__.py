@@ -2,8 +2,8 @@
 
 Reads from top to bottom as what metad consists of: settings, the database, the service on it, a
 listening socket, and the background work.  systemd learns by READY=1 that it answers.  SIGTERM and
-SIGINT end it cleanly; a SIGKILL loses nothing that was acknowledged.  When its disk fails, or has
-no room for a start, it ends by itself with status 1.
+SIGINT end it cleanly; a SIGKILL loses nothing that was acknowledged.  When its disk fails, or it
+cannot start for a reason that may pass (no room, somebody in the way), it ends with status 1.
 """
 
 from __future__ import annotations
@@ -20,7 +20,14 @@ import typer
 from dfswire import watchdog
 from dfswire.daemon import load_config, notify
 from dfswire.dispatch import Dispatcher
-from dfswire.errors import AlreadyRunning, DFSError, InputOutput, NoSpace, UsageError
+from dfswire.errors import (
+    AlreadyRunning,
+    DFSError,
+    InputOutput,
+    NoSpace,
+    Unavailable,
+    UsageError,
+)
 from dfswire.logs import setup_logging
 from dfswire.server import listen, serve
 from metad.config import MetadConfig
@@ -44,7 +51,7 @@ def run(
     except (UsageError, AlreadyRunning) as problem:
         typer.echo(f"metad: {problem}", err=True)
         raise typer.Exit(EXIT_USAGE) from problem
-    except NoSpace as problem:  # passes: systemd tries again
+    except (NoSpace, Unavailable, InputOutput) as problem:  # passes: systemd tries again
         typer.echo(f"metad: {problem}", err=True)
         raise typer.Exit(EXIT_FAILED) from problem
 
@@ -57,7 +64,7 @@ def _run(config: MetadConfig) -> None:
     except BaseExceptionGroup as group:
         if database.failure.problem is not None:
             _fail(database.failure.problem)
-        expected, unexpected = group.split(UsageError)
+        expected, unexpected = group.split((UsageError, NoSpace))
         if expected is None or unexpected is not None:
             raise
         raise _first(expected) from group
@@ -74,7 +81,7 @@ def _fail(problem: InputOutput) -> NoReturn:
     os._exit(EXIT_FAILED)
 
 
-def _first(group: BaseExceptionGroup[UsageError]) -> UsageError:
+def _first(group: BaseExceptionGroup[DFSError]) -> DFSError:
     first = group.exceptions[0]
     return _first(first) if isinstance(first, BaseExceptionGroup) else first
 

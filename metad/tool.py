@@ -26,7 +26,8 @@ from metad.checks import fsck
 from metad.journal.replay import position_of
 from metad.recovery.listing import Listing, Range, list_entries
 from metad.recovery.restore import Restored, Wish, restore
-from metad.storage.connections import is_taken
+from metad.storage.causes import refusal
+from metad.storage.connections import is_taken, read_only_uri
 from metad.storage.database import Database
 from metad.storage.sumsfile import damaged_at_rest, described
 
@@ -113,12 +114,12 @@ def check_command(file: Path) -> None:
     findings: list[str] = []
     count = 0
     try:
-        if not is_taken(str(file)) and (rotten := damaged_at_rest(str(file))):
+        if not is_taken(str(file)) and (rotten := damaged_at_rest(str(file))[0]):
             findings.append(described(rotten, str(file)))
     except OSError as problem:
         raise UsageError(f"cannot read {file}: {problem}") from problem
     try:
-        with closing(sqlite3.connect(file.resolve().as_uri() + "?mode=ro", uri=True)) as connection:
+        with closing(sqlite3.connect(read_only_uri(str(file)), uri=True)) as connection:
             position = position_of(connection)
             verdict = connection.execute("PRAGMA integrity_check(1)").fetchall()
             if verdict != [("ok",)]:
@@ -132,6 +133,9 @@ def check_command(file: Path) -> None:
             ]
             count = report.count
     except (sqlite3.DatabaseError, UnicodeDecodeError) as problem:
+        refused = refusal(problem, str(file))
+        if not isinstance(refused, UsageError):  # it is not the file's fault
+            raise refused from problem
         findings.append(f"SQLite: {problem}")
     count = max(count, len(findings))
     where = (None, None) if position is None else (position.number, position.epoch)

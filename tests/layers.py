@@ -136,7 +136,7 @@ LAYERS = {
         schema_admin schema_chunks schema_files schema_hosts upgrades
         sumsfile
         columns connections failure writeaheadlog
-        durable room
+        causes durable
     """,
     "metad.journal": """
         recording replay followers

@@ -24,6 +24,7 @@ from dfswire.journal import Snapshot, SnapshotRequest, content_digest
 from metad.config import MetadConfig
 from metad.journal.followers import Followers
 from metad.journal.replay import position_of
+from metad.storage.connections import read_only_uri
 from metad.storage.database import Database
 from metad.storage.verification import verify_at_once
 
@@ -159,7 +160,9 @@ class Snapshots:
         try:
             path.unlink(missing_ok=True)
             with (
-                contextlib.closing(sqlite3.connect(self._db.path)) as source,
+                contextlib.closing(
+                    sqlite3.connect(read_only_uri(self._db.path), uri=True)
+                ) as source,
                 contextlib.closing(sqlite3.connect(path)) as target,
             ):
                 source.backup(target)

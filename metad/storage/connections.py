@@ -1,6 +1,7 @@
 """Connections to SQLite as metad wants them, and the lock that keeps a database for one process.
 
-Used by database.py only.
+Whoever else looks at the database while metad has it may only read: the last one that closes it
+folds the log in if it may write, and its pages would have no checksums then (pagesums.py).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 from peewee import PeeweeException, SqliteDatabase
 
 from dfswire.errors import AlreadyRunning, NoSpace, UsageError
-from metad.storage.room import lacks_room
+from metad.storage.causes import refusal
 
 CACHED_STATEMENTS = 512  # all our SQL, so that nothing is parsed twice
 PRAGMAS = {
@@ -38,11 +39,16 @@ def path_of(url: str) -> str:
         raise UsageError(f"cannot use database {url!r}: metad knows sqlite:///absolute/path")
     if not Path(path).parent.is_dir():
         raise UsageError(f"cannot use database {url!r}: make directory {Path(path).parent} first")
-    return path
+    if Path(path).is_dir():
+        raise UsageError(f"cannot use database {url!r}: it is a directory")
+    return str(Path(path).resolve())  # SQLite's log is beside what a link leads to
 
 
 def take(path: str) -> int:
-    """Lock the file beside the database; the descriptor holds the lock.  Raises AlreadyRunning."""
+    """Lock the file beside the database; the descriptor holds the lock.
+
+    Raises AlreadyRunning, OSError.
+    """
     descriptor = os.open(path + ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     for left in reversed(range(TAKE_TRIES)):
         try:
@@ -74,11 +80,11 @@ def is_taken(path: str) -> bool:
 def connect(path: str, *, read_only: bool = False) -> SqliteDatabase:
     """With `read_only` no byte of the file changes, also if its journal mode is not ours.
 
-    Raises UsageError, NoSpace.
+    Raises what causes.refusal gives.
     """
     pragmas = {name: value for name, value in PRAGMAS.items() if name != "journal_mode"}
     database = SqliteDatabase(
-        Path(path).resolve().as_uri() + "?mode=ro" if read_only else path,
+        read_only_uri(path) if read_only else path,
         uri=read_only,
         pragmas=pragmas if read_only else PRAGMAS,
         timeout=BUSY_TIMEOUT_S,
@@ -88,15 +94,21 @@ def connect(path: str, *, read_only: bool = False) -> SqliteDatabase:
     )
     try:
         database.connect()
-    except (PeeweeException, UnicodeDecodeError) as problem:  # SQLite quotes what is damaged
-        if lacks_room(problem, path):
-            raise NoSpace(
-                f"cannot open database {path}: {problem}; make room on its disk"
-            ) from problem
-        raise UsageError(
-            f"cannot open database {path}: {problem}; if it is damaged, restore a backup"
-        ) from problem
+        # From now on it counts as open, also for who closes another connection.
+        connection_of(database).execute("SELECT count(*) FROM sqlite_master").fetchone()
+        ((mode,),) = connection_of(database).execute("PRAGMA journal_mode").fetchall()
+    except (PeeweeException, sqlite3.Error, UnicodeDecodeError) as problem:
+        database.close()
+        raise refusal(problem, path) from problem
+    if mode not in ("wal", "memory") and not read_only:  # SQLite goes on without a word
+        database.close()
+        raise NoSpace(f"cannot use database {path}: no room for a log; make room on its disk")
     return database
+
+
+def read_only_uri(path: str) -> str:
+    """What sqlite3 and peewee take with `uri=True`."""
+    return Path(path).resolve().as_uri() + "?mode=ro"
 
 
 def connection_of(database: SqliteDatabase) -> sqlite3.Connection:

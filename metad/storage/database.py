@@ -20,13 +20,13 @@ import contextlib
 import logging
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import msgspec
 import trio
 
-from dfswire.errors import InputOutput, UsageError
+from dfswire.errors import DFSError, InputOutput
 from dfswire.journal import Entry, Position
 from metad.journal.followers import Followers
 from metad.journal.recording import Recording
@@ -96,8 +96,8 @@ class Database(Statements):
 
     def _read_apart(self, work: Callable[[Database], T]) -> T:
         try:
-            apart = Database(self.path, inline=True, lock=None)
-        except UsageError as problem:  # no more descriptors, perhaps
+            apart = Database(self.path, inline=True, lock=None, read_only=True)
+        except DFSError as problem:  # no more descriptors, perhaps
             raise InputOutput(str(problem)) from problem
         apart.failure = self.failure
         try:
@@ -219,14 +219,14 @@ class Database(Statements):
 
     # -- checksums of pages ---------------------------------------------------------------------
 
-    def guard_pages(self) -> list[int]:
+    def guard_pages(self, doubtful: Sequence[int] = ()) -> list[int]:
         """Before it is used: keep checksums of its pages from now on; which are damaged already.
 
-        Those that are not in the log have been looked at.  Raises OSError, ValueError,
-        sqlite3.Error, UsageError.
+        Looked at are those of the log and the `doubtful` ones: all others have been.  Raises
+        OSError, ValueError, sqlite3.Error, UsageError.
         """
         self._sums = PageSums(self.path, self._writer)
-        return self._sums.begin()
+        return self._sums.begin(doubtful)
 
     def damaged_pages(self, first: int = 1) -> tuple[list[int], int]:
         """Of the pages from `first` on, those that are not what they should be; and how many were
@@ -255,20 +255,14 @@ class Database(Statements):
             return
         self._closed = True
         self._committer.close()
-        # Whichever is closed last folds the log in, unless it may only read.
-        is_folded = self._sums is None or self._fold(self._sums)
-        if is_folded and self._reading is not None:
-            self._reading.close()
-        self.peewee.close()
-        if self._reading is not None:
-            self._reading.close()
+        self.disconnect(folds_in=self._sums is not None and self._fold(self._sums))
         if self._sums is not None:
             self._sums.close()
         if self._lock is not None:
             os.close(self._lock)
 
     def _fold(self, sums: PageSums) -> bool:
-        """Was it possible?  If not SQLite must not do it either: its pages would have no sums."""
+        """Move the log into the database; False when that was not possible."""
         try:
             sums.checkpoint()
         except (OSError, ValueError, sqlite3.Error) as problem:

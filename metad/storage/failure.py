@@ -17,7 +17,7 @@ from pathlib import Path
 import trio
 
 from dfswire.errors import DFSError, InputOutput, NoSpace, Unavailable
-from metad.storage.room import PRIMARY, lacks_room
+from metad.storage.causes import PRIMARY, lacks_room
 
 log = logging.getLogger(__name__)
 

@@ -12,16 +12,16 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from peewee import PeeweeException
 
-from dfswire.errors import DFSError, InputOutput, NoSpace, Unavailable, UsageError
+from dfswire.errors import InputOutput, Unavailable, UsageError
 from metad.storage import schema
+from metad.storage.causes import refusal
 from metad.storage.connections import path_of, take
 from metad.storage.database import Database
-from metad.storage.room import lacks_room
 from metad.storage.sumsfile import damaged_at_rest, described, forget_sums
 from metad.storage.writeaheadlog import size_of
 
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 CHECKED_FIRST_BYTES = 1 << 30
 CHECK = "PRAGMA quick_check(1)"
 WHOLE = ("ok",)
-_DAMAGE = (sqlite3.DatabaseError, PeeweeException, Unavailable, InputOutput, ValueError)
+_PROBLEMS = (sqlite3.Error, PeeweeException, Unavailable, InputOutput, ValueError, OSError)
 
 
 def open_database(
@@ -46,8 +46,8 @@ def open_database(
 
     `sqlite:///abs/path`, or `sqlite://` for one in memory, which needs `inline`: then writes run at
     once in the caller's task and no thread exists.  With `cluster_id` it must be there, and of this
-    cluster.  Raises UsageError for what cannot be opened, NoSpace when that is only for want of
-    room, AlreadyRunning when another process has it.
+    cluster.  Raises AlreadyRunning when another process has it; UsageError for what cannot be
+    opened; NoSpace, Unavailable, InputOutput when it perhaps can with the next try.
     """
     if url == "sqlite://":
         if not inline:
@@ -60,17 +60,19 @@ def open_database(
                 f"there is no database of cluster {cluster_id} at {path}: is its disk mounted? If "
                 "it is lost, 'dfs metad restore' makes it again from what the chunkds keep"
             )
-        lock = take(path)
+        try:
+            lock = take(path)
+        except OSError as problem:
+            raise refusal(problem, path) from problem
     try:
-        if path != ":memory:":
-            _check_at_rest(path)
+        doubtful = _check_at_rest(path) if lock is not None else []
         database = Database(path, inline=inline, lock=lock)
     except BaseException:
         if lock is not None:
             os.close(lock)
         raise
     try:
-        examine(database, now_ns())
+        examine(database, now_ns(), doubtful)
         _check_cluster(database, cluster_id)
         database.start_recording(now_ns)
     except BaseException:
@@ -79,15 +81,22 @@ def open_database(
     return database
 
 
-def _check_at_rest(path: str) -> None:
-    """Before SQLite sees it: what it does with a damaged page is anybody's guess."""
+def _check_at_rest(path: str) -> list[int]:
+    """Before SQLite sees it: what it does with a damaged page is anybody's guess.
+
+    Which pages are damaged unless the log has them.
+    """
     try:
         if not size_of(path):
             forget_sums(path)  # those of another one
-        elif size_of(path) <= CHECKED_FIRST_BYTES and (found := damaged_at_rest(path)):
-            raise UsageError(described(found, path))
+        elif size_of(path) <= CHECKED_FIRST_BYTES:
+            damaged, doubtful = damaged_at_rest(path)
+            if damaged:
+                raise UsageError(described(damaged, path))
+            return doubtful
     except (UsageError, OSError) as problem:
-        raise UsageError(f"cannot use database {path}: {problem}") from problem
+        raise refusal(problem, path) from problem
+    return []
 
 
 def _check_cluster(database: Database, cluster_id: str) -> None:
@@ -98,27 +107,20 @@ def _check_cluster(database: Database, cluster_id: str) -> None:
         )
 
 
-def examine(database: Database, now_ns: int) -> None:
+def examine(database: Database, now_ns: int, doubtful: Sequence[int] = ()) -> None:
     """Make sure that it is ours, of this version, and whole if that is found out soon.
 
-    Raises UsageError, NoSpace.
+    `doubtful` pages are to be looked at when the log is in the database.  Raises what
+    causes.refusal gives.
     """
     path = database.path
     try:
-        if path != ":memory:" and (found := database.guard_pages()):
+        if path != ":memory:" and (found := database.guard_pages(doubtful)):
             raise UsageError(described(found, path))
         if size_of(path) > CHECKED_FIRST_BYTES:
             database.is_examined = False
         elif path != ":memory:" and (verdict := database.read_one(CHECK)) != WHOLE:
             raise UsageError(f"it is damaged, restore a backup: {verdict}")
         schema.prepare(database.peewee, now_ns)
-    except (*_DAMAGE, UsageError, OSError) as problem:
-        raise _refusal(problem, path) from problem
-
-
-def _refusal(problem: Exception, path: str) -> DFSError:
-    if lacks_room(problem, path):
-        return NoSpace(f"cannot use database {path}: {problem}; make room on its disk")
-    if isinstance(problem, _DAMAGE):
-        return UsageError(f"database {path} is damaged, restore a backup: {problem}")
-    return UsageError(f"cannot use database {path}: {problem}")
+    except (*_PROBLEMS, UsageError) as problem:
+        raise refusal(problem, path) from problem

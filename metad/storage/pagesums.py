@@ -18,9 +18,9 @@ import logging
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from metad.storage.room import lacks_room
+from metad.storage.causes import lacks_room
 from metad.storage.sumsfile import READ_PAGES, SumsFile, differing, page_sum
 from metad.storage.writeaheadlog import NOTHING, Log, size_of
 
@@ -41,17 +41,21 @@ class PageSums:
         self._connection = connection
         ((self._page_bytes,),) = connection.execute("PRAGMA page_size").fetchall()
         connection.execute("SELECT count(*) FROM sqlite_master").fetchall()  # makes the index
-        self._file = SumsFile(path)
-        self._log = Log(path)
-        self._database = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        with contextlib.ExitStack() as opened:
+            self._file = SumsFile(path)
+            opened.callback(self._file.close)
+            self._log = Log(path)
+            opened.callback(self._log.close)
+            self._database = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            opened.pop_all()
         self._moving = threading.Lock()  # held while sums and database change
         self._noted = NOTHING  # of the log
         self._ahead: set[int] = set()  # pages that are noted and may not be in the database yet
         self._tried_frames = 0  # of the log, when it was last checkpointed
         self._has_room = True
 
-    def begin(self) -> list[int]:
-        """Before the database is used.  Damaged pages, except those that `damaged_at_rest` finds.
+    def begin(self, doubtful: Sequence[int] = ()) -> list[int]:
+        """Before the database is used.  Damaged ones among the pages of the log and the `doubtful`.
 
         Without sums this is a new database, or one from before there were any: what is there
         counts.  On a full disk the log stays as it is, and reads can go on.  Raises OSError,
@@ -60,12 +64,12 @@ class PageSums:
         known = self._file.page_bytes
         with self._moving, self._if_there_is_room():
             self._note()
-        in_log = sorted(self._ahead)
+        suspects = sorted(self._ahead.union(doubtful))
         with self._if_there_is_room():
             self.checkpoint()
             if not known:
                 self._learn()
-        return [number for number in in_log if self._compare(number, 1)[0]] if known else []
+        return [number for number in suspects if self._compare(number, 1)[0]] if known else []
 
     def committed(self) -> None:
         """After a commit: note its pages, and move the log into the database when it has grown.
@@ -82,6 +86,7 @@ class PageSums:
             if frames >= max(CHECKPOINT_FRAMES, self._tried_frames + AGAIN_FRAMES):
                 self._tried_frames = frames
                 self.checkpoint("PASSIVE")
+            self._has_room = True
 
     def checkpoint(self, mode: str = "TRUNCATE") -> None:
         """Move the log into the database as far as its readers allow.
@@ -103,7 +108,6 @@ class PageSums:
         """What is in it can be left half-done, and is done again later."""
         try:
             yield
-            self._has_room = True
         except (OSError, sqlite3.Error) as problem:
             if not lacks_room(problem, self._path):
                 raise
@@ -124,11 +128,21 @@ class PageSums:
             for number, content in self._log.pages(first, extent, self._page_bytes)
         }
         self._ahead.update(sums)  # first: one that cannot be put would make its page look damaged
-        for number, value in sums.items():
-            self._file.put(number, value)
+        self._put(sums)
         if sums:
             self._file.cut(extent.pages)
         self._noted = extent
+
+    def _put(self, sums: dict[int, int]) -> None:
+        """All that can be: after a crash a person's shell may fold the log in before metad does."""
+        missing: OSError | None = None
+        for number, value in sums.items():
+            try:
+                self._file.put(number, value)
+            except OSError as problem:
+                missing = missing or problem
+        if missing is not None:
+            raise missing
 
     def damaged(self, first: int) -> tuple[list[int], int]:
         """Pages from `first` on that are not what they should be, and how many were looked at: 0

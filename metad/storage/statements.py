@@ -15,6 +15,7 @@ from typing import Any
 from metad.journal.recording import Recording, changes_something
 from metad.storage.connections import connect, connection_of
 from metad.storage.failure import Failure
+from metad.storage.writeaheadlog import size_of
 
 Row = tuple[Any, ...]
 
@@ -24,15 +25,29 @@ class Statements:
 
     def __init__(self, path: str, *, read_only: bool = False) -> None:
         self.path = path
-        self.peewee = connect(path, read_only=read_only)
+        self._reading = connect(path, read_only=True) if size_of(path + "-wal") else None
+        try:
+            self.peewee = connect(path, read_only=read_only)
+        except BaseException:
+            if self._reading is not None:
+                self._reading.close()
+            raise
         self._writer = connection_of(self.peewee)
         # An in-memory database exists in one connection only, so there reads share it.
-        self._reading = None if path == ":memory:" else connect(path, read_only=True)
+        if self._reading is None and path != ":memory:":
+            self._reading = connect(path, read_only=True)
         self._reader = connection_of(self._reading) if self._reading else self._writer
         self._active = self._reader
         self._mutating = False
         self.failure = Failure(path)
         self._recording: Recording | None = None  # until the schema is known to be ours
+
+    def disconnect(self, *, folds_in: bool) -> None:
+        """Close it.  SQLite folds the log in when the last connection that may write is closed
+        last; without `folds_in` it does not: then its pages would have no checksums."""
+        last = [self._reading, self.peewee] if folds_in else [self.peewee, self._reading]
+        for each in filter(None, last):
+            each.close()
 
     def read(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
         """All rows of a query, or in a mutation of a statement with RETURNING."""

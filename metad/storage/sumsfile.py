@@ -91,26 +91,27 @@ def differing(data: bytes, sums: Sequence[int], page_bytes: int, first: int) -> 
     return found
 
 
-def damaged_at_rest(path: str) -> list[int]:
-    """Pages that are not what they should be, in a database that nobody has open.
+def damaged_at_rest(path: str) -> tuple[list[int], list[int]]:
+    """Pages that are not what they should be, in a database that nobody has open; and those that
+    need not be, as the log has them: they may be half-way into it, or not yet.
 
-    What its log has may be half-way into it, and is left out.  None without (finished) sums.
-    Raises UsageError when the sums are damaged; OSError.
+    None without (finished) sums.  Raises UsageError when the sums are damaged; OSError.
     """
     try:
         data = Path(path + SUFFIX).read_bytes()
     except FileNotFoundError:
-        return []
+        return [], []
     page_bytes = _page_bytes(data[: HEADER.size], Path(path + SUFFIX))
     if not page_bytes or not size_of(path):
-        return []
+        return [], []
     sums, found = _parsed(data[HEADER.size :]), list[int]()
     with Path(path).open("rb") as database:
         for start in range(0, len(sums), READ_PAGES):
             part = database.read(READ_PAGES * page_bytes)
             found += differing(part, sums[start : start + READ_PAGES], page_bytes, start + 1)
     in_log = pages_in(path, page_bytes) if found else set[int]()
-    return [number for number in found if number not in in_log]
+    damaged = [number for number in found if number not in in_log]
+    return damaged, [number for number in found if number in in_log]
 
 
 def forget_sums(path: str) -> None:

@@ -34,7 +34,7 @@ async def check_large(database: Database) -> None:
     await verify(database, pause_s=0)
     if database.failure.problem is not None:
         return
-    apart = connect(database.path)
+    apart = connect(database.path, read_only=True)
     connection = connection_of(apart)
     try:
         async with trio.open_nursery() as nursery:

@@ -81,14 +81,24 @@ class Log:
 
 
 def pages_in(path: str, page_bytes: int) -> set[int]:
-    """Numbers of pages in the log of a database that nobody has open, be they committed or not."""
-    numbers = set()
+    """Numbers of pages in the log of a database that nobody has open, be they committed or not.
+
+    Behind its newest frames there may be older ones, of before it began anew: those have been moved
+    into the database and synced, and do not count.
+    """
+    numbers = set[int]()
     step = FRAME_HEADER_BYTES + page_bytes
     try:
         with Path(path + "-wal").open("rb") as file:
-            file.seek(LOG_HEADER_BYTES)
+            header = file.read(LOG_HEADER_BYTES)
+            if len(header) < LOG_HEADER_BYTES:
+                return numbers
+            _size, salt = LOG_HEADER.unpack(header)
             while len(data := file.read(step)) >= FRAME.size:
-                numbers.add(FRAME.unpack(data[: FRAME.size])[0])
+                number, found = FRAME.unpack(data[: FRAME.size])
+                if found != salt:
+                    break
+                numbers.add(number)
     except FileNotFoundError:
         return set()
     return numbers

@@ -75,7 +75,7 @@ def flip(path: Path, bit: int) -> None:
 def failing(problem: Exception) -> Callable[..., None]:
     """A function that raises it."""
 
-    def fail(*_arguments: object) -> None:
+    def fail(*_arguments: object, **_options: object) -> None:
         raise problem
 
     return fail

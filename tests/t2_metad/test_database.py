@@ -42,9 +42,24 @@ def test_the_directory_must_exist(tmp_path: Path) -> None:
 def test_what_is_not_a_database_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("hello, " * 1000)
     (tmp_path / "directory").mkdir()
-    for name in ("text", "directory"):
-        with pytest.raises(UsageError, match="cannot open database"):
+    for name, why in (("text", "file is not a database"), ("directory", "it is a directory")):
+        with pytest.raises(UsageError, match=why):
             open_database(f"sqlite://{tmp_path}/{name}")
+
+
+def test_a_link_to_a_database(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    open_database(f"sqlite://{tmp_path}/link").close()
+    db = open_database(f"sqlite://{tmp_path}/elsewhere")
+    with pytest.raises(AlreadyRunning):
+        open_database(f"sqlite://{tmp_path}/link")
+    db.close()
+
+
+def test_a_lock_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "db.lock").mkdir()
+    with pytest.raises(UsageError, match=r"cannot use database .*db.lock"):
+        open_database(f"sqlite://{tmp_path}/db")
 
 
 def test_a_damaged_database_is_refused(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import trio
 import trio.testing
 
 from dfswire.errors import InputOutput, NoSpace, Unavailable
-from metad.storage import room
+from metad.storage import causes
 from metad.storage.database import Database
 from metad.storage.opening import open_database
 
@@ -155,7 +155,7 @@ def test_no_room_for_the_index_of_the_log(
 ) -> None:
     """On a full disk it is ENOSPC; else the disk is broken."""
     expect_log("disk I/O error")
-    monkeypatch.setattr(room, "_has_room", lambda _path: has_room)
+    monkeypatch.setattr(causes, "_has_room", lambda _path: has_room)
     with pytest.raises(sqlite3.Error) as caught:
         failing(sqlite3.SQLITE_IOERR_SHMSIZE)()
     found = disk.failure.translated(caught.value)

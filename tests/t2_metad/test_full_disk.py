@@ -1,8 +1,9 @@
-"""A full disk is no damage: metad starts on it with the log that it died with, and reads go on."""
+"""What passes is no damage: metad starts on a full disk, and a start that fails breaks nothing."""
 
 from __future__ import annotations
 
 import errno
+import gc
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -10,11 +11,15 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+import trio
+import typer
+from peewee import PeeweeException, SqliteDatabase
 
-from dfswire.errors import NoSpace, UsageError
-from metad.storage import room
+from dfswire.errors import DFSError, InputOutput, NoSpace, Unavailable, UsageError
+from metad.__main__ import run
+from metad.storage import causes, connections
+from metad.storage.causes import lacks_room, refusal
 from metad.storage.pagesums import PageSums
-from metad.storage.room import lacks_room
 from metad.storage.sumsfile import SumsFile, forget_sums
 from metad.storage.verification import verify_at_once
 from tests.t2_metad import pages
@@ -123,17 +128,46 @@ def test_sums_are_learned_beside_a_reader(paged: Path) -> None:
     pages.opened(paged).close()
 
 
-def test_sums_that_are_older_than_the_log(paged: Path) -> None:
-    """The power failed: the log was synced with each commit, the sums were not."""
+@pytest.fixture
+def power_cut(paged: Path) -> Path:
+    """The log was synced with each commit, the sums were not, and are older."""
     before = pages.copied(paged, "copy", "-sums").with_name("db-sums")
     db = pages.opened(paged)
     pages.fill(db, 1000, 10)
     shutil.copy(paged, before.with_name("db"))
     shutil.copy(pages.log_of(paged), before.parent)
     db.close()
-    again = pages.opened(before.with_name("db"))
+    return before.with_name("db")
+
+
+def test_sums_that_are_older_than_the_log(power_cut: Path) -> None:
+    again = pages.opened(power_cut)
     assert pages.rows(again) == 110
     verify_at_once(again)
+    again.close()
+
+
+@pytest.mark.parametrize("place", ["statements.connect", "pagesums.SumsFile", "pagesums.Log"])
+def test_a_start_that_fails_moves_nothing(
+    power_cut: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """SQLite would fold the log in when it closes the database, and the next start find damage."""
+    connect = connections.connect
+
+    def fail(path: str, *, read_only: bool = False) -> SqliteDatabase:
+        if not read_only:
+            raise InputOutput("told to")
+        return connect(path, read_only=True)
+
+    problem = OSError(errno.EMFILE, "told to")
+    instead = fail if place == "statements.connect" else pages.failing(problem)
+    with monkeypatch.context() as patch:
+        patch.setattr(f"metad.storage.{place}", instead)
+        with pytest.raises(InputOutput, match="told to"):
+            pages.opened(power_cut)
+    gc.collect()
+    again = pages.opened(power_cut)
+    assert pages.rows(again) == 110
     again.close()
 
 
@@ -157,17 +191,80 @@ def test_no_room_beside_the_database(
     paged: Path, monkeypatch: pytest.MonkeyPatch, has_room: bool
 ) -> None:
     """After a clean end SQLite needs a new log and its index: no damage, and passes."""
-    monkeypatch.setattr(room, "_has_room", lambda _path: has_room)
+    monkeypatch.setattr(causes, "_has_room", lambda _path: has_room)
     problem = of_sqlite(sqlite3.SQLITE_IOERR_SHMSIZE)
     for place in ("peewee.SqliteDatabase._connect", "metad.storage.pagesums.SumsFile"):
         with monkeypatch.context() as patch:
             patch.setattr(place, pages.failing(problem))
-            with pytest.raises(UsageError if has_room else NoSpace) as caught:
+            with pytest.raises(InputOutput if has_room else NoSpace) as caught:
                 pages.opened(paged)
         assert ("make room on its disk" in str(caught.value)) == (not has_room)
     pages.opened(paged).close()
 
 
+def test_no_room_for_a_log(paged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite stays in its other mode, without a word."""
+    monkeypatch.setitem(connections.PRAGMAS, "journal_mode", "delete")
+    with pytest.raises(NoSpace, match="make room"):
+        pages.opened(paged)
+
+
+@pytest.mark.parametrize(
+    ("problem", "kind"),
+    [
+        (of_sqlite(sqlite3.SQLITE_FULL), NoSpace),
+        (of_sqlite(sqlite3.SQLITE_BUSY), Unavailable),
+        (of_sqlite(sqlite3.SQLITE_IOERR_READ), InputOutput),
+        (of_sqlite(sqlite3.SQLITE_CANTOPEN), InputOutput),
+        (of_sqlite(sqlite3.SQLITE_CORRUPT), UsageError),
+        (of_sqlite(sqlite3.SQLITE_NOTADB), UsageError),
+        (FULL, NoSpace),
+        (OSError(errno.EMFILE, "told to"), InputOutput),
+        (OSError(errno.EACCES, "told to"), UsageError),
+        (ValueError("told to"), UsageError),
+    ],
+)
+def test_why_it_cannot_be_used(paged: Path, problem: Exception, kind: type[DFSError]) -> None:
+    """Only damage needs a backup; also when peewee or a failed ROLLBACK comes after."""
+    later = of_sqlite(sqlite3.SQLITE_ERROR)
+    later.__context__ = problem
+    wrapped = PeeweeException("told to")
+    wrapped.__cause__ = problem
+    for each in (problem, later, wrapped):
+        found = refusal(each, str(paged))
+        assert type(found) is kind
+        assert ("restore a backup" in str(found)) == (
+            kind is UsageError and not isinstance(problem, OSError)
+        )
+
+
+@pytest.mark.parametrize("problem", [NoSpace("told to"), UsageError("told to")])
+def test_the_first_change_of_a_start_has_no_room(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    problem: DFSError,
+) -> None:
+    """As with settings that are new: a line, and status 1, after which systemd tries again."""
+
+    async def serve(_database: object, _config: object) -> None:
+        async with trio.open_nursery():
+            raise problem
+
+    monkeypatch.setattr("metad.__main__._serve", serve)
+    monkeypatch.setattr("metad.__main__.setup_logging", lambda *_arguments: None)
+    config = tmp_path / "metad.toml"
+    config.write_text(f'url = "sqlite://{tmp_path}/db"')
+    with pytest.raises(typer.Exit) as caught:
+        run(config)
+    assert caught.value.exit_code == (1 if isinstance(problem, NoSpace) else 2)
+    assert capsys.readouterr().err == "metad: told to\n"
+
+
+def test_a_disk_that_is_gone_may_have_room(tmp_path: Path) -> None:
+    assert not lacks_room(of_sqlite(sqlite3.SQLITE_CANTOPEN), str(tmp_path / "none" / "db"))
+
+
 def test_there_is_room(paged: Path) -> None:
     assert not lacks_room(of_sqlite(sqlite3.SQLITE_CANTOPEN), str(paged))
-    assert not lacks_room(None, str(paged))
+    assert not lacks_room(OSError(errno.EIO, "told to"), str(paged))

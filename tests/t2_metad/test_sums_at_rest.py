@@ -9,8 +9,15 @@ from pathlib import Path
 import pytest
 
 from dfswire.errors import UsageError
-from metad.storage.sumsfile import SumsFile, differing, forget_sums, page_sum
+from metad.storage.sumsfile import (
+    SumsFile,
+    damaged_at_rest,
+    differing,
+    forget_sums,
+    page_sum,
+)
 from metad.storage.verification import verify_at_once
+from metad.storage.writeaheadlog import FRAME, LOG_HEADER_BYTES
 from tests.t2_metad import pages
 
 
@@ -46,6 +53,37 @@ def test_every_bit_counts_beside_a_log(paged: Path, rng: random.Random) -> None:
         for file, data in kept.items():
             file.write_bytes(data)
     assert 50 < refused < 100
+
+
+def test_bits_of_pages_that_the_log_had_once(paged: Path) -> None:
+    """When it begins anew, what was in it before stays in its file, and hides no page."""
+    db = pages.opened(paged)
+    pages.fill(db, 1000, 11, size=pages.FRAMES * pages.PAGE // 10)
+    end = pages.log_of(paged).stat().st_size
+    pages.fill(db, 2000, 1)
+    assert pages.log_of(paged).stat().st_size == end, "it has begun anew"
+    copy = pages.copied(paged, "copy", "-wal", "-sums")
+    db.close()
+    pages.flip(copy, (copy.stat().st_size - pages.PAGE // 2) * 8)
+    with pytest.raises(UsageError, match=r"page [0-9]+ is damaged"):
+        pages.opened(copy)
+
+
+def test_bits_of_a_page_in_an_unfinished_commit(paged: Path) -> None:
+    """Nothing of that counts, so the page is what its sum says."""
+    db = pages.opened(paged)
+    pages.fill(db, 1000, 1)
+    copy = pages.copied(paged, "copy", "-wal", "-sums")
+    db.close()
+    with pages.log_of(copy).open("r+b") as log:
+        salt = log.read(LOG_HEADER_BYTES)[16:24]
+        log.seek(0, os.SEEK_END)
+        log.write(FRAME.pack(21, salt) + bytes(pages.PAGE))
+    pages.flip(copy, 20 * pages.PAGE * 8)
+    damaged, doubtful = damaged_at_rest(str(copy))
+    assert not damaged and 21 in doubtful
+    with pytest.raises(UsageError, match="page 21 is damaged"):
+        pages.opened(copy)
 
 
 def test_two_pages_that_are_exchanged(paged: Path) -> None:
@@ -86,7 +124,7 @@ def test_text_that_is_none_is_damage(paged: Path) -> None:
     forget_sums(str(paged))
     data = paged.read_bytes().replace(b"CREATE TABLE extra", b"CR\xff\xffTE TABLE extra")
     paged.write_bytes(data)
-    with pytest.raises(UsageError, match=r"decode.* damaged, restore a backup"):
+    with pytest.raises(UsageError, match=r"damaged, restore a backup.*decode"):
         pages.opened(paged)
 
 

@@ -10,9 +10,10 @@ import msgspec
 import pytest
 import typer
 
-from dfswire.errors import UsageError
+from dfswire.errors import InputOutput, UsageError
 from metad.storage.opening import open_database
 from metad.tool import check_command, restore_command
+from tests.t2_metad import pages
 from tests.t2_metad.test_opening import spoil
 
 ADD = "INSERT INTO xattr (inode, name, value) VALUES (?, ?, x'')"
@@ -59,6 +60,15 @@ def test_sums_that_cannot_be_read(tmp_path: Path) -> None:
     path = backup(tmp_path)
     path.with_name(path.name + "-sums").mkdir()
     with pytest.raises(UsageError, match=r"cannot read .*a backup"):
+        check_command(path)
+
+
+def test_a_disk_without_room_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = backup(tmp_path)
+    problem = sqlite3.OperationalError("told to")
+    problem.sqlite_errorcode = sqlite3.SQLITE_CANTOPEN
+    monkeypatch.setattr("sqlite3.connect", pages.failing(problem))
+    with pytest.raises(InputOutput, match="has it room"):
         check_command(path)
 
 
