@@ -147,22 +147,24 @@ def test_sums_that_are_older_than_the_log(power_cut: Path) -> None:
     again.close()
 
 
-@pytest.mark.parametrize("place", ["statements.connect", "pagesums.SumsFile", "pagesums.Log"])
+@pytest.mark.parametrize("place", ["reader", "writer", "pagesums.SumsFile", "pagesums.Log"])
 def test_a_start_that_fails_moves_nothing(
     power_cut: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     """SQLite would fold the log in when it closes the database, and the next start find damage."""
     connect = connections.connect
 
-    def fail(path: str, *, read_only: bool = False) -> SqliteDatabase:
-        if not read_only:
+    def connect_one(path: str, *, read_only: bool = False) -> SqliteDatabase:
+        if read_only == (place == "reader"):
             raise InputOutput("told to")
-        return connect(path, read_only=True)
+        return connect(path, read_only=read_only)
 
-    problem = OSError(errno.EMFILE, "told to")
-    instead = fail if place == "statements.connect" else pages.failing(problem)
     with monkeypatch.context() as patch:
-        patch.setattr(f"metad.storage.{place}", instead)
+        if place in ("reader", "writer"):
+            patch.setattr("metad.storage.statements.connect", connect_one)
+        else:
+            problem = OSError(errno.EMFILE, "told to")
+            patch.setattr(f"metad.storage.{place}", pages.failing(problem))
         with pytest.raises(InputOutput, match="told to"):
             pages.opened(power_cut)
     gc.collect()
