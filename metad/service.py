@@ -147,6 +147,7 @@ class Service:
         self.locking = Locking(state, self.clients)
         MetadMetrics(state, self.totals, self.locking.table, self.repairer, self.moving, self.jobs)
         self.reads = Reads(state, self.clients, recalls)
+        self.reports.on_registered.append(self.reads.figures.came)
         executions = Executions(
             state, self.clients, recalls, self.reclaimer.purge_soon, self.reports.stored
         )

@@ -40,7 +40,7 @@ from dfswire.metadata import (
     XattrsReply,
 )
 from metad.clients.recalls import Recalls
-from metad.clients.room import room
+from metad.clients.room import FirstFigures, room
 from metad.clients.sessioncalls import Clients, told_fleetingly
 from metad.copies import policies, replicas
 from metad.copies.placement import choose_for_grant
@@ -66,6 +66,7 @@ class Reads:
         self._recalls = recalls
         self._inodes = 0
         self._inodes_counted_s: float | None = None
+        self.figures = FirstFigures(state)
 
     async def lookup(self, request: LookupRequest) -> LookupReply:
         def look() -> tuple[LookupReply, Told]:
@@ -236,6 +237,7 @@ class Reads:
 
     async def statfs(self, request: StatfsRequest) -> StatfsReply:
         self._clients.check(request.session)
+        await self.figures.wait()
         total, free = room(self._state)
         inodes = await self._count_inodes()
         return StatfsReply(

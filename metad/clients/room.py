@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections import Counter
 
+import trio
+
 from dfswire.messages import FILE_MAX_BYTES
 from metad.copies.placement import capacity_bytes, spare_bytes
 from metad.state import State
@@ -16,8 +18,8 @@ from metad.state import State
 def room(state: State, *, known_only: bool = False) -> tuple[int, int]:
     """(all, free) bytes of user data on servers that are not down, replicas divided out.
 
-    Just after a start of metad nobody has said what is free, which counts as 0; `known_only` leaves
-    such servers out of both.
+    Just after a start of metad nobody has said what is free, which counts as 0 (see
+    FirstFigures); `known_only` leaves such servers out of both.
     Data directories on one file system (a whole cluster on one machine) share its room.
     """
     live = state.servers.live_disks(state.clock())
@@ -46,3 +48,32 @@ def promisable_bytes(state: State) -> int:
     if state.servers.awaited(state.clock()):
         return FILE_MAX_BYTES
     return room(state)[1]
+
+
+class FirstFigures:
+    """What servers say of their disks just after a start of metad.
+
+    What nobody has spoken of counts as full, and who looks at free space would believe it.
+    """
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._came = trio.Event()
+
+    def came(self) -> None:
+        """A server has registered."""
+        self._came.set()
+        self._came = trio.Event()
+
+    async def wait(self) -> None:
+        """Until all servers have spoken, or, after `suspect_s`, some of them; while there are none,
+        nothing is known until all are down."""
+        servers, clock, config = self._state.servers, self._state.clock, self._state.config
+        while awaited := servers.awaited(clock()):
+            is_any_heard = any(each.heard for each in servers)
+            patience_s = config.suspect_s if is_any_heard else config.down_s
+            left_s = awaited[0].last_heartbeat_s + patience_s - clock()
+            if left_s <= 0:
+                return
+            with trio.move_on_after(left_s):
+                await self._came.wait()

@@ -55,6 +55,7 @@ class Reports:
         self._refused: dict[str, str] = {}  # server -> the process that was told last
         self._early: dict[bytes, set[str]] = {}
         self.on_result: list[Callable[[Order, OrderResult], None]] = []
+        self.on_registered: list[Callable[[], None]] = []
 
     def stored(self, chunks: Iterable[bytes]) -> None:
         """These chunks became part of a file."""
@@ -82,6 +83,8 @@ class Reports:
         self._refused.pop(request.server_id, None)
         await state.db.write(lambda: machines.save_server(state.db, request))
         state.servers.register(request, state.clock())
+        for tell in self.on_registered:
+            tell()
         log.info("server %s registered at %s", request.server_id, request.address)
         if known is None or known.incarnation != request.incarnation:
             sentence = f"{request.address}: start number {request.incarnation}"

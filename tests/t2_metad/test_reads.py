@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from dfswire.errors import Full, NoEntry, NoSpace, SessionLost
 from dfswire.messages import ROOT_INODE, Extent
@@ -161,6 +161,50 @@ async def test_inline_data_needs_no_chunk(
     request = LayoutRequest(session=client.session, inode=inode, offset=0, length=10)
     reply: LayoutReply = await metad.call("meta.layout", request)
     assert reply.extents == [extent] and reply.chunks == []
+
+
+async def test_statfs_waits_for_the_first_figures_after_a_start(
+    metad: Metad, client: FakeClient, mock_clock: MockClock
+) -> None:
+    replies: list[StatfsReply] = []
+
+    async def ask() -> None:
+        replies.append(await metad.call("meta.statfs", StatfsRequest(session=client.session)))
+
+    first, second, third = await servers(metad, 3)
+    await ask()
+    full_bytes = replies.pop().free_bytes
+    assert full_bytes > 0
+    await metad.restart(background=False)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ask)
+        for server in (first, second, third):
+            await wait_all_tasks_blocked()
+            assert replies == []
+            await server.register()
+    assert replies.pop().free_bytes == full_bytes
+    # One of them is away: the others will do, after a while.
+    await metad.restart(background=False)
+    for server in (first, second):
+        await server.register()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ask)
+        await wait_all_tasks_blocked()
+        assert replies == []
+        mock_clock.jump(metad.config.suspect_s)
+    assert 0 < replies[0].free_bytes < full_bytes
+    await ask()  # at once
+    replies.clear()
+    # Nobody is there: nothing is known until all of them are down.
+    await metad.restart(background=False)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ask)
+        await wait_all_tasks_blocked()
+        mock_clock.jump(metad.config.suspect_s)
+        await wait_all_tasks_blocked()
+        assert replies == []
+        mock_clock.jump(metad.config.down_s)
+    assert replies[0].total_bytes == 0
 
 
 async def test_statfs(metad: Metad, client: FakeClient, mock_clock: MockClock) -> None:
