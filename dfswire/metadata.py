@@ -70,10 +70,12 @@ class SessionRequest(Message, frozen=True, kw_only=True):
 
 class RenewSession(Message, frozen=True, kw_only=True):
     """Keep the lease of a session.  `servers`: what was experienced with chunkds since the last
-    renewal."""
+    renewal.  A metad of another cluster than `cluster_id`, where that is given, says so and not
+    that it does not know the session.  Errors: SessionLost, WrongCluster."""
 
     session: str
     servers: Experiences = []
+    cluster_id: str = ""
 
 
 class Renewed(Message, frozen=True, kw_only=True):

@@ -56,7 +56,6 @@ class Retries:
                 return await self.persist(call, kind(session=session, **fields))
             except SessionLost:
                 log.debug("asking %s again under a new session", call)
-                self._session.lost(session)
 
     async def persist(self, call: str, request: msgspec.Struct) -> Any:
         """Repeat a call until it is answered; back off, but never longer than RETRY_MOST_S."""
@@ -75,8 +74,10 @@ class Retries:
                 await trio.sleep(pause_s * random.uniform(0.5, 1.0))
                 pause_s = min(2 * pause_s, RETRY_MOST_S)
             except SessionLost:
-                self._session.lost(getattr(request, "session", ""))
-                raise
+                session = getattr(request, "session", "")
+                if await self.in_patience(partial(self._session.has_ended, session)):
+                    raise
+                await trio.sleep(pause_s * random.uniform(0.5, 1.0))
             except DFSError as problem:
                 await self._heard_news(problem.told)
                 raise

@@ -3,7 +3,8 @@
 `Session.run` keeps it alive: it opens the session, renews its lease and follows its event stream
 (eventstream.py).  When the lease ends before metad could be reached, the listener is told to drop
 everything, so nothing stale is served; when metad ends the session, a new one is opened and the
-listener learns that what was not committed is lost.
+listener learns that what was not committed is lost.  A metad of another cluster, which knows no
+session of this one, ends nothing: it is waited out.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ class Session:
         self.stream = EventStream(client, address, self.clock, self.renewed)
         self._next_sequence = 1
         self._outstanding: set[int] = set()
+        self._asking = trio.Lock()
         self._opened = trio.Event()
         self._lost = trio.Event()
         self._renewed = trio.Event()
@@ -103,7 +105,7 @@ class Session:
 
     def finish(self, session: str, sequence: int) -> None:
         """The batch was answered (or given up)."""
-        if self.grant is not None and self.grant.session == session:
+        if self._is_current(session):
             self._outstanding.discard(sequence)
 
     @property
@@ -137,9 +139,39 @@ class Session:
     def host(self) -> str:
         return self._introduction.host
 
+    async def has_ended(self, session: str) -> bool:
+        """A metad said that it does not know this session: has it ended?
+
+        Only the metad of this cluster can end it, so it is asked once more, by a request that names
+        the cluster: another metad may stand at the address now, such as one that was started
+        without its database.  Waits as long as that one, or nobody, answers.
+        """
+        is_told = False
+        async with self._asking:  # one asks: there may be as many callers as programs
+            while self._is_current(session):
+                sent_at = self.clock.now_s()
+                request = RenewSession(session=session, cluster_id=self._cluster_id)
+                try:
+                    await self._client.call("session.renew", self.address, request)
+                except SessionLost:
+                    self.lost(session)
+                except WrongCluster as problem:
+                    is_told = self._tell_of_stranger(problem, is_told)
+                    await trio.sleep(RECONNECT_PAUSE_S)
+                except DFSError as problem:
+                    log.info("not known whether the session has ended: %s", problem)
+                    await trio.sleep(RECONNECT_PAUSE_S)
+                else:
+                    self.renewed(sent_at)
+                    return False
+        return True
+
+    def _is_current(self, session: str) -> bool:
+        return self.grant is not None and self.grant.session == session
+
     def lost(self, session: str) -> None:
-        """metad said that it does not know this session (any more)."""
-        if self.grant is not None and self.grant.session == session:
+        """metad, of this cluster, does not know this session (any more)."""
+        if self._is_current(session):
             log.warning("metad ended this client's session; opening a new one")
             self.grant = None
             self._opened = trio.Event()
@@ -183,16 +215,20 @@ class Session:
         while True:
             try:
                 await self.open()
-            except WrongCluster as problem:  # as of one that was started without its database
-                if not is_told:
-                    log.error("%s: %s; waiting for the right one", self.address, problem)
-                is_told = True
+            except WrongCluster as problem:
+                is_told = self._tell_of_stranger(problem, is_told)
                 await trio.sleep(RECONNECT_PAUSE_S)
             except DFSError as problem:  # also: metad's disk is full, or it is another version
                 log.info("no new session yet: %s", problem)
                 await trio.sleep(RECONNECT_PAUSE_S)
             else:
                 return
+
+    def _tell_of_stranger(self, problem: WrongCluster, is_told: bool) -> bool:
+        """A metad of another cluster answers, as of one that was started without its database."""
+        if not is_told:
+            log.error("%s: %s; waiting for the right one", self.address, problem)
+        return True
 
     def renew_soon(self) -> None:
         """There is something to tell metad."""
@@ -211,7 +247,7 @@ class Session:
             try:
                 await self._client.call("session.renew", self.address, request)
             except SessionLost:
-                self.lost(grant.session)
+                await self.has_ended(grant.session)
             except DFSError as problem:
                 log.info("lease not renewed: %s", problem)
                 await trio.sleep(RECONNECT_PAUSE_S)
@@ -236,7 +272,11 @@ class Session:
             self._renewed = trio.Event()
 
     async def _follow(self, grant: SessionGrant, listener: Listener) -> None:
-        try:
-            await self.stream.follow(grant, listener)
-        except SessionLost:
-            self.lost(grant.session)
+        has_ended = False
+        while not has_ended:
+            try:
+                await self.stream.follow(grant, listener)
+            except SessionLost:
+                self.stream.close()
+                await listener.drop_all()
+                has_ended = await self.has_ended(grant.session)

@@ -133,10 +133,7 @@ class Clients:
     async def open(self, request: OpenSession) -> SessionGrant:
         """A client starts; those that it replaces end first.  Raises WrongCluster."""
         state, config = self._state, self._state.config
-        if request.cluster_id not in ("", state.cluster_id):
-            raise WrongCluster(
-                f"this metad is of cluster {state.cluster_id}, not of {request.cluster_id}"
-            )
+        self._check_cluster(request.cluster_id)
         for dead in request.replaces:
             await self.end(dead)
         stored = StoredSession(
@@ -162,7 +159,15 @@ class Clients:
             replicas=state.policy.replicas,
         )
 
+    def _check_cluster(self, cluster_id: str) -> None:
+        """Raises WrongCluster for a client that names another one."""
+        ours = self._state.cluster_id
+        if cluster_id not in ("", ours):
+            raise WrongCluster(f"this metad is of cluster {ours}, not of {cluster_id}")
+
     async def renew_call(self, request: RenewSession) -> Renewed:
+        """Raises SessionLost, WrongCluster."""
+        self._check_cluster(request.cluster_id)
         self.renew(request.session)
         state = self._state
         state.servers.grayness.report(f"client {request.session}", request.servers, state.clock())

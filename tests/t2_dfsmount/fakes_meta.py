@@ -121,12 +121,10 @@ class FakeMetad:
         self.calls.append(name)
         if self.away:
             raise Unavailable("away")
+        if getattr(request, "cluster_id", "") not in ("", self.cluster_id):
+            raise WrongCluster(f"this metad is of cluster {self.cluster_id}")
         if isinstance(request, OpenSession):
             self.introductions.append(request)
-            if request.cluster_id not in ("", self.cluster_id):
-                raise WrongCluster(
-                    f"this metad is of cluster {self.cluster_id}, not of {request.cluster_id}"
-                )
             self.sessions += 1
             return SessionGrant(
                 session=self.session,

@@ -133,6 +133,7 @@ async def test_with_the_session_a_lease_is_given_back_already(
         await world.write()
 
         def gone(_request: object) -> object:
+            world.metad.end_session()
             raise SessionLost("unknown")
 
         world.metad.answers["lease.give_back"] = gone

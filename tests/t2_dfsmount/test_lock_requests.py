@@ -42,6 +42,8 @@ class Bench:
 
         def answer(_request: object) -> LockAnswer:
             outcome = coming.pop(0) if len(coming) > 1 else coming[0]
+            if isinstance(outcome, SessionLost):
+                self.metad.end_session()
             if isinstance(outcome, DFSError):
                 raise outcome
             granted = outcome == LockOutcome.GRANTED

@@ -11,9 +11,9 @@ from trio.testing import MockClock
 from dfsmount.remote.leaseclock import LeaseClock, suspended_s
 from dfsmount.remote.session import AWAKE_CHECK_EVERY_S, Session
 from dfswire.client import Client
-from dfswire.errors import SessionLost
+from dfswire.errors import SessionLost, Unavailable
 from dfswire.messages import Invalidated, Invalidation
-from dfswire.metadata import Renewed
+from dfswire.metadata import Renewed, RenewSession
 from tests.t2_dfsmount.fakes_meta import (
     INTRODUCTION,
     LEASE_S,
@@ -96,9 +96,10 @@ async def test_a_session_that_is_gone_is_noticed_by_renewing_it(
     async with running() as (metad, session, listener):
         before = await session.current()
 
-        def gone(_request: object) -> object:
-            del metad.answers["session.renew"]
-            raise SessionLost("unknown")
+        def gone(request: RenewSession) -> object:
+            if request.session == before:
+                raise SessionLost("unknown")
+            return Renewed(instance=metad.instance)
 
         metad.answers["session.renew"] = gone
         await trio.sleep(2 * RENEW_S)
@@ -219,19 +220,62 @@ async def test_closing(autojump_clock: MockClock, away: bool) -> None:
     assert metad.calls[-1] == "session.close"
 
 
-async def test_the_metad_of_another_cluster_is_waited_out(
+def answer_as_stranger(metad: FakeMetad) -> None:
+    """A metad that was started without its database: it knows no session of this cluster."""
+    metad.cluster_id = "d"
+    metad.sessions += 100
+    metad.break_stream()
+
+
+async def test_the_metad_of_another_cluster_ends_no_session(
     autojump_clock: MockClock, expect_log: Any
 ) -> None:
-    """It was started without its database: what it shows is not what programs have open here."""
+    expect_log("this metad is of cluster d; waiting for the right one")
+    expect_log("the lease ended")
+    async with running() as (metad, session, listener):
+        before = await session.current()
+        answer_as_stranger(metad)
+        await trio.sleep(60)
+        assert session.lease_left_s() == 0
+        metad.cluster_id = "c"
+        metad.sessions -= 100
+        await trio.sleep(RENEW_S)
+        assert await session.current() == before
+        assert session.lease_left_s() > 0
+        assert "lost" not in listener.heard
+
+
+async def test_nobody_knows_at_once_whether_the_session_has_ended(
+    autojump_clock: MockClock, expect_log: Any
+) -> None:
     expect_log("metad ended this client's session")
-    expect_log("this metad is of cluster d, not of c; waiting for the right one")
+    async with running() as (metad, session, _listener):
+        before = await session.current()
+
+        def away(_request: object) -> object:
+            del metad.answers["session.renew"]
+            raise Unavailable("away")
+
+        metad.answers["session.renew"] = away
+        metad.sessions += 1
+        assert await session.has_ended("an earlier one")
+        assert session.grant is not None
+        assert await session.has_ended(before)
+
+
+async def test_the_metad_of_another_cluster_opens_no_session(
+    autojump_clock: MockClock, expect_log: Any
+) -> None:
+    """What it shows is not what programs have open here."""
+    expect_log("metad ended this client's session")
+    expect_log("this metad is of cluster d; waiting for the right one")
     async with running() as (metad, session, _listener):
         assert metad.introductions[-1].cluster_id == ""
-        metad.cluster_id = "d"
-        metad.end_session()
+        session.lost(await session.current())
+        answer_as_stranger(metad)
         await trio.sleep(60)
         assert session.grant is None and session.lease_left_s() == 0
-        assert metad.introductions[-1].cluster_id == "c"
         metad.cluster_id = "c"
         await trio.sleep(RENEW_S)
+        assert metad.introductions[-1].cluster_id == "c"
         assert session.lease_left_s() > 0

@@ -158,6 +158,11 @@ class Cluster:
         for file in self.metadata.parent.glob("metad.db*"):
             file.unlink()
 
+    async def start_stranger(self) -> None:
+        """metad is started without its database, and begins a new, empty cluster."""
+        self.database = self._open_database()
+        await self.start_metad()
+
     async def restore_metadata(self, wish: Wish | None = None) -> Restored:
         """What `dfs metad restore` does, asking every chunkd that runs; metad is not started."""
         client = Client(transport=self.network)
