@@ -23,7 +23,7 @@ from chunkd.rebuild import BlocksLost, rebuild_chunk
 from chunkd.replicate import copy_chunk
 from chunkd.storage import Runner, Store, Stores
 from dfswire.client import Client
-from dfswire.errors import CorruptChunk, DFSError, UnknownChunk
+from dfswire.errors import CorruptChunk, DFSError, NotSupported, UnknownChunk
 from dfswire.heartbeats import ReplicaReport
 from dfswire.orders import Order, OrderResult
 
@@ -137,12 +137,17 @@ class OrderRunner:
             )
         elif order.kind == "verify":
             await self._verify(store, order)
-        else:
-            try:
-                await self._run(lambda: store.delete(order.chunk))
-            except UnknownChunk:
-                log.debug("chunk %s was gone already", order.chunk.hex())
+        elif order.kind == "delete":
+            await self._delete(store, order)
+        else:  # of a metad of the next release
+            raise NotSupported(f"this chunkd knows no order to {order.kind}")
         return b""
+
+    async def _delete(self, store: Store, order: Order) -> None:
+        try:
+            await self._run(lambda: store.delete(order.chunk))
+        except UnknownChunk:
+            log.debug("chunk %s was gone already", order.chunk.hex())
 
     async def _verify(self, store: Store, order: Order) -> None:
         try:

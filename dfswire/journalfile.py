@@ -13,7 +13,7 @@ from typing import TypeVar
 import xxhash
 
 from dfswire import codec
-from dfswire.errors import ProtocolError
+from dfswire.errors import ProtocolError, WrongVersion
 from dfswire.journal import Entry, Position, Snapshot
 from dfswire.messages import Message, Natural
 
@@ -109,12 +109,22 @@ def follows(entry: Entry, position: Position) -> bool:
 
 
 def _header(view: memoryview, magic: bytes, kind: type[H]) -> tuple[H, int]:
-    if bytes(view[: len(magic)]) != magic:
-        raise ProtocolError(f"no {magic.decode()} file, or of another version")
+    _check_magic(bytes(view[: len(magic)]), magic)
     found = _record(view, len(magic))
     if found is None:
         raise ProtocolError("a damaged header")
     return codec.decode(kind, found[0]), found[1]
+
+
+def _check_magic(found: bytes, magic: bytes) -> None:
+    if found == magic:
+        return
+    if found[:-1] == magic[:-1] and found > magic:
+        raise WrongVersion(
+            f"{magic[:-1].decode()} file of format {chr(found[-1])}; "
+            f"this software reads format {chr(magic[-1])}"
+        )
+    raise ProtocolError(f"no {magic.decode()} file")
 
 
 def _record(view: memoryview, at: int) -> tuple[memoryview, int] | None:

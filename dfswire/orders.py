@@ -6,7 +6,7 @@ of an order is metad's; the result names it, and so does the calling off.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 
@@ -30,14 +30,15 @@ class Piece(Message, frozen=True, kw_only=True):
 
 
 class Order(Message, frozen=True, kw_only=True):
-    """One thing to do.  `copy`: fetch the chunk from `sources`, verify, keep on `disk`.
+    """One thing to do: a `kind` that the chunkd does not know fails, and harms no other order.
 
-    `rebuild`: no source is good; make it of the good blocks of all of them.  `assemble`: make a new
-    chunk of `pieces`.  `verify` with a `digest`: other content than that is bad.
+    `copy`: fetch the chunk from `sources`, verify, keep on `disk`.  `delete`.  `rebuild`: no source
+    is good; make it of the good blocks of all of them.  `assemble`: make a new chunk of `pieces`.
+    `verify` with a `digest`: other content than that is bad.
     """
 
     order_id: int
-    kind: Literal["copy", "delete", "verify", "rebuild", "assemble"]
+    kind: str
     chunk: ChunkId
     disk: str
     length: Natural = 0

@@ -32,7 +32,7 @@ class _Entry:
     called_off: bool = False  # what comes of it is booked nevertheless
 
     @property
-    def key(self) -> tuple[Kind, bytes]:
+    def key(self) -> tuple[str, bytes]:
         return self.order.kind, self.order.chunk
 
 
@@ -43,7 +43,7 @@ class OrderQueue:
         self._next_id = first_order_id
         self._timeout_s = timeout_s
         self._by_id: dict[int, _Entry] = {}
-        self._by_disk: dict[str, dict[tuple[Kind, bytes], _Entry]] = {}
+        self._by_disk: dict[str, dict[tuple[str, bytes], _Entry]] = {}
         self._called_off: dict[int, str] = {}
 
     def add(
@@ -141,7 +141,7 @@ class OrderQueue:
         self._forget(entry)
         return True
 
-    def counts(self) -> Counter[Kind]:
+    def counts(self) -> Counter[str]:
         """All orders that are queued or under way, by kind."""
         return Counter(each.order.kind for each in self._by_id.values())
 

@@ -6,11 +6,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Literal
 
+import msgspec
 import pytest
 import trio
 from trio.testing import MockClock
 
 from chunkd.heartbeat import REFUSED_MAX_S
+from dfswire import codec
 from dfswire.chunks import block_checksums, chunk_digest
 from dfswire.dispatch import BodySource, Dispatcher
 from dfswire.errors import (
@@ -164,6 +166,23 @@ async def test_orders_that_fail_say_so(
         await trio.sleep(3.5)
     assert sorted(line.results()) == [(1, False), (2, False), (3, False)]
     assert line.reports() == [(A, "bad"), (A, "bad")]
+
+
+async def test_orders_of_a_kind_that_a_later_release_has(
+    line: Line, autojump_clock: MockClock
+) -> None:
+    """They fail, nothing is done to the chunk, and the others in the same answer are obeyed."""
+    put(line.one.store, A, DATA)
+    put(line.one.store, B, DATA)
+    document = {"order_id": 1, "kind": "polish", "chunk": A, "disk": "one", "varnish": True}
+    line.metad.orders.append(codec.decode(Order, msgspec.msgpack.encode(document)))
+    line.metad.orders.append(Order(order_id=2, kind="delete", chunk=B, disk="one"))
+    async with line.running():
+        await trio.sleep(3.5)
+    assert sorted(line.results()) == [(1, False), (2, True)]
+    assert set(line.one.store.files) == {A}
+    reasons = [each.reason for beat in line.metad.heartbeats for each in beat.results]
+    assert "not_supported: this chunkd knows no order to polish" in reasons
 
 
 async def test_deleting_what_is_gone_is_a_success(line: Line, autojump_clock: MockClock) -> None:

@@ -108,6 +108,29 @@ def test_a_rotten_header(kept: Path, expect_log: Callable[[str], None]) -> None:
         journal.read_part(victim.name, 0, 10)
 
 
+@pytest.mark.parametrize("suffix", [".journal", ".snapshot"])
+def test_files_of_a_newer_format(
+    kept: Path, suffix: str, expect_log: Callable[[str], None]
+) -> None:
+    """After a downgrade: left as they are, and what follows stands in files of our own."""
+    expect_log("format 2; this software reads format 1")
+    newer = {}
+    for path in (kept / "journal").glob(f"*{suffix}"):
+        data = bytearray(path.read_bytes())
+        assert data[7:8] == b"1"
+        data[7:8] = b"2"
+        path.write_bytes(data)
+        newer[path] = bytes(data)
+    journal = opened(kept)
+    _, unusable = journal.list_files()
+    assert sorted(unusable) == sorted(path.name for path in newer)
+    journal.begin(CLUSTER, HISTORY[-1].position)
+    keep_snapshot(journal, HISTORY[-1].position)
+    journal.drop_old(now_ns=1 << 62)
+    journal.close()
+    assert {path: path.read_bytes() for path in newer} == newer
+
+
 def test_the_last_segment_is_missing(kept: Path) -> None:
     """The server knows that it lacks the rest, and asks for it."""
     segments(kept)[-1].unlink()
