@@ -77,12 +77,18 @@ class Salvager:
         if not damage.any_lost(self._db, waited_for):
             self._tried.clear()
             return 0
+        self._forget_who_is_away(now)
         after = self._after
         lost = await self._db.read_in_thread(
             lambda db: damage.lost_chunks(db, waited_for, after, CHUNKS_PER_PASS_MAX)
         )
         self._after = lost[-1].chunk if len(lost) == CHUNKS_PER_PASS_MAX else b""
         return sum(self._order(chunk, self._clock()) for chunk in lost)
+
+    def _forget_who_is_away(self, now: float) -> None:
+        """One that goes may not have been asked any more: when it is back it is a new one."""
+        live = self._servers.live_disks(now)
+        self._tried = {chunk: (when, disks & live) for chunk, (when, disks) in self._tried.items()}
 
     def _order(self, chunk: LostChunk, now: float) -> bool:
         live = frozenset(self._servers.live_disks(now))

@@ -128,6 +128,31 @@ async def test_a_damaged_end_loses_nothing(
             assert await read_file(client.vfs, "f") == data
 
 
+async def test_a_server_that_dies_under_a_rebuild_is_asked_when_it_is_back(
+    autojump_clock: MockClock, rng: random.Random, expect_log: ExpectLog, tolerate_log: ExpectLog
+) -> None:
+    """It counted as there when the rebuild was ordered, and not when it was asked."""
+    expect_log("is bad")
+    expect_log("has no good replica left")
+    tolerate_log("rebuild")
+    data = rng.randbytes(CHUNK)
+    async with running_cluster(rng, chunk_size_bytes=CHUNK) as cluster:
+        chunk, stores = await write(cluster, data)
+        away = cluster.stores.index(stores[0])
+        for store, block in zip(stores, (5, 3), strict=True):
+            store.corrupt(chunk, block * BLOCK)
+            with pytest.raises(CorruptChunk):
+                store.verify(chunk)
+        await cluster.until(lambda status: status.chunks.lost == 1, 10)
+        await cluster.kill_chunkd(away)
+        await trio.sleep(120)
+        assert (await cluster.status()).chunks.lost == 1
+        await cluster.start_chunkd(away)
+        await cluster.until(fully_replicated, 60)
+        async with cluster.client("checker") as client:
+            assert await read_file(client.vfs, "f") == data
+
+
 async def test_what_an_absent_server_has_is_not_called_lost(
     autojump_clock: MockClock, rng: random.Random, expect_log: ExpectLog, tolerate_log: ExpectLog
 ) -> None:
