@@ -98,8 +98,8 @@ async def test_a_session_that_ends_meanwhile_loses_what_was_not_stored(
             with pytest.raises(InputOutput):
                 await client.vfs.fsync(handle)
             await client.vfs.fsync(handle)  # told once
-        assert client.session.losses == 1
         assert await read_file(client.vfs, "old") == b"old"
+        assert client.session.losses == 1
 
 
 async def test_a_soft_mount_waits_no_longer_than_it_may(
