@@ -1,6 +1,6 @@
 # What a person does with this clone.  Each target sets up what it needs (scripts/setup.sh).
 
-.PHONY: help demo demo-stop test nightly lint format types simulate planted-bugs fsx fsx-public \
+.PHONY: help demo demo-stop test nightly lint format types simulate beyond planted-bugs fsx fsx-public \
 	power-cuts drills corruptions pjdfstest bench lock clean
 .DEFAULT_GOAL := help
 
@@ -44,6 +44,10 @@ types:           ## mypy --strict
 simulate:        ## Whole clusters under random faults, by seed: SEEDS=20000 START=0
 	@scripts/setup.sh test
 	$(BIN)/python -m tests.simulation run --seeds $(or $(SEEDS),20000) --start $(or $(START),0)
+
+beyond:          ## The same with every copy of some chunks damaged: SEEDS=500 START=0
+	@scripts/setup.sh test
+	$(BIN)/python -m tests.simulation beyond --seeds $(or $(SEEDS),500) --start $(or $(START),0)
 
 planted-bugs:    ## Does the simulation find the bugs of tests/simulation/planted?  ONLY=part of a name
 	@scripts/setup.sh test

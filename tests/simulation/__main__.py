@@ -1,18 +1,21 @@
-"""`python -m tests.simulation run|replay|shrink|planted`; the Makefile has the usual ones."""
+"""`python -m tests.simulation run|beyond|replay|shrink|planted`; also by the Makefile."""
 
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from tests.simulation import planted
-from tests.simulation.campaign import campaign
+from tests.simulation import beyond as beyond_limits
+from tests.simulation import beyondplan, planted
+from tests.simulation.campaign import RunSeed, campaign, run_beyond, run_usual
+from tests.simulation.running import Result
 from tests.simulation.schedule import draw
 from tests.simulation.shrink import Parts, kind_of, shrink, still_fails, without
-from tests.simulation.simulate import Result, simulate
+from tests.simulation.simulate import simulate
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
 console = Console(highlight=False, soft_wrap=True)
@@ -28,27 +31,50 @@ def replay_command(seed: int, out: Parts | None = None) -> str:
     return shlex.join(words)
 
 
+def replay_beyond_command(seed: int) -> str:
+    """The same for a seed of the command `beyond`."""
+    return shlex.join(["python", "-m", "tests.simulation", "replay", str(seed), "--beyond"])
+
+
 def _parts(text: str) -> Parts:
     words = [word.strip() for word in text.split(",") if word.strip()]
     return [(word.rstrip("0123456789"), int(word.lstrip("faultsep"))) for word in words]
 
 
+Seeds = Annotated[int, typer.Option(help="How many.")]
+Start = Annotated[int, typer.Option(help="The first one.")]
+Jobs = Annotated[int, typer.Option(help="Processes; 0: one for each core.")]
+Failures = Annotated[int, typer.Option(help="Stop after so many violations.")]
+
+
 @app.command()
-def run(
-    seeds: Annotated[int, typer.Option(help="How many.")] = 1000,
-    start: Annotated[int, typer.Option(help="The first one.")] = 0,
-    jobs: Annotated[int, typer.Option(help="Processes; 0: one for each core.")] = 0,
-    failures: Annotated[int, typer.Option(help="Stop after so many violations.")] = 10,
-) -> None:
+def run(seeds: Seeds = 1000, start: Start = 0, jobs: Jobs = 0, failures: Failures = 10) -> None:
     """Run many seeds on all cores; fails when an invariant does not hold."""
+    _run(run_usual, replay_command, seeds, start, jobs, failures)
+
+
+@app.command()
+def beyond(seeds: Seeds = 500, start: Start = 0, jobs: Jobs = 0, failures: Failures = 10) -> None:
+    """The same with damage to any copy: is exactly that lost which no disk has any more?"""
+    _run(run_beyond, replay_beyond_command, seeds, start, jobs, failures)
+
+
+def _run(
+    run_seed: RunSeed,
+    command: Callable[[int], str],
+    seeds: int,
+    start: int,
+    jobs: int,
+    failures: int,
+) -> None:
     violations: list[Result] = []
 
     def failed(result: Result) -> None:
         violations.append(result)
         console.print(f"seed {result.seed}: {result.violation}", markup=False)
-        console.print(f"    {replay_command(result.seed)}", markup=False)
+        console.print(f"    {command(result.seed)}", markup=False)
 
-    totals = campaign(start, seeds, jobs, failed, failures)
+    totals = campaign(run_seed, start, seeds, jobs, failed, failures)
     console.print(
         f"{totals.seeds} seeds, {totals.faults} faults, {totals.virtual_s / 3600:.1f} hours of "
         f"virtual time, {totals.errors} errors seen by applications, {len(violations)} violations"
@@ -64,11 +90,17 @@ def replay(
         str, typer.Option("--without", help="Parts left out, such as fault3,step102.")
     ] = "",
     messages: Annotated[bool, typer.Option(help="Every message of the network, too.")] = False,
+    beyond: Annotated[bool, typer.Option("--beyond", help="A seed of that command.")] = False,
 ) -> None:
     """Run one seed and print all that happens."""
-    schedule = without(draw(seed), _parts(without_))
-    console.print(f"seed {seed}: {schedule.shape}, damage on {schedule.victims}", markup=False)
-    result = simulate(schedule, keep_trace=True, messages=messages)
+    if beyond:
+        plan = beyondplan.draw(seed)
+        console.print(f"seed {seed}: {plan}", markup=False)
+        result = beyond_limits.simulate(plan, keep_trace=True, messages=messages)
+    else:
+        schedule = without(draw(seed), _parts(without_))
+        console.print(f"seed {seed}: {schedule.shape}, damage on {schedule.victims}", markup=False)
+        result = simulate(schedule, keep_trace=True, messages=messages)
     for line in result.trace:
         console.print(line, markup=False)
     console.print(f"trace {result.trace_hash}, {result.virtual_s:.1f} s of virtual time")

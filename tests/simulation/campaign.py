@@ -14,10 +14,12 @@ from dataclasses import dataclass
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from tests.simulation.schedule import draw
-from tests.simulation.simulate import Result, simulate
+from tests.simulation import beyond, beyondplan, schedule, simulate
+from tests.simulation.running import Result
 
 BLOCK = 5  # seeds, for each of several processes
+
+RunSeed = Callable[[int], Result]
 
 
 @dataclass
@@ -30,12 +32,24 @@ class Totals:
     faults: int = 0
 
 
-def run_block(seeds: Sequence[int]) -> list[Result]:
+def run_usual(seed: int) -> Result:
+    """A seed with damage to replicas - 1 machines."""
+    return simulate.simulate(schedule.draw(seed))
+
+
+def run_beyond(seed: int) -> Result:
+    """A seed with damage to any copy."""
+    return beyond.simulate(beyondplan.draw(seed))
+
+
+def run_block(run_seed: RunSeed, seeds: Sequence[int]) -> list[Result]:
     """These seeds, in this process."""
-    return [simulate(draw(seed)) for seed in seeds]
+    return [run_seed(seed) for seed in seeds]
 
 
-def results(start: int, count: int, jobs: int = 0) -> Iterator[Result]:
+def results(
+    start: int, count: int, jobs: int = 0, run_seed: RunSeed = run_usual
+) -> Iterator[Result]:
     """The results of `count` seeds from `start`, as they come.  Left early, the rest is not run."""
     blocks = (
         range(first, min(first + BLOCK, start + count))
@@ -43,7 +57,7 @@ def results(start: int, count: int, jobs: int = 0) -> Iterator[Result]:
     )
     jobs = jobs or os.cpu_count() or 1
     if jobs == 1:  # here, without starting anything
-        yield from (simulate(draw(seed)) for block in blocks for seed in block)
+        yield from (run_seed(seed) for block in blocks for seed in block)
         return
     # Processes that begin afresh: what this one has open or half done is not theirs.
     context = multiprocessing.get_context("forkserver")
@@ -52,7 +66,7 @@ def results(start: int, count: int, jobs: int = 0) -> Iterator[Result]:
         try:
             while True:
                 while len(running) < 2 * jobs and (block := next(blocks, None)) is not None:
-                    running.add(pool.submit(run_block, block))
+                    running.add(pool.submit(run_block, run_seed, block))
                 if not running:
                     return
                 finished, running = wait(running, return_when=FIRST_COMPLETED)
@@ -63,7 +77,12 @@ def results(start: int, count: int, jobs: int = 0) -> Iterator[Result]:
 
 
 def campaign(
-    start: int, count: int, jobs: int, failed: Callable[[Result], None], failures_max: int
+    run_seed: RunSeed,
+    start: int,
+    count: int,
+    jobs: int,
+    failed: Callable[[Result], None],
+    failures_max: int,
 ) -> Totals:
     """Run seeds with a progress bar; `failed` is told of each violation.  Ends after so many."""
     totals, failures, began = Totals(), 0, time.monotonic()
@@ -76,7 +95,7 @@ def campaign(
     )
     with Progress(*columns) as progress:
         bar = progress.add_task("simulating", total=count, rate=0.0)
-        for result in results(start, count, jobs):
+        for result in results(start, count, jobs, run_seed):
             totals.seeds += 1
             totals.virtual_s += result.virtual_s
             totals.errors += result.errors

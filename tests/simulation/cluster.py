@@ -39,7 +39,7 @@ from tests.simulation.network import Network
 T = TypeVar("T")
 
 METAD = "metad:1"
-BLOCK_BYTES = 65_536  # the least chunk size that there is
+BLOCK_BYTES = 65_536  # has one checksum; the least chunk size that there is
 START_AGAIN_S = 1.0
 RECLAIM_GRACE_S = 10.0
 
@@ -53,14 +53,15 @@ class Shape:
     clients: int = 2
     inventory_s: float = 8.0
     scrub_s: float = 12.0
+    chunk_blocks: int = 1  # of BLOCK_BYTES
 
 
-def metad_config(replicas: int) -> MetadConfig:
+def metad_config(replicas: int, chunk_blocks: int = 1) -> MetadConfig:
     """The defaults with shorter times."""
     return MetadConfig(
         url="sqlite://",
         replicas=replicas,
-        chunk_size_bytes=BLOCK_BYTES,
+        chunk_size_bytes=chunk_blocks * BLOCK_BYTES,
         inline_max_bytes=1024,
         lease_s=6.0,
         fence_s=9.0,
@@ -191,7 +192,7 @@ class Cluster:
         try:
             with process.scope:
                 self.database = open_simulated(self.metad_disk, now_ns)
-                config = metad_config(self.shape.replicas)
+                config = metad_config(self.shape.replicas, self.shape.chunk_blocks)
                 self.metad = create_metad(
                     self.database, config, clock=self.clocks.metad, now_ns=now_ns, rng=self._rng
                 )

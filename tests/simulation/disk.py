@@ -186,8 +186,12 @@ class SimulatedDisk(FileSystem):
 
     def has_evidence(self, chunk: bytes) -> bool:
         """Whether a file of this chunk is somewhere here, however damaged."""
+        return bool(self.remains(chunk))
+
+    def remains(self, chunk: bytes) -> list[bytes]:
+        """The contents of all files of this chunk, wherever a daemon has put them."""
         prefix = chunk.hex()
-        return any(name.startswith(prefix) for _, name, _ in self._files())
+        return [bytes(file.content) for _, name, file in self._files() if name.startswith(prefix)]
 
     def _is_durable(self, chunk: bytes) -> bool:
         """Are the names of the directories on the way?"""

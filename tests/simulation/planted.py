@@ -1,8 +1,8 @@
 """Bugs planted on purpose, to know that the simulation would find them.
 
 Each patch in planted/ has a first line that says what it breaks.  It is applied to a copy of the
-sources, and seeds run there until one fails.  A patch is no use when it finds nothing, or when it
-does not apply any more; the latter is a test.
+sources, and seeds run there until one fails: seeds of `beyond` for those in planted/beyond/.  A
+patch is no use when it finds nothing, or when it does not apply any more; the latter is a test.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Hunt:
 
 def patches() -> list[Path]:
     """All planted bugs, by name."""
-    return sorted(PATCHES.glob("*.patch"))
+    return sorted(PATCHES.rglob("*.patch"))
 
 
 def title(patch: Path) -> str:
@@ -70,7 +70,8 @@ def hunt(patch: Path, limit: int) -> Hunt:
         # Without a repository around it git applies patches to whatever directory it is in.
         subprocess.run(["git", "apply", str(patch)], cwd=copy, check=True)
         began = time.monotonic()
-        command = [sys.executable, "-m", "tests.simulation", "run"]
+        mode = "beyond" if patch.parent.name == "beyond" else "run"
+        command = [sys.executable, "-m", "tests.simulation", mode]
         command += ["--seeds", str(limit), "--failures", "1", "--jobs", "1"]
         done = subprocess.run(command, cwd=copy, capture_output=True, text=True, check=False)
         took_s = time.monotonic() - began

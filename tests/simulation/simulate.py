@@ -7,18 +7,13 @@ caches then reads everything, and removes what may be removed; what that leaves 
 
 from __future__ import annotations
 
-import hashlib
-import logging
-from collections.abc import Callable
-from dataclasses import dataclass, field
-
 import trio
 
 from dfsmount.files.durability import WAIT_MAX_S
 from dfsmount.vfs import Vfs
 from dfswire.errors import DFSError, NoEntry
 from dfswire.messages import ROOT_INODE
-from tests.simulation import linear, scheduling
+from tests.simulation import linear
 from tests.simulation.cluster import RECLAIM_GRACE_S, Cluster
 from tests.simulation.database import replayed
 from tests.simulation.history import FileHistory, Violation
@@ -26,6 +21,7 @@ from tests.simulation.namework import listing
 from tests.simulation.nemesis import Nemesis
 from tests.simulation.oracle import Oracle
 from tests.simulation.records import Records, prepare
+from tests.simulation.running import Result, Tracer, until, watched
 from tests.simulation.schedule import NAMES, Schedule
 from tests.simulation.sharedwork import RECORD_BYTES
 from tests.simulation.workload import User
@@ -37,99 +33,17 @@ CALL_WITHIN_S = 100.0
 ALL_WITHIN_S = 1000.0
 LOOK_EVERY_S = 1.3
 
-log = logging.getLogger(__name__)
-
-
-@dataclass
-class Result:
-    """What became of a seed."""
-
-    seed: int
-    violation: str = ""
-    trace_hash: str = ""
-    virtual_s: float = 0.0
-    errors: int = 0  # that applications saw
-    faults: int = 0
-    trace: list[str] = field(default_factory=list)
-
-
-class Tracer:
-    """Hashes all that happens; keeps it when asked to."""
-
-    def __init__(self, *, keep: bool, messages: bool = False) -> None:
-        self.lines: list[str] = []
-        self._keep = keep
-        self._messages = messages
-        self._hash = hashlib.blake2b(digest_size=12)
-
-    def __call__(self, text: str) -> None:
-        line = f"{trio.current_time():9.4f} {text}"
-        self._hash.update(line.encode())
-        if self._keep and (self._messages or not text.startswith("   ")):
-            self.lines.append(line)
-
-    @property
-    def hash(self) -> str:
-        return self._hash.hexdigest()
-
-
-class _Crashes(logging.Handler):
-    """Exceptions that a handler did not expect are logged with their traceback."""
-
-    def __init__(self, tracer: Tracer) -> None:
-        super().__init__(logging.ERROR)
-        self.found: list[str] = []
-        self._tracer = tracer
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if record.exc_info:
-            self.found.append(self.format(record))
-
 
 def simulate(schedule: Schedule, *, keep_trace: bool = False, messages: bool = False) -> Result:
     """Run a schedule; never raises because of what the cluster does."""
-    tracer = Tracer(keep=keep_trace, messages=messages)
     result = Result(schedule.seed, faults=len(schedule.faults))
-    crashes = _Crashes(tracer)
-    root = logging.getLogger()
-    level, handlers = root.level, root.handlers[:]
-    root.handlers[:] = [crashes]
-    root.setLevel(logging.ERROR)
-    try:
-        scheduling.run(schedule.seed, lambda: _run(schedule, tracer, result))
-    except BaseException as problem:
-        if isinstance(problem, KeyboardInterrupt):
-            raise
-        result.violation = _first(problem)
-    finally:
-        root.handlers[:] = handlers
-        root.setLevel(level)
-    if not result.violation and crashes.found:
-        result.violation = f"F33: unexpected exception: {crashes.found[0]}"
-    result.trace_hash = tracer.hash
-    result.trace = tracer.lines
-    return result
-
-
-def _first(problem: BaseException) -> str:
-    """The violation inside nested groups; else whatever went wrong."""
-    found = list(_leaves(problem))
-    for each in found:
-        if isinstance(each, Violation):
-            return str(each)
-    for each in found:
-        if not isinstance(each, trio.Cancelled):
-            import traceback
-
-            text = "".join(traceback.format_exception(each)[-6:])
-            return f"crash: {type(each).__name__}: {each}\n{text}"
-    return repr(problem)
-
-
-def _leaves(problem: BaseException) -> list[BaseException]:
-    if isinstance(problem, BaseExceptionGroup):
-        return [leaf for each in problem.exceptions for leaf in _leaves(each)]
-    return [problem]
+    return watched(
+        result,
+        schedule.seed,
+        lambda tracer: _run(schedule, tracer, result),
+        keep_trace=keep_trace,
+        messages=messages,
+    )
 
 
 async def _run(schedule: Schedule, tracer: Tracer, result: Result) -> None:
@@ -178,7 +92,7 @@ class _Run:
         await self._nemesis.end()
         self._trace("the faults are over")
         before = [user.given_up for user in self._users]
-        await self._until(
+        await until(
             lambda: [user.party for user in self._users if not user.done],
             lambda: WORK_WITHIN_S + WAIT_MAX_S * self._given_up_since(before),
             "still at work",
@@ -187,7 +101,7 @@ class _Run:
         async with self._cluster.client("checker") as checker:
             inodes = await self._inodes(checker.vfs)
             excused = self._oracle.excused(inodes)
-            await self._until(
+            await until(
                 lambda: self._oracle.unhealthy(excused), lambda: HEAL_WITHIN_S, "not healed"
             )
             self._trace("redundancy is full")
@@ -196,7 +110,7 @@ class _Run:
             await self._check_everything(checker.vfs)
             await self._remove_everything(checker.vfs)
             self._cluster.clocks.skipped_s += RECLAIM_GRACE_S  # in which nothing would happen
-            await self._until(
+            await until(
                 lambda: self._oracle.untidy() or self._oracle.unhealthy(set()),
                 lambda: TIDY_WITHIN_S,
                 "not tidy",
@@ -217,16 +131,6 @@ class _Run:
     def _given_up_since(self, before: list[int]) -> int:
         """Each fsync of bytes that nobody has any more waits WAIT_MAX_S before it says so."""
         return max(user.given_up - had for user, had in zip(self._users, before, strict=True))
-
-    async def _until(
-        self, left: Callable[[], list[str]], within_s: Callable[[], float], what: str
-    ) -> None:
-        began = trio.current_time()
-        while found := left():
-            if trio.current_time() > began + within_s():
-                invariant = found[0].partition(":")[0] if found[0].startswith("I") else "I9"
-                raise Violation(invariant, f"{what} after {within_s():g} s: {found[:5]}")
-            await trio.sleep(1.0)
 
     async def _inodes(self, vfs: Vfs) -> dict[int, FileHistory]:
         found = {}
