@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
+import sqlite3
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,8 +14,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from chunkd.identity import DiskIdentity
+from chunkd.identity import FORMAT_VERSION, DiskIdentity
 from dfsmount.cli.localcluster import HOST, choose_ports
+from metad.storage.schema import SCHEMA_VERSION
+from metad.storage.sumsfile import forget_sums
 from tests.t5_process.harness import Cluster
 from tests.t5_process.observed import run_dfs, wait_for
 
@@ -77,6 +82,40 @@ def test_directory_of_another_cluster(cluster: Cluster, other: Cluster, tmp_path
     assert len(status.servers) == 3
     assert status.foreign == [f"{HOST}:{other.daemon('chunkd1').port}"]
     assert "belongs to another cluster" in cluster.see_log("metad")
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    """Everything that is in a directory."""
+    return {str(path): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+def test_a_database_of_a_newer_release(other: Cluster, tmp_path: Path) -> None:
+    """After a downgrade: one line, and nothing is changed."""
+    os.kill(other.pid("metad"), signal.SIGTERM)
+    assert other.exit_status("metad") == 0
+    database = other.local.metad.config.parent / "metad.db"
+    with contextlib.closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("UPDATE setting SET value = '99' WHERE name = 'schema_version'")
+    forget_sums(str(database))
+    before = contents(database.parent)
+    line = refusal(other, "metad", tmp_path)
+    assert f"schema version is 99, this metad knows {SCHEMA_VERSION}" in line
+    forget_sums(str(database))  # which were made of what is there
+    assert contents(database.parent) == before
+
+
+def test_a_data_directory_of_a_newer_release(other: Cluster, tmp_path: Path) -> None:
+    os.kill(other.pid("chunkd1"), signal.SIGTERM)
+    assert other.exit_status("chunkd1") == 0
+    directory = other.data("chunkd1")
+    identity = msgspec.json.decode((directory / "identity").read_bytes())
+    (directory / "identity").write_bytes(
+        msgspec.json.encode({**identity, "format": FORMAT_VERSION + 1})
+    )
+    before = contents(directory)
+    line = refusal(other, "chunkd1", tmp_path)
+    assert f"has format {FORMAT_VERSION + 1}; this software reads format {FORMAT_VERSION}" in line
+    assert contents(directory) == before
 
 
 def test_metad_without_its_database(other: Cluster, tmp_path: Path) -> None:
