@@ -67,6 +67,8 @@ async def test_it_is_over_when_metad_says_so(
 
         def refuse_once(batch: Batch) -> BatchReply:
             if problems and isinstance(batch.operations[0], Release):
+                if lost:
+                    metad.end_session()
                 raise problems.pop()
             return BatchReply(results=[OpResult()])
 
