@@ -37,9 +37,7 @@ class MetadConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     suspect_s: float = 3.0  # no new chunks go to a server that is silent for so long
     down_s: float = 8.0  # after this long its copies are missing: seen within 10 s of its death
     repair_after_s: float = 30.0  # from down to the first copy: a reboot should not move the disk
-    transfers_per_disk: int = (
-        32  # copies of whole chunks in flight that touch one disk (small: 16x)
-    )
+    transfers_per_disk: int = 32  # repair copies in flight that touch one disk; of small chunks 16x
     repair_disk_bytes_per_s: int = 100 << 20  # of copies from or to one disk: readers want it too
     repair_bytes_per_s: int = 1 << 30  # of all copies together; 0: no limit, here and above
     repair_reserve_percent: float = 5.0  # of a disk that repair leaves free, for writers

@@ -36,16 +36,16 @@ _PERHAPS_NO_ROOM = {
 
 
 def lacks_room(problem: BaseException, path: str) -> bool:
-    """Was there no room for what was to be written to the database at `path`, or beside it?"""
-    for each in _chain(problem):
-        code = getattr(each, "sqlite_errorcode", 0)
-        if code & PRIMARY == sqlite3.SQLITE_FULL:
-            return True
-        if isinstance(each, OSError) and each.errno in _NO_ROOM:
-            return True
-        if code in _PERHAPS_NO_ROOM and not _has_room(path):
-            return True
-    return False
+    """Was there no room for what was to be written to the database at `path`, or beside it?
+
+    Only this error counts, not what it came from: after a full disk there may be a worse one.
+    """
+    code = getattr(problem, "sqlite_errorcode", 0)
+    return (
+        code & PRIMARY == sqlite3.SQLITE_FULL
+        or (isinstance(problem, OSError) and problem.errno in _NO_ROOM)
+        or (code in _PERHAPS_NO_ROOM and not has_room(path))
+    )
 
 
 def refusal(problem: Exception, path: str) -> DFSError:
@@ -58,7 +58,7 @@ def refusal(problem: Exception, path: str) -> DFSError:
     codes = {getattr(each, "sqlite_errorcode", 0) & PRIMARY for each in chain}
     numbers = {each.errno for each in chain if isinstance(each, OSError)}
     what = f"cannot use database {path}: {problem}"
-    if lacks_room(problem, path):
+    if any(lacks_room(each, path) for each in chain):
         return NoSpace(f"{what}; make room on its disk")
     if isinstance(problem, UsageError) or numbers & _FOR_PEOPLE:
         return UsageError(what)
@@ -83,8 +83,8 @@ def _chain(problem: BaseException) -> Iterator[BaseException]:
             waiting += filter(None, (each.__cause__, each.__context__))
 
 
-def _has_room(path: str) -> bool:
-    """True, too, when nobody can say."""
+def has_room(path: str) -> bool:
+    """Is there any beside the database?  True, too, when nobody can say."""
     try:
         found = os.statvfs(Path(path).parent)
     except OSError:

@@ -6,6 +6,7 @@ folds the log in if it may write, and its pages would have no checksums then (pa
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import sqlite3
@@ -15,8 +16,8 @@ from pathlib import Path
 
 from peewee import PeeweeException, SqliteDatabase
 
-from dfswire.errors import AlreadyRunning, NoSpace, UsageError
-from metad.storage.causes import refusal
+from dfswire.errors import AlreadyRunning, InputOutput, NoSpace, UsageError
+from metad.storage.causes import has_room, refusal
 
 CACHED_STATEMENTS = 512  # all our SQL, so that nothing is parsed twice
 PRAGMAS = {
@@ -50,16 +51,24 @@ def take(path: str) -> int:
     Raises AlreadyRunning, OSError.
     """
     descriptor = os.open(path + ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    for left in reversed(range(TAKE_TRIES)):
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            break
-        except BlockingIOError as problem:
-            if not left:
-                os.close(descriptor)
-                raise AlreadyRunning(f"another metad uses {path}") from problem
-            time.sleep(TAKE_PAUSE_S)
+    try:
+        _lock(descriptor)
+    except BlockingIOError as problem:
+        os.close(descriptor)
+        raise AlreadyRunning(f"another metad uses {path}") from problem
+    except BaseException:
+        os.close(descriptor)
+        raise
     return descriptor
+
+
+def _lock(descriptor: int) -> None:
+    for _ in range(TAKE_TRIES - 1):
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        time.sleep(TAKE_PAUSE_S)
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def is_taken(path: str) -> bool:
@@ -102,7 +111,12 @@ def connect(path: str, *, read_only: bool = False) -> SqliteDatabase:
         raise refusal(problem, path) from problem
     if mode not in ("wal", "memory") and not read_only:  # SQLite goes on without a word
         database.close()
-        raise NoSpace(f"cannot use database {path}: no room for a log; make room on its disk")
+        if not has_room(path):
+            raise NoSpace(f"cannot use database {path}: no room for a log; make room on its disk")
+        raise InputOutput(
+            f"cannot use database {path}: SQLite can keep no write-ahead log there; is it on a "
+            "local file system?"
+        )
     return database
 
 

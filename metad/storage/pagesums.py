@@ -135,14 +135,16 @@ class PageSums:
 
     def _put(self, sums: dict[int, int]) -> None:
         """All that can be: after a crash a person's shell may fold the log in before metad does."""
-        missing: OSError | None = None
+        no_room: OSError | None = None
         for number, value in sums.items():
             try:
                 self._file.put(number, value)
             except OSError as problem:
-                missing = missing or problem
-        if missing is not None:
-            raise missing
+                if not lacks_room(problem, self._path):
+                    raise
+                no_room = problem
+        if no_room is not None:
+            raise no_room
 
     def damaged(self, first: int) -> tuple[list[int], int]:
         """Pages from `first` on that are not what they should be, and how many were looked at: 0

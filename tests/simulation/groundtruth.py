@@ -12,6 +12,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from metad.storage.statements import Row
 from tests.simulation.cluster import BLOCK_BYTES, Cluster
 from tests.simulation.history import Violation
 
@@ -148,7 +149,7 @@ class GroundTruth:
             content for machine in self._cluster.machines for content in machine.disk.remains(chunk)
         ]
 
-    def _rows(self, sql: str) -> list[tuple]:  # type: ignore[type-arg]
+    def _rows(self, sql: str) -> list[Row]:
         database = self._cluster.database
         assert database is not None
         return list(database.read(sql))

@@ -155,7 +155,7 @@ def test_no_room_for_the_index_of_the_log(
 ) -> None:
     """On a full disk it is ENOSPC; else the disk is broken."""
     expect_log("disk I/O error")
-    monkeypatch.setattr(causes, "_has_room", lambda _path: has_room)
+    monkeypatch.setattr(causes, "has_room", lambda _path: has_room)
     with pytest.raises(sqlite3.Error) as caught:
         failing(sqlite3.SQLITE_IOERR_SHMSIZE)()
     found = disk.failure.translated(caught.value)

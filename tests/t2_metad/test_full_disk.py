@@ -193,7 +193,7 @@ def test_no_room_beside_the_database(
     paged: Path, monkeypatch: pytest.MonkeyPatch, has_room: bool
 ) -> None:
     """After a clean end SQLite needs a new log and its index: no damage, and passes."""
-    monkeypatch.setattr(causes, "_has_room", lambda _path: has_room)
+    monkeypatch.setattr(causes, "has_room", lambda _path: has_room)
     problem = of_sqlite(sqlite3.SQLITE_IOERR_SHMSIZE)
     for place in ("peewee.SqliteDatabase._connect", "metad.storage.pagesums.SumsFile"):
         with monkeypatch.context() as patch:
@@ -204,11 +204,45 @@ def test_no_room_beside_the_database(
     pages.opened(paged).close()
 
 
-def test_no_room_for_a_log(paged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """SQLite stays in its other mode, without a word."""
+@pytest.mark.parametrize("has_room", [False, True])
+def test_no_log_can_be_kept(paged: Path, monkeypatch: pytest.MonkeyPatch, has_room: bool) -> None:
+    """SQLite stays in its other mode, without a word: on a full disk, and on some networks'."""
     monkeypatch.setitem(connections.PRAGMAS, "journal_mode", "delete")
-    with pytest.raises(NoSpace, match="make room"):
+    monkeypatch.setattr(connections, "has_room", lambda _path: has_room)
+    with pytest.raises(
+        InputOutput if has_room else NoSpace,
+        match="local file system" if has_room else "make room",
+    ):
         pages.opened(paged)
+
+
+def test_what_is_worse_than_no_room_is_not_hidden_by_it(
+    paged: Path, monkeypatch: pytest.MonkeyPatch, expect_log: ExpectLog
+) -> None:
+    """Of the sums of one commit the first has no room, and the next meets a broken disk."""
+    expect_log("its checksums cannot be kept")
+    db = pages.opened(paged)
+    problems = [FULL]
+
+    def fail(*_arguments: object) -> None:
+        raise problems.pop() if problems else OSError(errno.EIO, "told to")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SumsFile, "put", fail)
+        pages.fill(db, 1000, 1)
+    assert db.failure.problem is not None
+    db.close()
+
+
+def test_a_broken_disk_after_a_full_one_is_the_end(paged: Path, expect_log: ExpectLog) -> None:
+    """To undo what had no room fails: nobody knows what is on the disk."""
+    expect_log("metadata database: told to")
+    db = pages.opened(paged)
+    problem = of_sqlite(sqlite3.SQLITE_IOERR_WRITE)
+    problem.__context__ = of_sqlite(sqlite3.SQLITE_FULL)
+    assert isinstance(db.failure.translated(problem), Unavailable)
+    assert db.failure.problem is not None
+    db.close()
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ What smaller ones are refused for is in test_database.py.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from collections.abc import Callable
@@ -89,6 +90,19 @@ def test_who_only_asks_is_in_nobodys_way(tmp_path: Path, monkeypatch: pytest.Mon
         take(path)
     os.close(taken)
     assert not is_taken(path)
+
+
+def test_a_lock_that_cannot_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No descriptor stays open."""
+
+    def fail(_descriptor: int, _operation: int) -> None:
+        raise OSError(errno.ENOLCK, "told to")
+
+    before = len(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr("fcntl.flock", fail)
+    with pytest.raises(InputOutput, match="told to"):
+        open_database(f"sqlite://{tmp_path}/db")
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 async def test_a_small_one_was_read_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
