@@ -98,11 +98,11 @@ def test_a_lock_that_cannot_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     def fail(_descriptor: int, _operation: int) -> None:
         raise OSError(errno.ENOLCK, "told to")
 
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(list(Path("/proc/self/fd").iterdir()))
     monkeypatch.setattr("fcntl.flock", fail)
     with pytest.raises(InputOutput, match="told to"):
         open_database(f"sqlite://{tmp_path}/db")
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 async def test_a_small_one_was_read_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
