@@ -46,10 +46,10 @@ from metad.upkeep.deepcheck import DeepCheck
 from metad.upkeep.inventories import Inventories
 from metad.upkeep.reclaim import Reclaimer, ReclaimLimits
 from metad.upkeep.repair import Repairer
-from metad.upkeep.repairplan import RepairLimits
 from metad.upkeep.reports import Reports
 from metad.upkeep.salvage import Salvager
 from metad.upkeep.serverevents import ServerEvents
+from metad.upkeep.transfers import RepairLimits
 from metad.upkeep.trim import Trimmer
 
 
@@ -73,17 +73,18 @@ class Service:
             clock=state.clock,
             now_ns=state.wall_ns,
         )
+        limits = RepairLimits(
+            repair_after_s=config.repair_after_s,
+            transfers_per_disk=config.transfers_per_disk,
+            whole_bytes=config.chunk_size_bytes,
+            bytes_per_s=config.repair_bytes_per_s,
+            disk_bytes_per_s=config.repair_disk_bytes_per_s,
+            reserve_share=config.repair_reserve_percent / 100,
+        )
         self.repairer = Repairer(
             state.db,
             state.servers,
-            RepairLimits(
-                repair_after_s=config.repair_after_s,
-                transfers_per_disk=config.transfers_per_disk,
-                whole_bytes=config.chunk_size_bytes,
-                bytes_per_s=config.repair_bytes_per_s,
-                disk_bytes_per_s=config.repair_disk_bytes_per_s,
-                reserve_share=config.repair_reserve_percent / 100,
-            ),
+            limits,
             state.policies,
             state.rng,
             tell=state.event_log.add,
@@ -111,6 +112,7 @@ class Service:
             state.servers,
             state.policies,
             verified,
+            limits,
             settle_s=config.trim_after_s,
             interval_s=config.maintenance_s,
             clock=state.clock,
@@ -124,6 +126,7 @@ class Service:
             lambda: self.repairer.status().chunks,
             self.trimmer.give_up,
             self.repairer.throttle,
+            limits,
         )
         self.policy_calls = PolicyCalls(state, self.jobs, self.moving)
         self.drains = Drains(state, self.jobs, self.repairer.wake)
@@ -154,6 +157,7 @@ class Service:
         self.mutations = Mutations(state, self.clients, recalls, executions)
         self.compactor = Compactor(state, self.jobs, self.mutations.rewrite, self.reports.stored)
         self.reports.on_result.append(self.compactor.book)
+        self.reports.on_result.append(self.salvager.ended)
         self.deep_check = DeepCheck(state, self.jobs, self.inventories.want)
         self.reports.on_result.append(self.deep_check.book)
         self.cluster = ClusterCalls(

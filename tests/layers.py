@@ -71,7 +71,7 @@ LAYERS = {
         repair trim salvage compactor deepcheck reclaim
         serverevents
         repairplan
-        rates
+        rates transfers
     """,
     "metad.clients": """
         mutations reads leasecalls locking
@@ -258,7 +258,7 @@ PURE = words(
     metad.leases.table metad.leases.turns
     metad.locks.ledger metad.locks.space metad.locks.table metad.locks.waits metad.names.acl
     metad.names.effects metad.names.orphans metad.names.protection metad.observe.eventrate
-    metad.upkeep.rates metad.upkeep.repairplan
+    metad.upkeep.rates metad.upkeep.repairplan metad.upkeep.transfers
     """
 )
 IMPURE_LIBRARIES = words(

@@ -62,8 +62,7 @@ def any_lost(db: Database, present: Collection[str]) -> bool:
     """Whether there is one; two index look-ups when the cluster is well."""
     if db.read(f"SELECT 1 FROM chunk WHERE {_NONE_GOOD} LIMIT 1"):
         return True
-    disks = {disk for (disk,) in db.read("SELECT identity FROM disk WHERE state = 'active'")}
-    return not disks <= set(present) and bool(lost_chunks(db, present, b"", 1))
+    return not active_disks(db) <= set(present) and bool(lost_chunks(db, present, b"", 1))
 
 
 def lost_ranges(db: Database, present: Collection[str], inode: int) -> list[LostRange]:
@@ -103,6 +102,16 @@ def record(db: Database, chunk: bytes, blocks: Iterable[int], now_ns: int) -> No
                 "INSERT INTO damage (chunk, offset, length, since_ns) VALUES (?, ?, ?, ?)",
                 (chunk, offset, min(BLOCK_SIZE_BYTES, row[0] - offset), now_ns),
             )
+
+
+def is_known(db: Database, chunk: bytes) -> bool:
+    """Is it written down what of it nobody has?"""
+    return bool(db.read("SELECT 1 FROM damage WHERE chunk = ? LIMIT 1", (chunk,)))
+
+
+def active_disks(db: Database) -> set[str]:
+    """Those that were not removed, away ones too."""
+    return {disk for (disk,) in db.read("SELECT identity FROM disk WHERE state = 'active'")}
 
 
 def forget(db: Database, chunk: bytes) -> None:

@@ -9,9 +9,9 @@ which servers to treat as slow, and why.  The rules:
 * A server is slow when at least half of those who called it lately find it bad, they are two or
   more, and met more than a hiccup (CALLS_LEAST bad calls together); or when the only one who calls
   it finds it bad again and again for LONE_S.  Bad calls are few: clients go elsewhere after one.
-* It is slow for HOLD_S, and for as long as half of those who call it go on finding it bad.  Since
-  few call a slow server, that it is well again is found out by trying; if it fails within RELAPSE_S
-  of that, it is held twice as long, up to HOLD_MAX_S.
+* It is slow until HOLD_S after the last report by which that is so.  Since few call a slow server,
+  that it is well again is found out by trying; if it fails within RELAPSE_S of that, it is held
+  twice as long, up to HOLD_MAX_S.
 * Never more than a third of all servers, but one: when everything is slow, nobody is better.
 """
 
@@ -92,9 +92,9 @@ class Grayness:
         slow = sum(server.slow_until_s > now for server in self._servers.values())
         for _, server in sorted(self._servers.items(), key=lambda item: item[0]):
             was_slow = server.slow_until_s > now
-            reason = self._verdict(server, now)
+            reason, reported_s = self._verdict(server, now)
             if reason and (was_slow or slow < allowed):
-                self._condemn(server, was_slow, reason, now)
+                self._condemn(server, was_slow, reason, reported_s)
                 slow += not was_slow
 
     def reason(self, address: str, now: float) -> str:
@@ -106,30 +106,31 @@ class Grayness:
         """A process has started there: what its predecessor did says nothing of it."""
         self._servers.pop(address, None)
 
-    def _verdict(self, server: _Server, now: float) -> str:
-        """What speaks against it; empty when not enough does."""
+    def _verdict(self, server: _Server, now: float) -> tuple[str, float]:
+        """What speaks against it, empty when not enough does; and since when nothing more did."""
         heard = {who: each for who, each in server.opinions.items() if who not in self._distrusted}
         bad = [each for each in heard.values() if each.bad_since_s is not None]
         if not bad or len(bad) * 2 < len(heard):
-            return ""
+            return "", 0.0
         if sum(each.bad_calls for each in bad) < CALLS_LEAST:
-            return ""
+            return "", 0.0
         lasting_s = max(now - each.bad_since_s for each in bad if each.bad_since_s is not None)
         if len(bad) < 2 and (lasting_s < LONE_S or bad[0].bad_reports < 2):
-            return ""
+            return "", 0.0
         failed, slow = sum(each.failed for each in bad), sum(each.slow for each in bad)
         calls = sum(each.calls for each in bad)
-        return (
+        reason = (
             f"{len(bad)} of {len(heard)} that call it: of {calls} calls {failed} failed, "
             f"{slow} were slow"
         )
+        return reason, max(each.at_s for each in bad)
 
-    def _condemn(self, server: _Server, was_slow: bool, reason: str, now: float) -> None:
+    def _condemn(self, server: _Server, was_slow: bool, reason: str, reported_s: float) -> None:
         server.reason = reason
         if not was_slow:
-            relapse = server.slow_until_s > 0 and now - server.slow_until_s < RELAPSE_S
+            relapse = server.slow_until_s > 0 and reported_s - server.slow_until_s < RELAPSE_S
             server.hold_s = min(server.hold_s * 2, HOLD_MAX_S) if relapse else HOLD_S
-        server.slow_until_s = max(server.slow_until_s, now + server.hold_s)
+        server.slow_until_s = max(server.slow_until_s, reported_s + server.hold_s)
 
 
 def _opinion(experience: Experience, before: _Opinion | None, now: float) -> _Opinion:

@@ -120,13 +120,13 @@ class OrderQueue:
                 if entry.called_off:
                     self._forget(entry)
 
+    def of_kind(self, kind: Kind) -> list[Order]:
+        """All of a kind that are queued or under way."""
+        return [each.order for each in self._by_id.values() if each.order.kind == kind]
+
     def copies(self) -> list[Order]:
         """All copies that are queued or under way."""
-        return [each.order for each in self._by_id.values() if each.order.kind == "copy"]
-
-    def waiting(self, kind: Kind) -> Counter[str]:
-        """How many orders of a kind each disk has, queued or under way."""
-        return Counter(each.order.disk for each in self._by_id.values() if each.order.kind == kind)
+        return self.of_kind("copy")
 
     def is_given_out(self, kind: Kind, chunk: bytes, disk: str) -> bool:
         """Has a server been told to do this, and not said yet what came of it?"""

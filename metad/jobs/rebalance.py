@@ -35,6 +35,11 @@ class Move:
     source: str
     destination: str
 
+    @property
+    def disks(self) -> tuple[str, str]:
+        """Both of them."""
+        return self.source, self.destination
+
 
 @dataclass
 class Fill:

@@ -15,20 +15,26 @@ from metad.jobs.rebalance import Fill, Move
 from metad.state import State
 from metad.storage.database import Database
 from metad.upkeep.rates import Throttle
+from metad.upkeep.transfers import RepairLimits, Transfers
 
-MOVES_MAX = 64  # under way at once, and each takes some heartbeats: about 10 a second
+MOVES_MAX = 512  # under way at once, most of them until their old copies are gone
 
 
 class Moves:
-    """`give_up` asks trim.py to drop a copy; `throttle` is repair's: together they copy no faster
-    than that."""
+    """`give_up` asks trim.py to drop a copy; `throttle` and `limits` are repair's: together they
+    copy no faster than that, and no disk has more to do."""
 
     def __init__(
-        self, state: State, give_up: Callable[[bytes, str], None], throttle: Throttle
+        self,
+        state: State,
+        give_up: Callable[[bytes, str], None],
+        throttle: Throttle,
+        limits: RepairLimits,
     ) -> None:
         self._state = state
         self._give_up = give_up
         self._throttle = throttle
+        self._limits = limits
         self._to_label: set[bytes] = set()
         self._under_way: dict[bytes, Move] = {}  # until the figures of both disks show it
 
@@ -56,10 +62,13 @@ class Moves:
         ]
         return f"{text}, at {' and '.join(rates)} at most" if rates else text
 
+    def transfers(self) -> Transfers:
+        """What the disks have to do now."""
+        return Transfers.of_copies(self._limits, self._state.servers.orders.copies())
+
     def may_begin(self, move: Move) -> bool:
         """By the rates: looked at for each, as those before it have spent of them."""
-        disks = [move.source, move.destination]
-        return self._throttle.allows(disks, self._state.clock())
+        return self._throttle.allows(move.disks, self._state.clock())
 
     def begin(self, move: Move, *, to_label: bool = False) -> int:
         """Order the copy; its bytes, or 0 when it can't be had now.
@@ -74,20 +83,24 @@ class Moves:
         alive = [disk for disk in disks if state.servers.disk_state(disk, now) == "up"]
         if move.source not in disks or not alive:
             return 0
+        # The source first: it is its time that is spent.
+        sources = sorted(
+            state.servers.replicas(alive, now), key=lambda each: each.disk != move.source
+        )
         ordered = state.servers.orders.add(
             "copy",
             move.chunk,
             move.destination,
             length=stored.length,
             digest=stored.digest,
-            sources=state.servers.replicas(alive, now),
+            sources=sources,
         )
         if not ordered:
             return 0
         self._under_way[move.chunk] = move
         if to_label:
             self._to_label.add(move.chunk)
-        self._throttle.spend([move.source, move.destination], move.length, now)
+        self._throttle.spend(move.disks, move.length, now)
         return move.length
 
     def expect(self, fill: Fill) -> None:

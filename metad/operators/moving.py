@@ -8,7 +8,7 @@ endangered.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
 
 import trio
@@ -24,6 +24,7 @@ from metad.operators.moves import Moves, good_copies
 from metad.state import State
 from metad.storage.database import Database
 from metad.upkeep.rates import Throttle
+from metad.upkeep.transfers import RepairLimits, Transfers
 
 REBALANCE, SPREAD = "rebalance", "spread"  # kinds of jobs
 PAGE = 256  # chunks read at once
@@ -31,6 +32,7 @@ FOUND_MAX = 20_000  # misplaced chunks of one search
 LOOKED_AT_PER_STEP = 256  # of these; 15 ms on the loop
 PLANNED_MAX = 10_000  # moves of a dry run
 TOLD_MAX = 100
+BUSY_MAX = 64  # moves between busy disks: then no others are looked for
 STEP_S = 1.0
 IDLE_S = 60.0  # how often it is looked whether disks are unevenly full
 COUNT_S = 15.0  # how often misplaced chunks are counted, in a small cluster
@@ -45,7 +47,8 @@ _PAGE = (
 
 class Moving:
     """See the module's text.  `endangered`: how many chunks repair has to see to; `give_up` asks
-    trim.py to drop a copy; `throttle` is repair's: together they copy no faster than that."""
+    trim.py to drop a copy; `throttle` and `limits` are repair's: together they copy no faster than
+    that, and no disk has more to do."""
 
     def __init__(
         self,
@@ -54,11 +57,12 @@ class Moving:
         endangered: Callable[[], int],
         give_up: Callable[[bytes, str], None],
         throttle: Throttle,
+        limits: RepairLimits,
     ) -> None:
         self._state = state
         self._jobs = jobs
         self._endangered = endangered
-        self._moves = Moves(state, give_up, throttle)
+        self._moves = Moves(state, give_up, throttle, limits)
         self._found: deque[Found] = deque()
         self._ordered = 0  # moves, of what the last search found
         self._news = trio.Event()
@@ -206,17 +210,18 @@ class Moving:
         )
         room = self._moves.room
         moving = frozenset(self._moves.chunks)
+        transfers = self._moves.transfers()
 
-        def find(db: Database) -> list[Move]:
+        def find(db: Database) -> tuple[list[Move], bool]:
             band = state.config.rebalance_band / 2
             balancing = Balancing(fill, band, lambda disk: self._on_disk(db, disk, moving))
-            return list(balancing.moves(room))
+            return that_fit(balancing.moves(room), transfers)
 
-        found = await state.db.read_in_thread(find) if room > 0 else []
+        found, are_all = await state.db.read_in_thread(find) if room > 0 else ([], False)
         done = job.done + sum(
             self._moves.begin(each) for each in found if self._moves.may_begin(each)
         )
-        if not found and not self._moves:
+        if not found and are_all and not self._moves:
             return Progress(None, done, done, "disks are as even as they can be", finished=True)
         return Progress(None, done, max(job.total, done + left), self._moves.text, pause_s=STEP_S)
 
@@ -246,15 +251,17 @@ class Moving:
         """How many moves were ordered."""
         state, ordered = self._state, 0
         fill = Fill.of(state.servers.candidates(state.clock()))
+        transfers = self._moves.transfers()
         for _ in range(min(len(self._found), LOOKED_AT_PER_STEP)):
             if self._moves.room <= 0:
                 break
             found = self._found[0]
             move = self._better(state.db, found, fill)
-            if move is not None and not self._moves.may_begin(move):
+            if move is not None and not (transfers.fit(move.disks) and self._moves.may_begin(move)):
                 break
             self._found.popleft()
             if move is not None and self._moves.begin(move, to_label=True):
+                transfers.occupy(move.disks, move.length)
                 ordered += 1
         return ordered
 
@@ -270,3 +277,16 @@ class Moving:
 
     def _movable(self, db: Database, chunk: bytes, length: int, policy: int) -> Movable:
         return Movable(chunk, length, good_copies(db, chunk), self._state.policies.of(policy).label)
+
+
+def that_fit(moves: Iterable[Move], transfers: Transfers) -> tuple[list[Move], bool]:
+    """Those whose disks have time for them, and whether these are all."""
+    fitting: list[Move] = []
+    busy = 0
+    for move in moves:
+        if transfers.fit(move.disks):
+            transfers.occupy(move.disks, move.length)
+            fitting.append(move)
+        elif (busy := busy + 1) == BUSY_MAX:
+            break
+    return fitting, not busy

@@ -29,7 +29,8 @@ from metad.copies.redundancy import Endangered, EndangeredChunk
 from metad.hosts.servers import Servers
 from metad.storage.database import Database
 from metad.upkeep.rates import Meter, Throttle
-from metad.upkeep.repairplan import Cuts, Planned, RepairLimits, Situation, plan_repair
+from metad.upkeep.repairplan import Cuts, Planned, Situation, plan_repair
+from metad.upkeep.transfers import RepairLimits
 
 log = logging.getLogger(__name__)
 

@@ -9,9 +9,7 @@ rather than to be put into a worse one.
 
 from __future__ import annotations
 
-import math
 import random
-from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -23,34 +21,7 @@ from metad.copies.replicas import EXCESS, GOOD
 from metad.copies.surplus import spread
 from metad.hosts.servers import Servers
 from metad.upkeep.rates import Throttle
-
-SMALL_PER_TRANSFER = 16  # copies of small chunks
-
-
-@dataclass(frozen=True)
-class RepairLimits:
-    """From when on a silent server is missed, how hard to work, what to leave free."""
-
-    repair_after_s: float = 30.0  # from down
-    transfers_per_disk: int = 32  # of whole chunks; see weight()
-    whole_bytes: int = 4 << 20  # such a chunk
-    bytes_per_s: float = 0.0  # of all copies together; 0: no limit
-    disk_bytes_per_s: float = 0.0
-    reserve_share: float = 0.05  # of a disk; for writers
-
-    def weight(self, length: int) -> float:
-        """What share of a transfer the copy of a chunk of `length` bytes is.
-
-        An order waits for a heartbeat, and so does its result, however short it is: about 2 s pass
-        before another one takes its place.
-        """
-        return max(length / self.whole_bytes, 1 / SMALL_PER_TRANSFER)
-
-    def places(self, disks: int, under_way: Iterable[int], usual_bytes: int) -> int:
-        """How many more chunks can be copied at once, if they are of usual size; those `under_way`
-        have these lengths."""
-        free = disks * self.transfers_per_disk - 2 * sum(map(self.weight, under_way))
-        return max(math.ceil(free / self.weight(usual_bytes)), 0)
+from metad.upkeep.transfers import RepairLimits, Transfers
 
 
 @dataclass(frozen=True)
@@ -113,20 +84,19 @@ class _Plan:
     def __init__(self, situation: Situation) -> None:
         self.at = situation
         self.candidates = situation.servers.candidates(situation.now)
-        self.busy: defaultdict[str, float] = defaultdict(float)  # disk -> transfers
+        copies = situation.servers.orders.copies()
+        self.transfers = Transfers.of_copies(situation.limits, copies)
         self.under_way: dict[bytes, list[str]] = {}  # chunk -> destinations
         self.result = Planned()
         self._room: dict[str, float] = {}  # what shares its capacity -> bytes
         for candidate in self.candidates:
             share = candidate.total_bytes * situation.limits.reserve_share
             self._room[self._volume(candidate.disk)] = candidate.free_bytes - share
-        for order in situation.servers.orders.copies():
-            self.occupy(order.chunk, order.disk, order.length, order.sources)
+        for order in copies:
+            self.expect(order.chunk, order.disk, order.length)
 
-    def occupy(self, chunk: bytes, disk: str, length: int, sources: Iterable[Replica]) -> None:
+    def expect(self, chunk: bytes, disk: str, length: int) -> None:
         self.under_way.setdefault(chunk, []).append(disk)
-        for busy in (disk, *(each.disk for each in list(sources)[:1])):
-            self.busy[busy] += self.at.limits.weight(length)
         volume = self._volume(disk)
         self._room[volume] = self._room.get(volume, 0.0) - length
 
@@ -134,17 +104,17 @@ class _Plan:
         return self._room[self._volume(candidate.disk)] >= length
 
     def has_capacity(self, disk: str) -> bool:
-        if self.busy[disk] >= self.at.limits.transfers_per_disk:
-            return False
-        return self.at.throttle.allows([disk], self.at.now)
+        return self.transfers.fit([disk]) and self.at.throttle.allows([disk], self.at.now)
 
     def _volume(self, disk: str) -> str:
         return self.at.servers.volume_of(disk)
 
     def add(self, copy: Copy) -> None:
         self.result.copies.append(copy)
-        self.occupy(copy.chunk, copy.disk, copy.length, copy.sources)
-        self.at.throttle.spend([copy.disk, copy.sources[0].disk], copy.length, self.at.now)
+        self.expect(copy.chunk, copy.disk, copy.length)
+        disks = [copy.disk, copy.sources[0].disk]
+        self.transfers.occupy(disks, copy.length)
+        self.at.throttle.spend(disks, copy.length, self.at.now)
 
 
 def plan_repair(endangered: Iterable[EndangeredChunk], situation: Situation) -> Planned:
@@ -249,6 +219,6 @@ def _sources(plan: _Plan, chunk: EndangeredChunk, destination: str) -> list[Repl
             each.disk in leaving,
             not plan.has_capacity(each.disk),
             states[each.disk] != "up",
-            plan.busy[each.disk],
+            plan.transfers.of(each.disk),
         ),
     )

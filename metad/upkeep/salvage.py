@@ -2,18 +2,21 @@
 
 Looks for lost chunks at intervals, and orders a server to make a whole one of the good blocks that
 all disks still have (chunkd/rebuild.py).  When blocks are missing everywhere, that is written down
-(damage.py) and tried again later, or when a disk has come back.  Also says which damaged copies may
-be thrown away: never one that could be the last to have a block.
+(damage.py) and tried again later, or when a disk has come back or was removed; soon when not all
+could be asked.
+Also says which damaged copies may be thrown away: never one that could be the last to have a block.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 import trio
 
 from dfswire.messages import Replica
+from dfswire.orders import Order, OrderResult
 from dfswire.verify import Settled, SettledReply
 from metad.copies import damage, replicas
 from metad.copies.damage import LostChunk
@@ -25,6 +28,15 @@ from metad.storage.database import Database
 CHUNKS_PER_PASS_MAX = 500
 SOURCES_MAX = 64  # disks that are asked for one chunk: those that had it once, then any other
 AGAIN_AFTER_S = 600.0  # a lost chunk is tried again; at once when a disk has come (back)
+UNSURE_AFTER_S = 15.0  # when somebody was not reached; twice as long after each more such try
+
+
+class _Try(NamedTuple):
+    """With which disks a chunk was tried, when it is tried again, and the last pause (0: none)."""
+
+    disks: frozenset[str]
+    again_s: float
+    pause_s: float = 0.0
 
 
 class Salvager:
@@ -48,7 +60,8 @@ class Salvager:
         self._repair_after_s = repair_after_s
         self._interval_s = interval_s
         self._clock = clock
-        self._tried: dict[bytes, tuple[float, frozenset[str]]] = {}  # when, with which disks
+        self._tried: dict[bytes, _Try] = {}
+        self._disks: set[str] = set()  # that were not removed
         self._after = b""
         self._wake = trio.Event()
 
@@ -78,6 +91,7 @@ class Salvager:
             self._tried.clear()
             return 0
         self._forget_who_is_away(now)
+        self._forget_who_was_removed()
         after = self._after
         lost = await self._db.read_in_thread(
             lambda db: damage.lost_chunks(db, waited_for, after, CHUNKS_PER_PASS_MAX)
@@ -88,17 +102,36 @@ class Salvager:
     def _forget_who_is_away(self, now: float) -> None:
         """One that goes may not have been asked any more: when it is back it is a new one."""
         live = self._servers.live_disks(now)
-        self._tried = {chunk: (when, disks & live) for chunk, (when, disks) in self._tried.items()}
+        self._tried = {
+            chunk: tried._replace(disks=tried.disks & live) for chunk, tried in self._tried.items()
+        }
+
+    def _forget_who_was_removed(self) -> None:
+        """What only they could have had is lost for certain, once the others have been asked."""
+        before, self._disks = self._disks, damage.active_disks(self._db)
+        if not before <= self._disks:
+            self._tried.clear()
+
+    def ended(self, order: Order, result: OrderResult) -> None:
+        """A rebuild is booked; if now nobody knows what is lost, not all have been asked."""
+        tried = self._tried.get(order.chunk)
+        if order.kind != "rebuild" or tried is None or result.ok:
+            return
+        if not damage.is_known(self._db, order.chunk):
+            pause_s = min(max(2 * tried.pause_s, UNSURE_AFTER_S), AGAIN_AFTER_S)
+            again_s = self._clock() + pause_s
+            self._tried[order.chunk] = tried._replace(again_s=again_s, pause_s=pause_s)
 
     def _order(self, chunk: LostChunk, now: float) -> bool:
         live = frozenset(self._servers.live_disks(now))
-        tried_s, tried_with = self._tried.get(chunk.chunk, (-AGAIN_AFTER_S, frozenset()))
-        if now - tried_s < AGAIN_AFTER_S and live <= tried_with:
+        tried = self._tried.get(chunk.chunk)
+        if tried is not None and now < tried.again_s and live <= tried.disks:
             return False
         target = choose(self._servers.candidates(now), 1, chunk.length, self._rng)
         if not target:
             return False
-        self._tried[chunk.chunk] = (now, live)
+        pause_s = tried.pause_s if tried is not None else 0.0
+        self._tried[chunk.chunk] = _Try(live, now + AGAIN_AFTER_S, pause_s)
         return self._servers.orders.add(
             "rebuild",
             chunk.chunk,

@@ -11,7 +11,7 @@ on different servers, which have been up for a while, are known to be good.
 from __future__ import annotations
 
 import logging
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -27,11 +27,12 @@ from metad.copies.verified import Verified
 from metad.hosts.servers import Servers
 from metad.recovery.fence import reclaim_held
 from metad.storage.database import Database
+from metad.upkeep.transfers import RepairLimits, Transfers
 
 log = logging.getLogger(__name__)
 
 CHUNKS_PER_PASS_MAX = 500
-VERIFICATIONS_PER_DISK_MAX = 16  # queued or under way for this; scrub and readers want the disk too
+VERIFICATIONS_SHARE = 0.5  # of what a disk may have to do; scrub and readers want it too
 UNWANTED_MAX = 100_000  # asked for and not yet gone; who asks, asks again
 
 
@@ -52,6 +53,7 @@ class Trimmer:
         servers: Servers,
         policies: Policies,
         verified: Verified,
+        limits: RepairLimits,
         *,
         settle_s: float = 60.0,
         interval_s: float = 1.0,
@@ -63,6 +65,7 @@ class Trimmer:
         self._policies = policies
         self._settle_s = settle_s
         self._verified = verified
+        self._limits = limits
         self._interval_s = interval_s
         self._clock = clock
         self._after: Abundant = _START
@@ -138,11 +141,16 @@ class Trimmer:
         found.verify += [(chunk, disk) for disk in unproven]
 
     def _order_verifications(self, wanted: list[tuple[bytes, str]]) -> None:
-        orders = self._servers.orders
-        waiting = orders.waiting("verify") if wanted else Counter()
+        if not wanted:
+            return
+        orders, transfers = self._servers.orders, Transfers(self._limits, VERIFICATIONS_SHARE)
+        for order in orders.of_kind("verify"):
+            transfers.occupy([order.disk], order.length)
         for chunk, disk in wanted:
-            if waiting[disk] < VERIFICATIONS_PER_DISK_MAX and orders.add("verify", chunk, disk):
-                waiting[disk] += 1
+            stored = replicas.chunk_info(self._db, chunk)
+            length = stored.length if stored is not None else 0
+            if transfers.fit([disk]) and orders.add("verify", chunk, disk, length=length):
+                transfers.occupy([disk], length)
 
     def _surplus(self, chunk: bytes) -> Surplus:
         stored = replicas.chunk_info(self._db, chunk)

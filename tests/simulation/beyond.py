@@ -20,11 +20,9 @@ import trio
 from dfsmount.vfs import Vfs
 from dfswire.admin import RemoveTarget
 from dfswire.errors import DFSError, InputOutput
-from dfswire.fsck import FsckRequest
-from dfswire.info import InfoRequest
-from dfswire.messages import ROOT_INODE, Empty
-from dfswire.verify import FindLost, LostRange, Urge
+from dfswire.messages import ROOT_INODE
 from tests.simulation.beyondplan import TROUBLES_S, Plan, Trouble
+from tests.simulation.beyondreports import Reports
 from tests.simulation.cluster import BLOCK_BYTES, METAD, RECLAIM_GRACE_S, Cluster
 from tests.simulation.groundtruth import GroundTruth, Ranges, touches
 from tests.simulation.history import Violation
@@ -36,7 +34,6 @@ WITHIN_S = 150.0  # for each thing that is waited for
 ALL_WITHIN_S = 1000.0
 QUIET_S = 3.0  # in which nothing is compacted any more
 READS = 25  # of random ranges, while the damage is being found
-URGE_EVERY_S = 15.0
 STAYS_S = 30.0  # what was reported stays so
 
 
@@ -79,6 +76,7 @@ class Beyond:
         self._inodes: dict[bytes, int] = {}
         self._lost: dict[int, Ranges] = {}
         self._may_fail: dict[int, Ranges] = {}  # lost, or not put together, or not served
+        self._reports = Reports(self._ask, self._truth, self._lost, self._inodes)
 
     async def everything(self) -> None:
         await self._cluster.start()
@@ -90,14 +88,11 @@ class Beyond:
         async with self._cluster.client("reader") as reader, trio.open_nursery() as nursery:
             nursery.start_soon(self._read_meanwhile, reader.vfs)
             nursery.start_soon(self._trouble)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._urge)
-            await until(self._not_healed, lambda: WITHIN_S, "not healed")
-            await self._reports_are_exact()
-            nursery.cancel_scope.cancel()
+        await until(self._not_healed, lambda: WITHIN_S, "not healed")
+        await self._reports.become_exact()
         self._may_fail = self._truth.ranges(self._truth.hidden_blocks())
         await trio.sleep(STAYS_S)
-        await self._reports_are_exact()
+        await self._reports.become_exact()
         async with self._cluster.client("checker") as checker:
             await self._read_everything(checker.vfs)
             await self._repair_files(checker.vfs)
@@ -145,7 +140,7 @@ class Beyond:
             (fate,) = self._rng.choices(list(plan.fates), list(plan.fates.values()))
             holders = [each for each in cluster.machines if each.disk.has(chunk)]
             spoiler.spoil(fate, chunk, original, holders)
-        self._lost = self._truth.ranges(self._truth.lost_blocks())
+        self._lost.update(self._truth.ranges(self._truth.lost_blocks()))
         self._may_fail = self._truth.ranges(self._truth.spoilt_blocks())
         for inode, ranges in self._lost.items():
             self._trace(f"LOST inode {inode}: {ranges}")
@@ -228,15 +223,7 @@ class Beyond:
         if is_lost:
             raise Violation("I2", f"inode {inode}: {start}-{end} is lost, and can be read")
 
-    # -- what is reported
-
-    async def _urge(self) -> None:
-        """As `dfs repair` does: by itself metad tries again within ten minutes what it could not
-        put together because a server died meanwhile."""
-        while True:
-            chunks = sorted(self._truth.spoilt_blocks())
-            await self._ask("cluster.urge", Urge(chunks=chunks))
-            await trio.sleep(URGE_EVERY_S)
+    # -- asking
 
     async def _ask(self, call: str, request: Any) -> Any:
         return await self._cluster.client_of("operator").call(call, METAD, request)
@@ -246,41 +233,6 @@ class Beyond:
         if self._cluster.metad is None:
             return ["metad is not running"]
         return self._oracle.unhealthy(set(self._truth.lost_blocks()))
-
-    async def _reports_are_exact(self) -> None:
-        """Raise Violation unless all that an operator can ask for is exactly what is lost."""
-        truth = self._truth.ranges(self._truth.lost_blocks())
-        if truth != self._lost:
-            raise Violation("F30", f"lost at first: {self._lost}, and now: {truth}")
-        began = trio.current_time()
-        while found := await self._differences():
-            if trio.current_time() > began + WITHIN_S:
-                raise Violation("F30", found)
-            await trio.sleep(1.0)
-
-    async def _differences(self) -> str:
-        """How reports differ from the truth."""
-        reply = await self._ask("cluster.lost", FindLost())
-        by_file = {file.inode: _known(file.ranges) for file in reply.files}
-        if by_file != self._lost or reply.count != len(self._lost):
-            return f"reported as lost: {by_file}, really: {self._lost}"
-        for file in reply.files:
-            names = {b"/" + name for name, inode in self._inodes.items() if inode == file.inode}
-            if not names <= set(file.paths):
-                return f"inode {file.inode} is called {file.paths}"
-        for inode in self._contents:
-            info = await self._ask("cluster.info", InfoRequest(inode=inode))
-            if _known(info.lost) != self._lost.get(inode, ()):
-                return f"info of inode {inode}: {info.lost}, really: {self._lost.get(inode)}"
-        chunks = self._truth.lost_blocks()
-        status = await self._ask("cluster.status", Empty())
-        if status.chunks.lost != len(chunks):
-            return f"status counts {status.chunks.lost} lost chunks, really: {len(chunks)}"
-        report = await self._ask("cluster.fsck", FsckRequest())
-        subjects = {f"{finding.check} {finding.subject}" for finding in report.findings}
-        if subjects != {f"lost chunk {chunk.hex()}" for chunk in chunks}:
-            return f"fsck finds {subjects}, really lost: {sorted(chunks)}"
-        return ""
 
     # -- the end
 
@@ -299,8 +251,7 @@ class Beyond:
                 self._trace(f"inode {inode} is removed")
                 await self._remove(vfs, file.name, second_name=file.second_name)
                 del self._contents[inode]
-        if (reply := await self._ask("cluster.lost", FindLost())).files:
-            raise Violation("F30", f"still reported as lost: {reply.files}")
+        await self._reports.nothing_is_lost()
         await self._read_everything(vfs)
         for file in self._plan.files:
             if self._inodes[file.name] in self._contents:
@@ -313,14 +264,6 @@ class Beyond:
 
     def _not_tidy(self) -> list[str]:
         return self._oracle.untidy() or self._oracle.unhealthy(set())
-
-
-def _known(ranges: list[LostRange]) -> Any:
-    """As the truth has them; with `None` for what metad is not sure of."""
-    return tuple(
-        (each.offset, each.offset + each.length) if each.sure else (each.offset, None)
-        for each in ranges
-    )
 
 
 @asynccontextmanager

@@ -103,6 +103,15 @@ def test_it_is_held_and_longer_after_a_relapse() -> None:
     assert not is_slow(gray, "s0", later_s + HOLD_S), "that was long ago"
 
 
+def test_it_is_held_from_the_last_report_on() -> None:
+    """And not for as long as that report counts besides."""
+    gray = Grayness()
+    for client in "ab":
+        gray.report(client, [met("s0", slow=5), *fine("s1", "s2")], 0.0)
+    assert all(is_slow(gray, "s0", float(now)) for now in range(int(HOLD_S)))
+    assert not is_slow(gray, "s0", HOLD_S)
+
+
 def test_never_more_than_a_third_are_slow_but_one() -> None:
     gray = Grayness()
     for client in "abcdefgh":

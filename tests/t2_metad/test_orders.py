@@ -103,7 +103,11 @@ def test_an_order_can_be_withdrawn_until_it_is_given_out() -> None:
     assert queue.withdraw("delete", ONE, "x"), "there is none"
     queue.add("delete", ONE, "x")
     queue.add("delete", TWO, "x")
-    assert queue.waiting("delete") == {"x": 2}
+    assert [(each.disk, each.chunk) for each in queue.of_kind("delete")] == [
+        ("x", ONE),
+        ("x", TWO),
+    ]
+    assert queue.of_kind("verify") == []
     assert queue.withdraw("delete", ONE, "x")
     assert not queue.is_given_out("delete", TWO, "x")
     queue.take(["x"], 0.0)

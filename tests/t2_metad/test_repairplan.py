@@ -15,15 +15,8 @@ from metad.copies.redundancy import EndangeredChunk
 from metad.hosts.orders import OrderQueue
 from metad.hosts.servers import Servers
 from metad.upkeep.rates import Throttle
-from metad.upkeep.repairplan import (
-    SMALL_PER_TRANSFER,
-    Copy,
-    Cuts,
-    Planned,
-    RepairLimits,
-    Situation,
-    plan_repair,
-)
+from metad.upkeep.repairplan import Copy, Cuts, Planned, Situation, plan_repair
+from metad.upkeep.transfers import SMALL_PER_TRANSFER, RepairLimits
 from tests.t2_metad.machines_for_tests import GIB, disk, heartbeat, register
 
 NOW = 1000.0

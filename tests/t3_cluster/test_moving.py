@@ -31,10 +31,12 @@ def is_even(status: ClusterStatus) -> bool:
     return max(used) - min(used) < 0.11
 
 
-async def fill_three_of_four(cluster: Cluster, files: dict[str, bytes]) -> None:
-    """The fourth server comes when the others are about half full."""
+async def fill_three_of_four(
+    cluster: Cluster, files: dict[str, bytes], *, size_bytes: int = 160 * CHUNK_SIZE_BYTES
+) -> None:
+    """The fourth server comes when the others, of this size, are about half full."""
     for store in cluster.stores:
-        store.capacity_bytes = 160 * CHUNK_SIZE_BYTES
+        store.capacity_bytes = size_bytes
     await cluster.kill_chunkd(3)
     await cluster.until(lambda s: {"down"} <= {each.state for each in s.servers}, 60)
     async with cluster.client() as client:
@@ -92,6 +94,23 @@ async def test_what_is_under_way_is_not_planned_again_and_keeps_nobody(
         settled_s = MetadConfig(url="").trim_after_s  # the new server is relied on from then on
         assert batches >= 5
         assert took_s < settled_s + 10 * batches, "a move takes some heartbeats"
+
+
+async def test_small_chunks_move_many_at_once(
+    autojump_clock: MockClock, rng: random.Random
+) -> None:
+    """Each takes some heartbeats; no disk has more to do than its transfers."""
+    files = {f"f{number}": rng.randbytes(CHUNK_SIZE_BYTES // 16) for number in range(800)}
+    settings = {"transfers_per_disk": 8, "trim_after_s": 1.0, "inline_max_bytes": 0}
+    async with running_cluster(rng, servers=4, metad_settings=settings) as cluster:
+        await fill_three_of_four(cluster, files, size_bytes=70 * CHUNK_SIZE_BYTES)
+        plan: RebalancePlan = await ask(cluster, "cluster.rebalance_plan", RebalanceRequest())
+        assert plan.moves > 200
+        began_s = trio.current_time()
+        begun: JobStatus = await ask(cluster, "job.start", StartJob(kind="rebalance"))
+        assert (await job_ends(cluster, begun.job, 3600)).state == "done"
+        took_s = trio.current_time() - began_s
+        assert took_s < 20, f"{plan.moves} moves"
 
 
 async def test_moves_that_have_become_needless_end(

@@ -99,6 +99,13 @@ async def test_a_lost_block_is_all_that_is_lost(
         ]
 
 
+async def has_it_whole(cluster: Cluster, data: bytes) -> None:
+    """All copies are there again, and who has cached nothing reads them."""
+    await cluster.until(fully_replicated, 60)
+    async with cluster.client("checker") as client:
+        assert await read_file(client.vfs, "f") == data
+
+
 def ranges_of(reply: LostReply) -> list[list[LostRange]]:
     """Of all files."""
     return [file.ranges for file in reply.files]
@@ -123,13 +130,16 @@ async def test_a_damaged_end_loses_nothing(
             with pytest.raises(CorruptChunk):
                 store.verify(chunk)
         await cluster.until(lambda status: status.chunks.lost == 1, 10)
-        await cluster.until(fully_replicated, 60)
-        async with cluster.client("checker") as client:
-            assert await read_file(client.vfs, "f") == data
+        await has_it_whole(cluster, data)
 
 
+@pytest.mark.parametrize("away_s", [2.0, 6.0, 7.0, 120.0])
 async def test_a_server_that_dies_under_a_rebuild_is_asked_when_it_is_back(
-    autojump_clock: MockClock, rng: random.Random, expect_log: ExpectLog, tolerate_log: ExpectLog
+    autojump_clock: MockClock,
+    rng: random.Random,
+    expect_log: ExpectLog,
+    tolerate_log: ExpectLog,
+    away_s: float,
 ) -> None:
     """It counted as there when the rebuild was ordered, and not when it was asked."""
     expect_log("is bad")
@@ -145,12 +155,10 @@ async def test_a_server_that_dies_under_a_rebuild_is_asked_when_it_is_back(
                 store.verify(chunk)
         await cluster.until(lambda status: status.chunks.lost == 1, 10)
         await cluster.kill_chunkd(away)
-        await trio.sleep(120)
+        await trio.sleep(away_s)
         assert (await cluster.status()).chunks.lost == 1
         await cluster.start_chunkd(away)
-        await cluster.until(fully_replicated, 60)
-        async with cluster.client("checker") as client:
-            assert await read_file(client.vfs, "f") == data
+        await has_it_whole(cluster, data)
 
 
 async def test_what_an_absent_server_has_is_not_called_lost(
@@ -173,7 +181,5 @@ async def test_what_an_absent_server_has_is_not_called_lost(
         (ranges,) = ranges_of(await cluster.lost())
         assert not any(each.sure for each in ranges)
         await cluster.start_chunkd(away)
-        await cluster.until(fully_replicated, 60)
-        async with cluster.client("checker") as client:
-            assert await read_file(client.vfs, "f") == data
+        await has_it_whole(cluster, data)
         assert (await cluster.lost()).files == []
