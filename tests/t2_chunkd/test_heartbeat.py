@@ -1,20 +1,12 @@
-"""The line to metad: registration, orders, results and reports that must not get lost."""
+"""The line to metad: registration, heartbeats, results and reports that must not get lost."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from typing import Literal
-
-import msgspec
 import pytest
 import trio
 from trio.testing import MockClock
 
 from chunkd.heartbeat import REFUSED_MAX_S
-from dfswire import codec
-from dfswire.chunks import block_checksums, chunk_digest
-from dfswire.dispatch import BodySource, Dispatcher
 from dfswire.errors import (
     AlreadyRunning,
     CorruptChunk,
@@ -24,89 +16,9 @@ from dfswire.errors import (
     WrongCluster,
     WrongVersion,
 )
-from dfswire.heartbeats import Heartbeat, HeartbeatReply
 from dfswire.hosts import Register
-from dfswire.orders import Order
-from tests.fakes import DirectTransport
-from tests.suites.chunkstore import A, B, ExpectLog, content, put
-from tests.t2_chunkd.servers import METAD, ChunkServer, FakeMetad
-
-DATA = content(1000)
-
-
-Kind = Literal["copy", "delete", "verify"]
-
-
-class Line:
-    """A metad and two servers."""
-
-    def __init__(self) -> None:
-        self.transport = DirectTransport({})
-        self.metad = FakeMetad(self.transport)
-        self.one = ChunkServer("one", self.transport, scrub=False)
-        self.two = ChunkServer("two", self.transport)
-
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """`one` runs."""
-        async with trio.open_nursery() as nursery:
-            await nursery.start(self.one.service.run)
-            yield
-            nursery.cancel_scope.cancel()
-
-    def order(self, kind: Kind, number: int = 1) -> Order:
-        digest = chunk_digest(A, len(DATA), block_checksums(A, DATA))
-        return Order(
-            order_id=number,
-            kind=kind,
-            chunk=A,
-            disk="one",
-            length=len(DATA),
-            digest=digest,
-            sources=[self.two.replica],
-        )
-
-    def results(self) -> list[tuple[int, bool]]:
-        return [
-            (result.order_id, result.ok)
-            for heartbeat in self.metad.heartbeats
-            for result in heartbeat.results
-        ]
-
-    def reports(self) -> list[tuple[bytes, str]]:
-        return [
-            (report.chunk, report.state)
-            for heartbeat in self.metad.heartbeats
-            for report in heartbeat.reports
-        ]
-
-    def lose_replies(self, count: int) -> None:
-        """metad takes so many heartbeats, and its answers do not arrive."""
-
-        async def heartbeat(request: Heartbeat, body: BodySource) -> HeartbeatReply:
-            nonlocal count
-            reply = await self.metad.heartbeat(request, body)
-            if count:
-                count -= 1
-                self.transport.down(METAD)
-                self.transport.up(METAD, dispatcher)
-                await trio.sleep_forever()
-            return reply
-
-        dispatcher = metad_with(self.metad, heartbeat)
-        self.transport.up(METAD, dispatcher)
-
-
-def metad_with(
-    metad: FakeMetad, heartbeat: Callable[[Heartbeat, BodySource], Awaitable[HeartbeatReply]]
-) -> Dispatcher:
-    """The same metad with another handler of heartbeats."""
-    return Dispatcher("metad", metad.handlers | {"server.heartbeat": heartbeat})
-
-
-@pytest.fixture
-def line() -> Line:
-    return Line()
+from tests.suites.chunkstore import A, B, ExpectLog, put
+from tests.t2_chunkd.lines import DATA, Line
 
 
 async def test_it_registers_and_beats_every_second(line: Line, autojump_clock: MockClock) -> None:
@@ -140,72 +52,6 @@ async def test_it_serves_and_tries_on_while_metad_is_away(
         await trio.sleep(7)
     assert len(line.metad.registrations) == 1
     assert line.metad.heartbeats[-1].disks[0].chunks == 1
-
-
-@pytest.mark.parametrize("kind", ["copy", "delete", "verify"])
-async def test_orders_are_carried_out(line: Line, autojump_clock: MockClock, kind: Kind) -> None:
-    put(line.two.store, A, DATA)
-    if kind != "copy":
-        put(line.one.store, A, DATA)
-    line.metad.orders.append(line.order(kind))
-    async with line.running():
-        await trio.sleep(3.5)
-    assert line.results() == [(1, True)]
-    assert (A in line.one.store.files) == (kind != "delete")
-
-
-async def test_orders_that_fail_say_so(
-    line: Line, autojump_clock: MockClock, expect_log: ExpectLog
-) -> None:
-    expect_log("is bad")
-    put(line.one.store, A, DATA)
-    line.one.store.corrupt(A)
-    line.metad.orders += [line.order("verify", 1), line.order("copy", 2)]
-    line.metad.orders.append(Order(order_id=3, kind="delete", chunk=A, disk="elsewhere"))
-    async with line.running():
-        await trio.sleep(3.5)
-    assert sorted(line.results()) == [(1, False), (2, False), (3, False)]
-    assert line.reports() == [(A, "bad"), (A, "bad")]
-
-
-async def test_orders_of_a_kind_that_a_later_release_has(
-    line: Line, autojump_clock: MockClock
-) -> None:
-    """They fail, nothing is done to the chunk, and the others in the same answer are obeyed."""
-    put(line.one.store, A, DATA)
-    put(line.one.store, B, DATA)
-    document = {"order_id": 1, "kind": "polish", "chunk": A, "disk": "one", "varnish": True}
-    line.metad.orders.append(codec.decode(Order, msgspec.msgpack.encode(document)))
-    line.metad.orders.append(Order(order_id=2, kind="delete", chunk=B, disk="one"))
-    async with line.running():
-        await trio.sleep(3.5)
-    assert sorted(line.results()) == [(1, False), (2, True)]
-    assert set(line.one.store.files) == {A}
-    reasons = [each.reason for beat in line.metad.heartbeats for each in beat.results]
-    assert "not_supported: this chunkd knows no order to polish" in reasons
-
-
-async def test_deleting_what_is_gone_is_a_success(line: Line, autojump_clock: MockClock) -> None:
-    line.metad.orders.append(line.order("delete"))
-    async with line.running():
-        await trio.sleep(3.5)
-    assert line.results() == [(1, True)]
-
-
-async def test_verifying_what_is_gone_reports_it(line: Line, autojump_clock: MockClock) -> None:
-    line.metad.orders.append(line.order("verify"))
-    async with line.running():
-        await trio.sleep(3.5)
-    assert line.results() == [(1, False)]
-    assert line.reports() == [(A, "missing")]
-
-
-async def test_an_order_given_twice_is_taken_once(line: Line, autojump_clock: MockClock) -> None:
-    line.metad.orders += [line.order("verify"), line.order("verify")]
-    put(line.one.store, A, DATA)
-    async with line.running():
-        await trio.sleep(3.5)
-    assert line.results() == [(1, True)]
 
 
 async def test_results_and_reports_are_sent_until_acknowledged(
@@ -338,37 +184,6 @@ async def test_a_metad_of_another_release_is_told_from_one_that_is_away(
         line.metad.up()
         await trio.sleep(20)
     assert line.metad.registrations == []
-
-
-async def test_orders_about_one_chunk_are_carried_out_in_their_order(
-    line: Line, autojump_clock: MockClock
-) -> None:
-    """A verification that was ordered after a deletion finds what that has left."""
-    put(line.one.store, A, DATA)
-    async with line.running():
-        await trio.sleep(0.5)
-        line.metad.orders = [
-            line.order("delete", 1),
-            line.order("verify", 2),
-            line.order("copy", 3),
-            line.order("verify", 4),
-        ]
-        put(line.two.store, A, DATA)
-        await trio.sleep(2.5)
-    assert line.results() == [(1, True), (2, False), (3, True), (4, True)]
-
-
-async def test_what_is_called_off_is_not_carried_out_and_has_a_result(
-    line: Line, autojump_clock: MockClock
-) -> None:
-    put(line.one.store, A, DATA)
-    async with line.running():
-        await trio.sleep(0.5)
-        line.metad.orders = [line.order("verify", 1), line.order("delete", 2)]
-        line.metad.called_off = [2, 3]
-        await trio.sleep(2.5)
-    assert sorted(line.results()) == [(1, True), (2, False), (3, False)]
-    assert A in line.one.store.files
 
 
 async def test_it_takes_the_incarnation_that_metad_gives(

@@ -18,7 +18,6 @@ import pytest
 from tests.t5_faults import disks, network
 from tests.t5_faults.harness import SHORT_LEASES, FaultyCluster
 from tests.t5_faults.load import Load
-from tests.t5_process.observed import HEAL_S
 from tests.t5_process.wholeness import own_place, proven, whole
 
 TOOLS = ["ip", "nft", "tc", "nsenter", "losetup", "blockdev", "filefrag", "mkfs.ext4", "mkfs.xfs"]
@@ -146,7 +145,7 @@ def healing(cluster: FaultyCluster) -> Callable[[], float]:
 
     def wait() -> float:
         started = time.monotonic()
-        cluster.wait_healthy(HEAL_S)
+        cluster.wait_healthy()
         return time.monotonic() - started
 
     return wait

@@ -8,7 +8,7 @@ again; another one is drained and removed; a new one is added; copies are rebala
 one is taken back.  What each of these took and moved is printed, and how many copies of each chunk
 were on the disks at the worst moment.  Any error of a program and any wrong byte ends it with 1.
 The directory (a temporary one of its own is made in it) needs four times the size, and the run has
-metad's usual timers: a server is down after 10 s, and repair begins 30 s later.
+metad's usual timers: a server is down after 8 s, and repair begins 30 s later.
 """
 
 from __future__ import annotations
