@@ -21,7 +21,8 @@ test:            ## All checks and tests, as CI runs them
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/t5_process --ignore tests/t5_faults
+	$(BIN)/pytest tests/t5_process tests/t5_faults
 
 nightly:         ## The tests whose sizes can be large, at those sizes: hours, and 60 GB of disk
 	@scripts/setup.sh test

@@ -25,7 +25,8 @@ from tests.noloop import without_loop
 
 pytest_plugins = ["pytester"]  # for the test of this file
 
-SEED = os.environ.get("DFS_SEED") or secrets.token_hex(4)
+# In the environment, so that the processes of `pytest -n` have the same.
+SEED = os.environ.setdefault("DFS_SEED", secrets.token_hex(4))
 
 _expected_key = pytest.StashKey[list[str]]()
 _tolerated_key = pytest.StashKey[list[str]]()
@@ -137,7 +138,8 @@ def sweep_mounts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     Runs that are still going on are left alone.
     """
     base = tmp_path_factory.getbasetemp()
-    for run in base.parent.glob("pytest-[0-9]*"):
+    whole = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base  # of all processes
+    for run in whole.parent.glob("pytest-[0-9]*"):
         if not _is_running(run):
             _sweep_mounts(run)
     yield
