@@ -177,7 +177,9 @@ def main() -> None:
         for phase in phases:
             report(phase.line())
     except (AssertionError, OSError) as problem:  # an error of a program, or a wrong byte
-        report(f"FAILED: {problem}")
+        logs = Path(tempfile.mkdtemp(prefix="dfs-loss-log-"))
+        shutil.copytree(directory / "log", logs, dirs_exist_ok=True)
+        report(f"FAILED: {problem}; the logs are in {logs}")
         raise SystemExit(1) from problem
     finally:
         shutil.rmtree(directory, ignore_errors=True)
