@@ -182,11 +182,18 @@ class Machine:
 
     # -- the operator
 
-    def ssh(self, command: str, *, check: bool = True, timeout_s: float = COMMAND_S) -> str:
+    def ssh(
+        self,
+        command: str,
+        *,
+        check: bool = True,
+        stdin: str = "",
+        timeout_s: float = COMMAND_S,
+    ) -> str:
         """Run a shell command as the operator; what it printed, without the last line end."""
         done = subprocess.run(
             self.ssh_command(command),
-            stdin=subprocess.DEVNULL,
+            input=stdin,
             capture_output=True,
             text=True,
             timeout=timeout_s,

@@ -1,0 +1,77 @@
+"""Storage hosts come and go under load: added, drained, removed, rebooted, cut from power.
+
+The programs on the mount see nothing of it: no operation fails.  Nobody else is started anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.t7_hosts.cluster import METAD, NEW, PLACES, STORES, Deployment
+from tests.t7_hosts.load import Load
+
+ROUNDS_MIN = 20
+
+
+@pytest.fixture
+def load(cluster: Deployment) -> Iterator[Load]:
+    """A program on the mount, whose operations must all succeed."""
+    one = cluster.load()
+    yield one
+    one.close()
+
+
+def test_a_node_is_added_drained_and_removed(cluster: Deployment, load: Load) -> None:
+    before = cluster.pids()
+    cluster.playbooks.groups["chunkd"][NEW] = PLACES[NEW]
+    try:
+        played = cluster.playbooks.play("add-node.yml", extra={"node": NEW})
+        assert set(played.changed()) == set(played.counts) == {NEW}  # no other host was touched
+        again = cluster.playbooks.play("add-node.yml", "--check", extra={"node": NEW})
+        assert again.changed() == {}
+        cluster.wait("it receives chunks", lambda: cluster.chunks_of(NEW) > 0)
+        cluster.playbooks.play("drain-node.yml", extra={"node": NEW})
+        assert cluster.playbooks.play("drain-node.yml", extra={"node": NEW}).changed() == {}
+    finally:
+        cluster.remove(NEW)
+    addresses = [each["address"] for each in cluster.status()["servers"]]
+    assert cluster.chunkd(NEW) not in addresses
+    assert cluster.pids() == before
+    assert load.stop()["rounds"] > ROUNDS_MIN
+    cluster.fsck()
+
+
+def test_a_node_that_is_not_drained_is_not_removed(cluster: Deployment) -> None:
+    played = cluster.playbooks.run("remove-node.yml", extra={"node": STORES[0]})
+    assert played.status != 0
+    assert "run drain-node.yml first" in played.output
+    assert cluster.lab[STORES[0]].main_pid("chunkd.service")
+
+
+def test_a_node_reboots(cluster: Deployment, load: Load) -> None:
+    store = cluster.lab[STORES[1]]
+    store.reboot()
+    cluster.wait_whole()
+    assert store.main_pid("chunkd.service")
+    assert load.stop()["rounds"] > ROUNDS_MIN
+    cluster.fsck()
+
+
+def test_a_node_loses_its_power(cluster: Deployment, load: Load) -> None:
+    store = cluster.lab[STORES[2]]
+    store.cut_power()
+    cluster.wait("it is missed", lambda: cluster.state_of(STORES[2]) == "down")
+    cluster.wait_repaired()
+    store.power_on()
+    cluster.wait_whole()
+    assert load.stop()["rounds"] > ROUNDS_MIN
+    cluster.fsck()
+
+
+def test_metads_host_reboots(cluster: Deployment, load: Load) -> None:
+    cluster.lab[METAD].reboot()
+    cluster.wait_whole()
+    assert load.stop()["rounds"] > ROUNDS_MIN
+    cluster.fsck()
