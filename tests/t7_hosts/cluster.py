@@ -16,7 +16,7 @@ from tests.t7_hosts import load
 from tests.t7_hosts.archives import archives, release
 from tests.t7_hosts.lab import Lab
 from tests.t7_hosts.load import Load
-from tests.t7_hosts.playbooks import Playbooks
+from tests.t7_hosts.playbooks import Playbooks, Variables
 
 METAD = "meta1"
 STORES = ("store1", "store2", "store3")
@@ -29,7 +29,7 @@ REBUILT = f"{release()}+rebuilt"
 WHOLE_S = 180.0
 # Repairs begin soon; all else is as in production.
 METAD_SETTINGS = {"repair_after_s": 5.0}
-PLACES = {
+PLACES: dict[str, Variables] = {
     "store1": {"dfs_zone": "north", "dfs_rack": "n1", "dfs_labels": ["ssd"]},
     "store2": {"dfs_zone": "north", "dfs_rack": "n2"},
     "store3": {"dfs_zone": "south", "dfs_rack": "s1"},
@@ -140,7 +140,7 @@ class Deployment:
         deep = json.loads(self.dfs("fsck --deep --json"))["deep"]
         assert deep["job"]["state"] == "done"
         assert deep["job"]["figures"]["bad"] == 0
-        assert not deep["lost"]["chunks"]
+        assert not deep["lost"]["count"]
 
     # -- doing
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.t7_hosts.cluster import Deployment
+from tests.t7_hosts.load import Load
 from tests.t7_hosts.playbooks import PROGRAM, Played
 
 PROGRAMS = ("systemd-nspawn", "mmdebstrap", "ssh", "ssh-keygen", "ip", "nft", "unshare")
@@ -49,3 +50,11 @@ def cluster(hosts: Deployment, bootstrap: Played) -> Iterator[Deployment]:
     hosts.wait_whole()
     stopped = [host for host, pid in hosts.pids().items() if not pid]
     assert not stopped, f"services that do not run: {stopped}"
+
+
+@pytest.fixture
+def load(cluster: Deployment) -> Iterator[Load]:
+    """A program on the mount, whose operations must all succeed."""
+    one = cluster.load()
+    yield one
+    one.close()

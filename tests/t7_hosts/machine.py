@@ -98,8 +98,8 @@ class Machine:
         home = self.directory / f"upper/home/{OPERATOR}"
         (home / ".ssh").mkdir(parents=True)
         (home / ".ssh/authorized_keys").write_text(self.access.key.with_suffix(".pub").read_text())
-        for path in (home, home / ".ssh", home / ".ssh/authorized_keys"):
-            os.chown(path, OPERATOR_ID, OPERATOR_ID)
+        for own in (home, home / ".ssh", home / ".ssh/authorized_keys"):
+            os.chown(own, OPERATOR_ID, OPERATOR_ID)
 
     @property
     def address(self) -> str:
@@ -218,11 +218,10 @@ class Machine:
     def wait_started_again(self, unit: str, before: str, within_s: float = BOOT_S) -> float:
         """Until systemd has a new process of the service ready; how long that took."""
         begun = time.monotonic()
+        shown = f"systemctl show -p InvocationID -p ActiveState {shlex.quote(unit)}"
         shell = (
-            f"for i in $(seq {int(within_s * 5)}); do"
-            f" s=$(systemctl show --value -p InvocationID -p ActiveState {shlex.quote(unit)});"
-            f" case $s in *{before}*) ;; *active*) case $s in *activating*) ;; *) exit 0;; esac;;"
-            " esac; sleep 0.2; done; exit 1"
+            f"for i in $(seq {int(within_s * 5)}); do case $({shown}) in"
+            f" *{before}*) ;; *ActiveState=active*) exit 0 ;; esac; sleep 0.2; done; exit 1"
         )
         self.ssh(shell, timeout_s=within_s + COMMAND_S)
         return time.monotonic() - begun

@@ -5,22 +5,10 @@ The programs on the mount see nothing of it: no operation fails.  Nobody else is
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import pytest
-
 from tests.t7_hosts.cluster import METAD, NEW, PLACES, STORES, Deployment
 from tests.t7_hosts.load import Load
 
 ROUNDS_MIN = 20
-
-
-@pytest.fixture
-def load(cluster: Deployment) -> Iterator[Load]:
-    """A program on the mount, whose operations must all succeed."""
-    one = cluster.load()
-    yield one
-    one.close()
 
 
 def test_a_node_is_added_drained_and_removed(cluster: Deployment, load: Load) -> None:
