@@ -94,12 +94,14 @@ class Deployment:
         answer: dict[str, Any] = json.loads(self.dfs("status --json", check=False) or "{}")
         return answer
 
+    def servers(self) -> list[dict[str, Any]]:
+        """Those that were not removed."""
+        return [each for each in self.status()["servers"] if each["admin"] != "removed"]
+
     def chunks_of(self, name: str) -> int:
         """How many copies metad knows on a server."""
         counts = [
-            int(each["chunks"])
-            for each in self.status()["servers"]
-            if each["address"] == self.chunkd(name)
+            int(each["chunks"]) for each in self.servers() if each["address"] == self.chunkd(name)
         ]
         return sum(counts)
 
@@ -116,12 +118,14 @@ class Deployment:
         """Until metad says that nothing needs attention."""
         self.wait("health is ok", lambda: self.status().get("health", {}).get("state") == "ok")
 
+    def wait_served(self) -> None:
+        """Until metad answers."""
+        self.wait("metad answers", lambda: "servers" in self.status())
+
     def state_of(self, name: str) -> str:
         """up, suspect or down, as metad sees a server."""
         states = [
-            str(each["state"])
-            for each in self.status()["servers"]
-            if each["address"] == self.chunkd(name)
+            str(each["state"]) for each in self.servers() if each["address"] == self.chunkd(name)
         ]
         return states[0]
 

@@ -24,8 +24,9 @@ def test_a_node_is_added_drained_and_removed(cluster: Deployment, load: Load) ->
         assert cluster.playbooks.play("drain-node.yml", extra={"node": NEW}).changed() == {}
     finally:
         cluster.remove(NEW)
-    addresses = [each["address"] for each in cluster.status()["servers"]]
-    assert cluster.chunkd(NEW) not in addresses
+    assert {cluster.chunkd(name) for name in STORES} == {
+        each["address"] for each in cluster.servers()
+    }
     assert cluster.pids() == before
     assert load.stop()["rounds"] > ROUNDS_MIN
     cluster.fsck()
