@@ -162,4 +162,4 @@ class Deployment:
         self.playbooks.play("drain-node.yml", extra={"node": name})
         self.playbooks.play("remove-node.yml", extra={"node": name})
         del self.playbooks.groups["chunkd"][name]
-        self.lab[name].ssh(f"sudo rm -rf {' '.join(f'{disk}/*' for disk in DISKS)}")
+        self.lab[name].ssh(f"sudo find {' '.join(DISKS)} -mindepth 1 -delete")  # as new ones

@@ -8,8 +8,6 @@ from __future__ import annotations
 from tests.t7_hosts.cluster import METAD, NEW, PLACES, STORES, Deployment
 from tests.t7_hosts.load import Load
 
-ROUNDS_MIN = 20
-
 
 def test_a_node_is_added_drained_and_removed(cluster: Deployment, load: Load) -> None:
     before = cluster.pids()
@@ -28,7 +26,7 @@ def test_a_node_is_added_drained_and_removed(cluster: Deployment, load: Load) ->
         each["address"] for each in cluster.servers()
     }
     assert cluster.pids() == before
-    assert load.stop()["rounds"] > ROUNDS_MIN
+    load.stop()
     cluster.fsck()
 
 
@@ -44,7 +42,7 @@ def test_a_node_reboots(cluster: Deployment, load: Load) -> None:
     store.reboot()
     cluster.wait_whole()
     assert store.main_pid("chunkd.service")
-    assert load.stop()["rounds"] > ROUNDS_MIN
+    load.stop()
     cluster.fsck()
 
 
@@ -55,12 +53,12 @@ def test_a_node_loses_its_power(cluster: Deployment, load: Load) -> None:
     cluster.wait_repaired()
     store.power_on()
     cluster.wait_whole()
-    assert load.stop()["rounds"] > ROUNDS_MIN
+    load.stop()
     cluster.fsck()
 
 
 def test_metads_host_reboots(cluster: Deployment, load: Load) -> None:
     cluster.lab[METAD].reboot()
     cluster.wait_whole()
-    assert load.stop()["rounds"] > ROUNDS_MIN
+    load.stop()
     cluster.fsck()
