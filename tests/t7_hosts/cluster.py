@@ -159,7 +159,8 @@ class Deployment:
 
     def remove(self, name: str) -> None:
         """Drain a storage host and take it out of the cluster and the inventory."""
-        self.playbooks.play("drain-node.yml", extra={"node": name})
+        if any(each["address"] == self.chunkd(name) for each in self.servers()):
+            self.playbooks.play("drain-node.yml", extra={"node": name})
         self.playbooks.play("remove-node.yml", extra={"node": name})
         del self.playbooks.groups["chunkd"][name]
         self.lab[name].ssh(f"sudo find {' '.join(DISKS)} -mindepth 1 -delete")  # as new ones

@@ -20,7 +20,7 @@ from pathlib import Path
 FILES = 24
 SIZES_BYTES = (100, 70_000, 1_500_000)
 ROUNDS_MIN = 30
-PAUSE_S = 0.02  # the machine has other things to do as well
+PAUSE_S = 0.2  # every round leaves chunks that are kept for an hour
 
 
 def content(serial: int) -> bytes:

@@ -37,6 +37,25 @@ def test_a_node_that_is_not_drained_is_not_removed(cluster: Deployment) -> None:
     assert cluster.lab[STORES[0]].main_pid("chunkd.service")
 
 
+def test_a_dead_node_is_removed(cluster: Deployment, load: Load) -> None:
+    cluster.playbooks.groups["chunkd"][NEW] = PLACES[NEW]
+    dead = cluster.lab[NEW]
+    try:
+        cluster.playbooks.play("add-node.yml", extra={"node": NEW})
+        dead.cut_power()
+        cluster.wait("it is missed", lambda: cluster.state_of(NEW) == "down")
+        cluster.wait_repaired()
+        played = cluster.playbooks.play("remove-node.yml", extra={"node": NEW, "accept_loss": True})
+        assert "Unreachable" in played.output or "UNREACHABLE" in played.output
+        cluster.wait_whole()
+        dead.power_on()  # somebody has found the switch: now its chunkd is stopped as well
+    finally:
+        cluster.remove(NEW)
+    assert not dead.main_pid("chunkd.service")
+    load.stop()
+    cluster.fsck()
+
+
 def test_a_node_reboots(cluster: Deployment, load: Load) -> None:
     store = cluster.lab[STORES[1]]
     store.reboot()
