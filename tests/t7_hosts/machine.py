@@ -12,6 +12,7 @@ import shlex
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -78,6 +79,8 @@ class Machine:
     disks: Sequence[str] = ()
     _process: subprocess.Popen[bytes] | None = None
     _leader: int = 0
+    _boots: int = 0
+    _told: threading.Condition = field(default_factory=threading.Condition)
     _notify: socket.socket = field(default_factory=_datagrams)
 
     def __post_init__(self) -> None:
@@ -86,6 +89,7 @@ class Machine:
         for path in self.disks:
             (self.directory / "disks" / path.strip("/")).mkdir(parents=True)
         self._notify.bind(str(self.directory / "notify"))
+        threading.Thread(target=self._listen, daemon=True).start()
         etc = self.directory / "upper/etc"
         (etc / "ssh").mkdir(parents=True)
         (etc / "hostname").write_text(f"{self.name}\n")
@@ -109,6 +113,7 @@ class Machine:
 
     def boot(self) -> None:
         """Switch it on; returns when all its services are up."""
+        before = self._boots
         self.group.mkdir(parents=True, exist_ok=True)
         binds = [f"--bind={self.directory}/disks{path}:{path}" for path in self.disks]
         with (self.directory / "console").open("ab") as console:
@@ -130,27 +135,33 @@ class Machine:
                     "NETWORK": str(NAMESPACES / self.network.namespace(self.name)),
                 },
             )
-        self.wait_booted()
+        self._wait_booted(before)
 
-    def wait_booted(self) -> None:
-        """Until systemd says that it is up: after `boot`, or a reboot from inside."""
-        self._notify.settimeout(BOOT_S)
-        while True:
-            try:
-                lines = self._notify.recv(4096).decode().splitlines()
-            except TimeoutError:
+    def _listen(self) -> None:
+        """Note what systemd tells; it would stand still if nobody read that."""
+        booting = False
+        while data := self._notify.recv(4096):
+            lines = data.decode().splitlines()
+            with self._told:
+                for line in lines:
+                    if line.startswith("X_NSPAWN_LEADER_PID="):
+                        self._leader, booting = int(line.partition("=")[2]), True
+                if booting and "READY=1" in lines:
+                    self._boots, booting = self._boots + 1, False
+                    self._told.notify_all()
+
+    def _wait_booted(self, before: int) -> None:
+        """Until systemd says that it is up, once more than before."""
+        with self._told:
+            if not self._told.wait_for(lambda: self._boots > before, BOOT_S):
                 console = (self.directory / "console").read_text(errors="replace")
-                raise AssertionError(f"{self.name} does not boot: {console[-2000:]}") from None
-            for line in lines:
-                if line.startswith("X_NSPAWN_LEADER_PID="):
-                    self._leader = int(line.partition("=")[2])
-            if "READY=1" in lines:
-                return
+                raise AssertionError(f"{self.name} does not boot: {console[-2000:]}")
 
     def reboot(self) -> None:
         """As `reboot` typed by the operator."""
+        before = self._boots
         self.ssh("sudo systemctl --no-block reboot", check=False)  # it may hang up on us first
-        self.wait_booted()
+        self._wait_booted(before)
 
     def power_off(self) -> None:
         """In order: all services are stopped."""
@@ -178,6 +189,7 @@ class Machine:
 
     def close(self) -> None:
         self.end()
+        self._notify.shutdown(socket.SHUT_RD)  # ends the thread
         self._notify.close()
 
     # -- the operator
