@@ -1,6 +1,6 @@
 # What a person does with this clone.  Each target sets up what it needs (scripts/setup.sh).
 
-.PHONY: help demo demo-stop test nightly lint format types simulate beyond planted-bugs fsx fsx-public \
+.PHONY: help demo demo-stop test test-hosts wheels nightly lint format types simulate beyond planted-bugs fsx fsx-public \
 	power-cuts drills corruptions pjdfstest bench lock clean
 .DEFAULT_GOAL := help
 
@@ -23,6 +23,14 @@ test:            ## All checks and tests, as CI runs them
 	$(BIN)/mypy
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/t5_process --ignore tests/t5_faults
 	$(BIN)/pytest tests/t5_process tests/t5_faults
+
+test-hosts:      ## The playbooks and units on booted systemd hosts (root, and Debian's packages)
+	@scripts/setup.sh hosts
+	$(BIN)/pytest -m hosts tests/t7_hosts
+
+wheels:          ## What hosts install offline, into dist/ (ansible/README.md); LOCAL=suffix of the version
+	@scripts/setup.sh run
+	@scripts/wheels.sh dist "$(LOCAL)"
 
 nightly:         ## The tests whose sizes can be large, at those sizes: hours, and 60 GB of disk
 	@scripts/setup.sh test

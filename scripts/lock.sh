@@ -20,9 +20,10 @@ compile() {
 compile pyproject.toml -o requirements.txt
 compile pyproject.toml --extra test --constraint requirements.txt -o requirements-test.txt
 compile requirements-build.in -o requirements-build.txt
+compile requirements-ansible.in -o requirements-ansible.txt
 
 if grep -n -e '://' -e '--index' -e '--find-links' \
-    requirements.txt requirements-test.txt requirements-build.txt; then
+    requirements.txt requirements-test.txt requirements-build.txt requirements-ansible.txt; then
     echo "lock: the lock files must not name a host" >&2
     exit 1
 fi

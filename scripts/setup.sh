@@ -3,6 +3,7 @@
 #
 #   scripts/setup.sh run     what the file system needs
 #   scripts/setup.sh test    the same, and what the tests need
+#   scripts/setup.sh hosts   the same, and what the tests on booted hosts need (Ansible, nspawn)
 #
 # Used by `make demo`, `make test` and the like.  It installs what is missing and nothing else; when
 # all is there, it takes a fraction of a second and needs no network.  Python packages are exactly
@@ -18,8 +19,8 @@ fail() {
 
 case $kind in
     run) lock=requirements.txt ;;
-    test) lock=requirements-test.txt ;;
-    *) fail "unknown kind of set-up: $kind (run or test)" ;;
+    test | hosts) lock=requirements-test.txt ;;
+    *) fail "unknown kind of set-up: $kind (run, test or hosts)" ;;
 esac
 
 # --- one at a time in one clone --------------------------------------------------------------
@@ -37,12 +38,24 @@ stamp() {
         scripts/setup.sh
 }
 
+ansible_stamp() {
+    pwd
+    sha256sum requirements-ansible.txt
+}
+
 up_to_date() {
     [ -x .venv/bin/dfs ] && .venv/bin/python -c '' 2>/dev/null &&
         [ "$(cat ".venv/installed-$1" 2>/dev/null)" = "$(stamp "$2")" ]
 }
 
-if command -v fusermount3 >/dev/null; then
+ready_for_hosts() {
+    # Ansible is apart from .venv: no code of ours uses it.
+    command -v systemd-nspawn >/dev/null && command -v mmdebstrap >/dev/null &&
+        [ "$(cat .venv-ansible/installed 2>/dev/null)" = "$(ansible_stamp)" ] &&
+        .venv-ansible/bin/python -c '' 2>/dev/null
+}
+
+if command -v fusermount3 >/dev/null && { [ "$kind" != hosts ] || ready_for_hosts; }; then
     if up_to_date test requirements-test.txt; then exit 0; fi
     if [ "$kind" = run ] && up_to_date run requirements.txt; then exit 0; fi
 fi
@@ -133,7 +146,7 @@ has_command() {
     command -v "$1" >/dev/null || ls /usr/lib/postgresql/*/bin/"$1" >/dev/null 2>&1
 }
 
-if [ "$kind" = test ]; then
+if [ "$kind" != run ]; then
     missing=
     has_command git || missing="$missing git"
     has_command sqlite3 || missing="$missing sqlite3"
@@ -149,6 +162,15 @@ if [ "$kind" = test ]; then
     has_command nft || missing="$missing nftables"
     has_command systemd-analyze || missing="$missing systemd"
     has_command mkfs.xfs || missing="$missing xfsprogs"
+    if [ "$kind" = hosts ]; then
+        has_command systemd-nspawn || missing="$missing systemd-container"
+        has_command mmdebstrap || missing="$missing mmdebstrap"
+        has_command ssh-keygen || missing="$missing openssh-client"
+        # The hosts' Python is Debian's own, whatever this clone uses.
+        [ -x /usr/bin/python3 ] && [ -e /usr/include/python3.11/Python.h ] ||
+            missing="$missing python3-dev"
+        /usr/bin/python3 -c 'import ensurepip' 2>/dev/null || missing="$missing python3-venv"
+    fi
     if [ -n "$missing" ]; then
         # Everything else can be tested without them, so their absence ends the set-up of CI only.
         reason=$(cannot_install $missing)
@@ -183,4 +205,14 @@ install_python --require-hashes -r requirements-build.txt
 install_python --require-hashes --no-build-isolation -r "$lock"
 install_python --no-deps --no-build-isolation --no-index --editable .
 rm -f .venv/installed-*
-stamp "$lock" >".venv/installed-$kind"
+installed=test
+[ "$kind" != run ] || installed=run
+stamp "$lock" >".venv/installed-$installed"
+
+if [ "$kind" = hosts ] && ! ready_for_hosts; then
+    echo "setup: making .venv-ansible"
+    "$python" -m venv --clear .venv-ansible
+    .venv-ansible/bin/python -m pip install --quiet --disable-pip-version-check --no-input \
+        --require-hashes -r requirements-ansible.txt || fail "pip failed (see above): Ansible"
+    ansible_stamp >.venv-ansible/installed
+fi

@@ -11,7 +11,12 @@ import pytest
 from dfsmount.cli.app import app
 
 ROOT = Path(__file__).resolve().parent.parent
-LOCK_FILES = ("requirements.txt", "requirements-test.txt", "requirements-build.txt")
+LOCK_FILES = (
+    "requirements.txt",
+    "requirements-test.txt",
+    "requirements-build.txt",
+    "requirements-ansible.txt",
+)
 
 
 def names_of(requirements: list[str]) -> set[str]:
