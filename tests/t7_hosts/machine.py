@@ -29,7 +29,12 @@ COMMAND_S = 120.0
 OPERATOR_ID = 1000
 REBOOT = 133  # how systemd-nspawn ends when the host asked for a reboot
 # The mounts are made in a mount namespace of this host's own, and go with its last process.
-START = """
+# Copies of this machine's FUSE mounts must not stay in it: the process that serves one would not
+# end when it is unmounted.
+START = r"""
+while read -r _ point kind _; do
+    case $kind in fuse | fuse.*) umount -i -l "$(printf '%b' "$point")" ;; esac
+done </proc/self/mounts
 set -e
 echo $$ > "$GROUP/cgroup.procs"
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
