@@ -33,7 +33,7 @@ from tests.t5_process.observed import REPLICAS
 NIGHTLY = os.environ.get("DFS_TEST_SIZE") == "nightly"
 METAD_PORT = 9400
 CHUNK_BYTES = MIB
-DISK_BYTES = 160 * MIB
+DISK_BYTES = 480 * MIB  # the programs write 100 MiB a minute, and a slow machine needs many
 METAD_DISK_BYTES = 64 * MIB
 KINDS = ["ext4", "ext4", "xfs"]
 
