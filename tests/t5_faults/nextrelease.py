@@ -126,13 +126,14 @@ EDITS = (
         "metad/hosts/orders.py",
         "        taken = []\n        for disk in disks:\n",
         """        disks = list(disks)
+        greeted = self.__dict__.setdefault("greeted", set())
         taken = [
             Order(order_id=number, kind="greet", chunk=bytes(16), disk=disk)
             for number, disk in enumerate(disks)
-            if disk not in self._by_disk
+            if disk not in greeted
         ]
+        greeted.update(disks)
         for disk in disks:
-            self._by_disk.setdefault(disk, {})
 """,
     ),
     Edit(
