@@ -182,8 +182,8 @@ async def start_metad(directory: Path, copies: int, nursery: trio.Nursery) -> tu
     stored = sessions.StoredSession(SESSION, "host", "/mnt", 1, "0", 0)
     await db.write(lambda: sessions.open_session(db, stored))
     with trio.fail_after(30):
-        # It is looked at again and again, but nothing is measured yet.
-        while db.followers is not None and db.followers.in_step < copies:  # noqa: ASYNC110
+        # Nothing is measured yet.
+        while db.followers is not None and db.followers.in_step < copies:  # noqa: ASYNC110 - they tell nobody
             await trio.sleep(0.1)
     return copies, Client(db)
 

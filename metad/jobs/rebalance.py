@@ -9,11 +9,15 @@ and forth.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 from metad.copies.placement import Candidate, domain_of, spare_bytes
 from metad.copies.policies import Policy
+
+LOOK_AHEAD = 16  # chunks of a disk, for one that can go to a disk below the mean
 
 
 @dataclass(frozen=True)
@@ -91,12 +95,17 @@ class Fill:
 
 @dataclass
 class Balancing:
-    """Plans one move after the other, until all disks are within `band` of the mean."""
+    """Plans one move after the other, until all disks are within `band` of the mean.
+
+    What goes to a disk above the mean has to leave it again later: such a move is planned only when
+    no chunk of the next ones can go to a disk below it.
+    """
 
     fill: Fill
     band: float
     supply: Callable[[str], Iterator[Movable]]
     _open: dict[str, Iterator[Movable]] = field(default_factory=dict)
+    _put_aside: dict[str, deque[Movable]] = field(default_factory=dict)
     _exhausted: set[str] = field(default_factory=set)
     _moved: set[bytes] = field(default_factory=set)
 
@@ -106,16 +115,33 @@ class Balancing:
             source = self._fullest()
             if source is None:
                 return
-            movable = next(self._open.setdefault(source, self.supply(source)), None)
-            if movable is None:
-                self._exhausted.add(source)
-                continue
-            move = self._move(movable, source)
+            move = self._next(source)
             if move is not None:
                 self._moved.add(move.chunk)
                 self.fill.apply(move)
                 limit -= 1
                 yield move
+
+    def _next(self, source: str) -> Move | None:
+        """None: not with the chunks that were looked at; others may follow."""
+        supply = self._open.setdefault(source, self.supply(source))
+        aside = self._put_aside.setdefault(source, deque())
+        mean = self.fill.mean
+        looked_at = 0
+        for movable in islice(supply, LOOK_AHEAD):
+            looked_at += 1
+            move = self._move(movable, source)
+            if move is not None and self.fill.fraction(move.destination) < mean:
+                return move
+            if move is not None:
+                aside.append(movable)
+        while aside:
+            move = self._move(aside.popleft(), source)
+            if move is not None:
+                return move
+        if looked_at < LOOK_AHEAD:
+            self._exhausted.add(source)
+        return None
 
     def _fullest(self) -> str | None:
         mean = self.fill.mean

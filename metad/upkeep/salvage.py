@@ -3,8 +3,8 @@
 Looks for lost chunks at intervals, and orders a server to make a whole one of the good blocks that
 all disks still have (chunkd/rebuild.py).  When blocks are missing everywhere, that is written down
 (damage.py) and tried again later, or when a disk has come back or was removed; soon when not all
-could be asked.
-Also says which damaged copies may be thrown away: never one that could be the last to have a block.
+could be asked.  Also says which damaged copies may be thrown away: never one that could be the last
+to have a block.
 """
 
 from __future__ import annotations

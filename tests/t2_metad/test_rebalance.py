@@ -110,6 +110,18 @@ def test_a_new_disk_gets_its_share() -> None:
     assert plan(fill, applied(chunks, moves)) == []
 
 
+def test_nothing_goes_to_a_disk_that_is_too_full_itself() -> None:
+    """A third of the chunks of the fullest one have their other copy on the emptiest already."""
+    chunks = [
+        Movable(bytes([n]) * 16, 64 << 20, ["d0", "d1" if n % 3 else "d2"]) for n in range(60)
+    ]
+    held = [60, 45, 20]  # chunks
+    fill = Fill.of([place(n, TOTAL - (each * 64 << 20)) for n, each in enumerate(held)])
+    moves = plan(fill, chunks)
+    assert {move.destination for move in moves} == {"d2"}
+    assert fill.deviation <= BAND
+
+
 def test_what_is_even_enough_stays() -> None:
     chunks = [Movable(b"c" * 16, 64 << 20, ["d0"])]
     assert plan(Fill.of([place(0, TOTAL * 95 // 100), place(1, TOTAL)]), chunks) == []

@@ -15,6 +15,7 @@ from dfswire.moving import RebalancePlan, RebalanceRequest
 from dfswire.policies import PolicyTerms, SetPolicy
 from dfswire.status import ClusterStatus
 from metad.config import MetadConfig
+from metad.jobs.rebalance import Move
 from metad.operators import moves
 from tests.t3_cluster.cluster import CHUNK_SIZE_BYTES, Cluster, fully_replicated, running_cluster
 from tests.t3_cluster.files import write_file
@@ -97,11 +98,12 @@ async def test_what_is_under_way_is_not_planned_again_and_keeps_nobody(
 
 
 async def test_small_chunks_move_many_at_once(
-    autojump_clock: MockClock, rng: random.Random
+    autojump_clock: MockClock, rng: random.Random, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each takes some heartbeats; no disk has more to do than its transfers."""
     files = {f"f{number}": rng.randbytes(CHUNK_SIZE_BYTES // 16) for number in range(800)}
     settings = {"transfers_per_disk": 8, "trim_after_s": 1.0, "inline_max_bytes": 0}
+    most, elsewhere = watch_transfers(monkeypatch)
     async with running_cluster(rng, servers=4, metad_settings=settings) as cluster:
         await fill_three_of_four(cluster, files, size_bytes=70 * CHUNK_SIZE_BYTES)
         plan: RebalancePlan = await ask(cluster, "cluster.rebalance_plan", RebalanceRequest())
@@ -111,6 +113,27 @@ async def test_small_chunks_move_many_at_once(
         assert (await job_ends(cluster, begun.job, 3600)).state == "done"
         took_s = trio.current_time() - began_s
         assert took_s < 20, f"{plan.moves} moves"
+        assert 4 < max(most) <= 8 and not elsewhere
+
+
+def watch_transfers(monkeypatch: pytest.MonkeyPatch) -> tuple[list[float], list[Move]]:
+    """What the busiest disk has to do after each move that is begun; and moves whose copy is not
+    ordered from the disk that is to give it up, though it is counted there."""
+    most: list[float] = []
+    elsewhere: list[Move] = []
+    begin = moves.Moves.begin
+
+    def watched(self: moves.Moves, move: Move, *, to_label: bool = False) -> int:
+        ordered = begin(self, move, to_label=to_label)
+        transfers = self.transfers()
+        most.append(max(transfers.of(disk) for disk in move.disks))
+        for order in self._state.servers.orders.copies():
+            if order.chunk == move.chunk and order.sources[0].disk != move.source:
+                elsewhere.append(move)
+        return ordered
+
+    monkeypatch.setattr(moves.Moves, "begin", watched)
+    return most, elsewhere
 
 
 async def test_moves_that_have_become_needless_end(

@@ -28,13 +28,14 @@ from dfswire.fsck import FsckReport, FsckRequest
 from dfswire.info import ChunkInfo, InfoReply, InfoRequest
 from dfswire.messages import Empty
 from dfswire.status import ClusterStatus, ServerStatus
+from metad.hosts.grayness import HOLD_S
 
 T = TypeVar("T")
 
 NODES = 3
 REPLICAS = 2
 HEAL_S = 40.0
-HELD_SLOW_S = 60.0  # whom callers found slow twice within minutes; a busy machine makes it so
+HELD_SLOW_S = 2 * HOLD_S  # whom callers found slow twice within minutes, as on a busy machine
 POLL_S = 0.05
 
 
@@ -132,20 +133,28 @@ class Observed:
 
     def healthy(self) -> bool:
         """All servers up, every chunk with its full number of replicas."""
+        return self._is_whole(but_slow=False)
+
+    def healed(self) -> bool:
+        """The same, but servers may still be held for slow: `reason` says so of them."""
+        return self._is_whole(but_slow=True)
+
+    def _is_whole(self, *, but_slow: bool) -> bool:
         try:
             status = self.status()
         except Unavailable:
             return False
         return (
             len(status.servers) == NODES
-            and all(server.state == "up" for server in status.servers)
+            and all(each.state == "up" or (but_slow and each.reason) for each in status.servers)
             and status.chunks.under_replicated == 0
         )
 
-    def wait_healthy(self, timeout_s: float = HEAL_S + HELD_SLOW_S) -> float:
-        """Wait for `healthy`; how long it took, in seconds."""
+    def wait_healthy(self) -> float:
+        """Wait for `healthy`; how long it took, in seconds.  Only for slow servers is more time."""
         started = time.monotonic()
-        wait_for(self.healthy, "full redundancy again", timeout_s)
+        wait_for(self.healed, "full redundancy again")
+        wait_for(self.healthy, "nobody is held for slow", HELD_SLOW_S)
         return time.monotonic() - started
 
     def log_text(self, name: str) -> str:

@@ -16,12 +16,17 @@ RESTART_S = 30.0
 WATCHDOG_S = 120.0
 
 
-@pytest.mark.parametrize("host", [METAD, STORES[0]])
-def test_a_killed_daemon_is_started_again(cluster: Deployment, load: Load, host: str) -> None:
+def started_again(cluster: Deployment, host: str, signal: str, within_s: float) -> None:
+    """Send its service a signal, and wait until systemd has another process of it ready."""
     machine, unit = cluster.lab[host], cluster.services()[host]
     before = machine.started(unit)
-    machine.ssh(f"sudo kill -KILL {machine.main_pid(unit)}")
-    machine.wait_started_again(unit, before, RESTART_S)
+    machine.ssh(f"sudo kill -{signal} {machine.main_pid(unit)}")
+    machine.wait_started_again(unit, before, within_s)
+
+
+@pytest.mark.parametrize("host", [METAD, STORES[0]])
+def test_a_killed_daemon_is_started_again(cluster: Deployment, load: Load, host: str) -> None:
+    started_again(cluster, host, "KILL", RESTART_S)
     cluster.wait_whole()
     load.stop()
     cluster.fsck()
@@ -29,11 +34,8 @@ def test_a_killed_daemon_is_started_again(cluster: Deployment, load: Load, host:
 
 @pytest.mark.parametrize("host", [METAD, STORES[0]])
 def test_a_hung_daemon_is_started_again(cluster: Deployment, load: Load, host: str) -> None:
-    machine, unit = cluster.lab[host], cluster.services()[host]
-    before = machine.started(unit)
-    machine.ssh(f"sudo kill -STOP {machine.main_pid(unit)}")
-    machine.wait_started_again(unit, before, WATCHDOG_S)
-    assert "Watchdog timeout" in machine.journal(unit)
+    started_again(cluster, host, "STOP", WATCHDOG_S)
+    assert "Watchdog timeout" in cluster.lab[host].journal(cluster.services()[host])
     cluster.wait_whole()
     load.stop()
     cluster.fsck()
@@ -41,11 +43,9 @@ def test_a_hung_daemon_is_started_again(cluster: Deployment, load: Load, host: s
 
 @pytest.mark.parametrize("signal", ["KILL", "STOP"])
 def test_a_mount_is_there_again(cluster: Deployment, signal: str) -> None:
-    machine, unit = cluster.lab[CLIENT], cluster.services()[CLIENT]
+    machine = cluster.lab[CLIENT]
     file = f"{MOUNT}/before-{signal}"
     machine.ssh(f"sudo sh -c 'head -c 300000 /dev/urandom | tee {file} >/tmp/kept; sync {file}'")
-    before = machine.started(unit)
-    machine.ssh(f"sudo kill -{signal} {machine.main_pid(unit)}")
-    machine.wait_started_again(unit, before, WATCHDOG_S)
+    started_again(cluster, CLIENT, signal, WATCHDOG_S)
     machine.ssh(f"sudo cmp /tmp/kept {file}")
     cluster.fsck()
