@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import resource
 import signal
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -26,6 +27,7 @@ from chunkd.store import ChunkStore
 from chunkd.timedfiles import TimedFileSystem
 from dfswire import watchdog
 from dfswire.client import Client
+from dfswire.credentials import credentials_at
 from dfswire.daemon import load_config, notify
 from dfswire.dispatch import Dispatcher
 from dfswire.errors import DFSError, UsageError
@@ -61,10 +63,11 @@ def run(
 
 
 async def _serve(settings: ChunkdConfig, directories: DataDirectories) -> None:
+    credentials = credentials_at(settings.tls)
     watch = DiskWatch()
     stores = _open_stores(directories, watch)
     listeners = await listen(settings.listen)
-    client = Client()
+    client = Client(credentials=credentials)
     service = create_service(
         stores,
         client,
@@ -79,9 +82,8 @@ async def _serve(settings: ChunkdConfig, directories: DataDirectories) -> None:
             nursery.start_soon(_stop_at_signal, service, serving)
             nursery.start_soon(service.metrics.loop.run_forever)
             nursery.start_soon(watchdog.run_forever)
-            await nursery.start(
-                serve, Dispatcher("chunkd", service.handlers, service.metrics), listeners
-            )
+            dispatcher = Dispatcher("chunkd", service.handlers, service.metrics)
+            await nursery.start(partial(serve, dispatcher, listeners, credentials=credentials))
             await nursery.start(service.run)
             what = f"serving {len(stores)} disks on {bound_address(listeners[0])}"
             log.info(what)

@@ -33,6 +33,9 @@ class ChunkdConfig(msgspec.Struct, frozen=True, kw_only=True):
     advertise: str = ""
     """How others reach this server, where it differs from `listen`."""
 
+    tls: str = ""
+    """Directory with authority.crt, node.crt and node.key; empty: without TLS."""
+
     zone: str = ""
     rack: str = ""
     labels: list[str] = []

@@ -34,6 +34,7 @@ from dfsmount.operationwatch import OperationWatch
 from dfsmount.runtime import SessionFile, dead_sessions, default_directory
 from dfswire import watchdog
 from dfswire.client import Client
+from dfswire.credentials import credentials_at
 from dfswire.daemon import notify, software_version
 from dfswire.dispatch import Dispatcher
 from dfswire.errors import (
@@ -127,7 +128,7 @@ async def mount(config: MountConfig) -> None:
     """Connect, mount, serve until unmounted.  Raises UsageError when it can't begin."""
     metrics = MountMetrics()
     listeners = await _metrics_listeners(config)
-    client = Client()
+    client = Client(credentials=credentials_at(config.tls))
     await check_metad(client, config.metad)
     directory = default_directory()
     introduction = OpenSession(

@@ -30,6 +30,7 @@ class MountConfig:
     `acl`: POSIX access control lists.  `nocache`: nothing that is read or looked up is remembered,
     neither here nor by the kernel; to tell a mistake of the caches from other mistakes.
     `metrics_listen`: a loopback address for Prometheus; `log_format`: auto, text or json.
+    `tls`: the directory of the mount's certificate, key and authority; empty: without TLS.
     """
 
     metad: str
@@ -51,11 +52,12 @@ class MountConfig:
     subtype: str = "dfs"
     log_format: str = "auto"
     metrics_listen: str = ""
+    tls: str = ""
 
 
 NUMBERS = {"soft": "soft_s", "dirty_mib": "dirty_bytes", "cache_mib": "cache_bytes",
            "read_ahead_mib": "read_ahead_bytes"}  # fmt: skip
-TEXTS = ("log_format", "metrics_listen")
+TEXTS = ("log_format", "metrics_listen", "tls")
 
 
 def parse_options(config: MountConfig, options: str) -> MountConfig:

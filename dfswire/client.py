@@ -15,7 +15,7 @@ import secrets
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import msgspec
@@ -34,7 +34,10 @@ from dfswire.calls import (
 from dfswire.daemon import REQUEST_ID, parse_address
 from dfswire.errors import ProtocolError, Unavailable, from_code
 from dfswire.messages import MESSAGE_MAX_BYTES, PROTOCOL_VERSION, Fault
-from dfswire.transport import IDEMPOTENT, INTO, SocketTransport
+from dfswire.transport import IDEMPOTENT, INTO, SERVICE, SocketTransport
+
+if TYPE_CHECKING:  # the library behind it costs what not everybody need pay
+    from dfswire.credentials import Credentials
 
 DEADLINE_S = 5.0
 ATTEMPTS = 3
@@ -60,12 +63,14 @@ class Client:
         self,
         *,
         transport: httpx.AsyncBaseTransport | None = None,
+        credentials: Credentials | None = None,
         jitter: random.Random | None = None,
     ) -> None:
-        """`transport`: None for TCP.  `jitter`: the source of pauses, seeded in simulations."""
+        """`transport`: None for TCP, with `credentials` under TLS.  `jitter`: the source of pauses,
+        seeded in simulations."""
         # The transport is called without an httpx.AsyncClient around it: cookies, redirects,
         # authentication and environment, none of which dfs uses, cost 45 us of a 200 us call.
-        self._transport = transport if transport is not None else SocketTransport()
+        self._transport = transport if transport is not None else SocketTransport(credentials)
         self._jitter = jitter if jitter is not None else random.Random()
         self._id_prefix = secrets.token_hex(4)
         self._ids = itertools.count(1)
@@ -196,7 +201,11 @@ class Client:
         if length is None:
             raise ValueError(f"{call.name}: a body that is an iterator needs body_length")
         headers.append((b"Content-Length", b"%d" % length))
-        extensions: dict[str, Any] = {IDEMPOTENT: call.idempotent, INTO: outgoing.into}
+        extensions: dict[str, Any] = {
+            IDEMPOTENT: call.idempotent,
+            INTO: outgoing.into,
+            SERVICE: call.service,
+        }
         return httpx.Request(
             call.method, url, headers=headers, stream=BodyStream(content), extensions=extensions
         )

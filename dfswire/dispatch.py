@@ -41,6 +41,7 @@ from dfswire.errors import (
     ClusterError,
     DFSError,
     FileError,
+    Forbidden,
     NoEntry,
     ProtocolError,
     Unavailable,
@@ -48,6 +49,7 @@ from dfswire.errors import (
     UsageError,
     WrongVersion,
 )
+from dfswire.identity import Identity
 from dfswire.messages import MESSAGE_MAX_BYTES, PROTOCOL_VERSION, Empty, Fault
 
 __all__ = [
@@ -77,6 +79,7 @@ _STATUS: dict[type[DFSError], int] = {
     NoEntry: 404,
     UnknownChunk: 404,
     FileError: 409,
+    Forbidden: 403,
     ClusterError: 409,
     ProtocolError: 400,
     UsageError: 400,
@@ -126,9 +129,15 @@ class Dispatcher:
         self._metrics = metrics
 
     async def dispatch(
-        self, method: str, path: str, headers: Mapping[str, str], body: BodySource
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        body: BodySource,
+        caller: Identity | None = None,
     ) -> Response:
-        """Answer one request.  `headers` have lower-case names.
+        """Answer one request.  `headers` have lower-case names.  `caller`: who has proved to be
+        there; None where nobody has to, without TLS.
 
         The caller owns what it gets: it closes a FileRange, and iterates or closes a stream.
         """
@@ -145,6 +154,7 @@ class Dispatcher:
                 problem = ProtocolError(f"no such call: {method} {path}")
                 return fault_response(problem, reply_type, status=404)
             name = call.name
+            _check_caller(call, caller)
             response = await self._answer(call, headers, body, reply_type)
             outcome = "ok"
             return response
@@ -257,6 +267,12 @@ def _content_type(value: str) -> str:
     if kind == codec.JSON:
         return codec.JSON
     raise ProtocolError(f"content type {kind!r}; send {codec.MSGPACK} or {codec.JSON}")
+
+
+def _check_caller(call: Call, caller: Identity | None) -> None:
+    if caller is not None and caller.role not in call.callers:
+        log.warning("%s asked for %s, which its role may not", caller, call.name)
+        raise Forbidden(f"{caller}: {call.name} is for {' and '.join(call.callers)} only")
 
 
 def _check_version(value: str | None) -> None:

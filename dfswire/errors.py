@@ -14,6 +14,7 @@
     │   ├── Leased                another client has it exclusively and was asked; nothing happened
     │   ├── WrongCluster          a server, directory or client that belongs to another cluster
     │   ├── Removed               a server that this cluster has removed
+    │   ├── Forbidden             the caller's certificate is for another role
     │   ├── AlreadyRunning        the same identity twice, as far as is known
     │   │   └── IdentityTaken     and the other process is alive, without doubt
     │   └── DiskFailed            this disk can't be trusted any more
@@ -168,6 +169,10 @@ class WrongCluster(ClusterError):
 
 class Removed(ClusterError):
     code = "removed"
+
+
+class Forbidden(ClusterError):
+    code, errno = "forbidden", errno.EACCES
 
 
 class AlreadyRunning(ClusterError):

@@ -12,17 +12,21 @@ import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import trio
 
-from dfswire import heads
+from dfswire import heads, securesockets
 from dfswire.bodies import FileRange, Octets
 from dfswire.daemon import parse_address
 from dfswire.dispatch import Dispatcher, Response, fault_response
-from dfswire.errors import ProtocolError, Unavailable, UsageError
+from dfswire.errors import Forbidden, ProtocolError, Unavailable, UsageError
 from dfswire.heads import RequestHead
 from dfswire.messages import CHUNK_MAX_BYTES, MESSAGE_MAX_BYTES
 from dfswire.sockets import Wire
+
+if TYPE_CHECKING:  # the library behind it costs what not everybody need pay
+    from dfswire.credentials import Credentials
 
 log = logging.getLogger(__name__)
 
@@ -64,13 +68,16 @@ async def serve(
     listeners: Sequence[trio.SocketListener],
     *,
     limits: Limits = DEFAULT_LIMITS,
+    credentials: Credentials | None = None,
     task_status: trio.TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until cancelled; then all connections and listeners are closed.
 
+    With `credentials` only who proves by a certificate to be of the cluster is answered.
+
     When file descriptors run out, trio's accept loop logs it and tries again every 100 ms.
     """
-    server = _Server(dispatcher, limits)
+    server = _Server(dispatcher, limits, credentials)
     await trio.serve_listeners(server.handle, list(listeners), task_status=task_status)
 
 
@@ -98,16 +105,20 @@ class _RequestBody:
 class _Server:
     """The connections of one `serve`."""
 
-    def __init__(self, dispatcher: Dispatcher, limits: Limits) -> None:
+    def __init__(
+        self, dispatcher: Dispatcher, limits: Limits, credentials: Credentials | None
+    ) -> None:
         self._dispatcher = dispatcher
         self._limits = limits
+        self._credentials = credentials
         self._connections = 0
 
     async def handle(self, stream: trio.SocketStream) -> None:
         """One connection from accept to close.  Raises nothing but cancellation."""
         self._connections += 1
-        wire = Wire.from_stream(stream, stall_s=self._limits.stall_s)
+        wire: Wire | None = None
         try:
+            wire = await self._begin(stream)
             if self._connections > self._limits.connections:
                 await self._refuse(wire, fault_response(Unavailable("too many connections")))
                 return
@@ -118,7 +129,25 @@ class _Server:
             log.debug("connection given up: %s", problem)
         finally:
             self._connections -= 1
-            wire.close()
+            if wire is not None:
+                wire.close()
+
+    async def _begin(self, stream: trio.SocketStream) -> Wire:
+        """Raises OSError, TooSlowError; then the socket is closed already."""
+        if self._credentials is None:
+            return Wire.from_stream(stream, stall_s=self._limits.stall_s)
+        where = _peer_address(stream)
+        try:
+            with trio.fail_after(self._limits.head_s):
+                return await securesockets.accept(
+                    stream,
+                    self._credentials,
+                    stall_s=self._limits.stall_s,
+                    without_tls=_refusal_without_tls(),
+                )
+        except securesockets.Untrusted as problem:
+            log.info("connection from %s refused: %s", where, problem)
+            raise
 
     async def _serve_request(self, wire: Wire) -> bool:
         """Serve one request; whether another may follow on this connection."""
@@ -129,9 +158,9 @@ class _Server:
         if request.expects_continue:
             await wire.send(heads.CONTINUE)
         response = await self._dispatcher.dispatch(
-            request.method, request.path, request.headers, body
+            request.method, request.path, request.headers, body, wire.peer
         )
-        keep_alive = request.keep_alive and not body.remaining
+        keep_alive = request.keep_alive and not body.remaining and wire.left_s > 0
         await self._reply(wire, response, keep_alive=keep_alive)
         if body.remaining:
             await wire.linger(self._limits.linger_s)
@@ -139,7 +168,7 @@ class _Server:
 
     async def _receive_request(self, wire: Wire) -> RequestHead | None:
         """The next head; None when there is none and the connection is to be closed."""
-        with trio.move_on_after(self._limits.idle_s) as idle:
+        with trio.move_on_after(min(self._limits.idle_s, max(wire.left_s, 0))) as idle:
             await wire.wait_input()
         if idle.cancelled_caught:
             return None
@@ -184,6 +213,8 @@ class _Server:
         """Send frames until they end or the peer closes, which is noticed at once, not only at
         the next frame."""
         async with aclosing(frames), trio.open_nursery() as nursery:
+            # Who has a newer certificate by then comes back with it.
+            nursery.cancel_scope.deadline = trio.current_time() + wire.left_s
             nursery.start_soon(self._cancel_at_input, wire, nursery.cancel_scope)
             await self._send_frames(wire, frames)
             nursery.cancel_scope.cancel()
@@ -199,6 +230,22 @@ class _Server:
         # A client has nothing to say on a stream: input is its end, or nonsense.
         await wire.wait_input()
         scope.cancel()
+
+
+def _refusal_without_tls() -> bytes:
+    text = "this server speaks TLS only: name your credentials (tls, -o tls=, DFS_TLS)"
+    refusal = fault_response(Forbidden(text))
+    body = refusal.body
+    assert isinstance(body, bytes)
+    return _head(refusal, len(body), keep_alive=False) + body
+
+
+def _peer_address(stream: trio.SocketStream) -> str:
+    try:
+        host, port = stream.socket.getpeername()[:2]
+    except OSError:
+        return "an unknown address"  # it has gone already
+    return f"{host}:{port}"
 
 
 def _head(response: Response, length: int | None, keep_alive: bool) -> bytes:

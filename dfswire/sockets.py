@@ -18,6 +18,7 @@ import trio
 
 from dfswire import heads
 from dfswire.bodies import FileRange, Octets
+from dfswire.identity import Identity
 
 WATCH_S = 0.5
 UNHEARD_RETRANSMITS = 3  # in a row, of the same bytes: 1.4 s with the kernel's usual timers
@@ -41,6 +42,9 @@ def retransmits(sock: socket.socket) -> int:
 class Wire:
     """One connection.  Used by one task at a time, except that one may wait for its end."""
 
+    peer: Identity | None = None
+    """Who is at the other end, if that was to be proved."""
+
     def __init__(
         self, sock: socket.socket, *, stall_s: float = math.inf, watch: bool = False
     ) -> None:
@@ -63,6 +67,11 @@ class Wire:
         """Take the socket out of a trio stream, which is useless afterwards."""
         sock = socket.socket(fileno=stream.socket.detach())
         return cls(sock, stall_s=stall_s, watch=watch)
+
+    @property
+    def left_s(self) -> float:
+        """For how long what the peer has proved is still good."""
+        return math.inf
 
     def close(self) -> None:
         """Close at once.  May be called again."""

@@ -13,18 +13,23 @@ import socket
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import httpx
 import trio
 
-from dfswire import heads
+from dfswire import heads, securesockets
 from dfswire.bodies import BodyStream, Octets
 from dfswire.heads import ResponseHead
 from dfswire.messages import CHUNK_MAX_BYTES, MESSAGE_MAX_BYTES
 from dfswire.sockets import RECEIVE_BYTES, Unheard, Wire
 
+if TYPE_CHECKING:  # the library behind it costs what not everybody need pay
+    from dfswire.credentials import Credentials
+
 INTO = "dfs_into"
 IDEMPOTENT = "dfs_idempotent"
+SERVICE = "dfs_service"  # who is to be at the other end
 
 CONNECT_S = 2.0  # an up host of the same cluster answers in milliseconds
 IDLE_S = 45.0  # shorter than the server's 60 s, so that mostly the client ends it
@@ -36,10 +41,11 @@ Address = tuple[str, int]
 
 
 class SocketTransport(httpx.AsyncBaseTransport):
-    """Requests over TCP.  Many tasks may use it at once."""
+    """Requests over TCP, with `credentials` under TLS.  Many tasks may use it at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, credentials: Credentials | None = None) -> None:
         self._pool = _Pool()
+        self._credentials = credentials
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """One exchange.  Raises httpx.TransportError, ProtocolError."""
@@ -52,7 +58,31 @@ class SocketTransport(httpx.AsyncBaseTransport):
                 # The server closed it in the moment between our look and our request.
                 if not (problem.unsent or _may_repeat(request)):
                     raise
-        return await self._exchange(await _connect(address), address, request)
+        return await self._exchange(await self._connect(address, request), address, request)
+
+    async def _connect(self, address: Address, request: httpx.Request) -> Wire:
+        """Raises httpx.ConnectError, ConnectTimeout."""
+        where = f"{address[0]}:{address[1]}"
+        try:
+            with trio.fail_after(CONNECT_S):
+                stream = await trio.open_tcp_stream(*address)
+                # trio lets the kernel hold 16 KiB of unsent data.  Right for a server that sends
+                # from the page cache, but a chunk that is uploaded from memory goes at 4-5 GB/s
+                # instead of 2.7 without it.
+                stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, -1)
+                if self._credentials is None:
+                    return Wire.from_stream(stream, watch=True)
+                wire = await securesockets.connect(stream, self._credentials)
+        except OSError as problem:
+            raise httpx.ConnectError(f"{where}: {problem}") from problem
+        except trio.TooSlowError as problem:
+            text = f"{where}: no connection within {CONNECT_S:g} s"
+            raise httpx.ConnectTimeout(text) from problem
+        wanted = request.extensions.get(SERVICE)
+        if wire.peer.role != wanted:
+            wire.close()
+            raise httpx.ConnectError(f"{where}: there is {wire.peer}, not a {wanted}")
+        return wire
 
     async def aclose(self) -> None:
         """Close the idle connections."""
@@ -103,7 +133,7 @@ class _Pool:
         idle = self._idle[address]
         while idle:
             since, wire = idle.pop()
-            if since + IDLE_S > trio.current_time() and not wire.has_input():
+            if since + IDLE_S > trio.current_time() and wire.left_s > 0 and not wire.has_input():
                 return wire
             wire.close()
         self._drop_expired()  # a connection is about to be opened: a good moment to close others
@@ -154,21 +184,6 @@ class _UntilEnd:
 
     async def aclose(self) -> None:
         self._wire.close()
-
-
-async def _connect(address: Address) -> Wire:
-    try:
-        with trio.fail_after(CONNECT_S):
-            stream = await trio.open_tcp_stream(*address)
-    except OSError as problem:
-        raise httpx.ConnectError(f"{address[0]}:{address[1]}: {problem}") from problem
-    except trio.TooSlowError as problem:
-        text = f"{address[0]}:{address[1]}: no connection within {CONNECT_S:g} s"
-        raise httpx.ConnectTimeout(text) from problem
-    # trio lets the kernel hold 16 KiB of unsent data.  Right for a server that sends from the page
-    # cache, but a chunk that is uploaded from memory goes at 4-5 GB/s instead of 2.7 without it.
-    stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, -1)
-    return Wire.from_stream(stream, watch=True)
 
 
 async def _send(wire: Wire, request: httpx.Request) -> OSError | None:

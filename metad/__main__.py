@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+from functools import partial
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -18,6 +19,7 @@ import trio
 import typer
 
 from dfswire import watchdog
+from dfswire.credentials import credentials_at
 from dfswire.daemon import load_config, notify
 from dfswire.dispatch import Dispatcher
 from dfswire.errors import (
@@ -89,15 +91,15 @@ def _first(group: BaseExceptionGroup[DFSError]) -> DFSError:
 async def _serve(database: Database, config: MetadConfig) -> None:
     """Serve until a signal asks to stop.  Raises UsageError when the address can't be used."""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        credentials = credentials_at(config.tls)
         listeners = await listen(config.listen)
         service = create_service(database, config)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(service.metrics.loop.run_forever)
             nursery.start_soon(watchdog.run_forever)
             await nursery.start(service.run)
-            await nursery.start(
-                serve, Dispatcher("metad", service.handlers, service.metrics), listeners
-            )
+            dispatcher = Dispatcher("metad", service.handlers, service.metrics)
+            await nursery.start(partial(serve, dispatcher, listeners, credentials=credentials))
             log.info("metad of cluster %s at %s", service.state.cluster_id, config.listen)
             notify(f"STATUS=cluster {service.state.cluster_id} at {config.listen}\nREADY=1")
             number = await anext(signals)

@@ -19,6 +19,7 @@ class MetadConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     url: str  # where metadata is kept: "sqlite:////absolute/path/metad.db"
     cluster_id: str = ""  # if given: of no other cluster, and a missing database is not made anew
     listen: str = "127.0.0.1:9400"  # "host:port"; loopback until somebody decides otherwise
+    tls: str = ""  # directory with authority.crt, node.crt and node.key; empty: without TLS
     log_level: str = "INFO"
     log_format: str = "auto"  # "text" or "json"; auto: text on a terminal, else JSON
 

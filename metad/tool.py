@@ -20,6 +20,7 @@ import trio
 import typer
 
 from dfswire.client import Client
+from dfswire.credentials import credentials_of_environment
 from dfswire.errors import DFSError, UsageError
 from dfswire.journal import Position
 from metad.checks import fsck
@@ -50,7 +51,7 @@ def restore_command(
         raise UsageError(f"{at} has not been yet; without --at everything is restored")
 
     async def run() -> Restored:
-        client = Client()
+        client = Client(credentials=credentials_of_environment())
         try:
             wish = Wish(at_ns=at_ns, epoch=epoch or None, accept_loss=accept_loss)
             return await restore(client, sources, to, wish)
@@ -93,7 +94,7 @@ def journal_command(
     )
 
     async def run() -> Listing:
-        client = Client()
+        client = Client(credentials=credentials_of_environment())
         try:
             return await list_entries(client, sources, wanted, statements=statements)
         finally:

@@ -2,11 +2,14 @@
 
 A cluster is named, in this order, by `--url`, by `--dir` (a cluster of `dfs up`), by the variable
 DFS_URL, by the dfs mount that the working directory is on, and by ./dfs-data or ./.demo.  `ask`
-makes one call and is done; no connection outlives it.
+makes one call and is done; no connection outlives it.  Under TLS the credentials are those that
+`dfs up` made for the operator of its cluster, else those that DFS_TLS names.
 """
 
 from __future__ import annotations
 
+import contextvars
+import os
 import secrets
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -19,11 +22,13 @@ import typer
 from dfsmount.cli.localcluster import DEFAULT_DIRECTORY, DEMO_DIRECTORY, LocalCluster
 from dfsmount.cli.mounts import mount_of
 from dfswire.client import Client
+from dfswire.credentials import ENVIRONMENT, credentials_at
 from dfswire.daemon import REQUEST_ID, parse_address
 from dfswire.errors import DFSError, Unavailable, UsageError
 
 ANSWER_DEADLINE_S = 10.0
 REQUEST_ID_BYTES = 6
+_TLS: contextvars.ContextVar[str] = contextvars.ContextVar("dfs_operator_tls", default="")
 
 T = TypeVar("T")
 
@@ -46,7 +51,7 @@ def address_of(url: str) -> str:
 def find_metad(url: str, directory: Path | None) -> str:
     """The address of the metad that the options and the surroundings name.  Raises UsageError."""
     if directory is not None:
-        return LocalCluster.open(directory).metad_address
+        return _metad_of(LocalCluster.open(directory))
     if url:
         return address_of(url)
     mount = mount_of(Path())
@@ -54,11 +59,21 @@ def find_metad(url: str, directory: Path | None) -> str:
         return mount.metad
     for nearby in (DEFAULT_DIRECTORY, DEMO_DIRECTORY):
         if LocalCluster.is_at(nearby):
-            return LocalCluster.open(nearby).metad_address
+            return _metad_of(LocalCluster.open(nearby))
     raise UsageError(
         f"which cluster? give --url HOST:PORT or --dir, or set DFS_URL "
         f"(there is no ./{DEFAULT_DIRECTORY} and no ./{DEMO_DIRECTORY} here)"
     )
+
+
+def _metad_of(cluster: LocalCluster) -> str:
+    _TLS.set(cluster.operator_tls)
+    return cluster.metad_address
+
+
+def tls_directory() -> str:
+    """Where the credentials of this command are; empty: without TLS."""
+    return _TLS.get() or os.environ.get(ENVIRONMENT, "")
 
 
 def place_on_mount(path: Path) -> tuple[str, dict[str, Any]]:
@@ -105,7 +120,7 @@ def talk(address: str, conversation: Callable[[Client], Awaitable[T]]) -> T:
     """
 
     async def run() -> T:
-        client = Client()
+        client = Client(credentials=credentials_at(tls_directory()))
         try:
             return await conversation(client)
         finally:

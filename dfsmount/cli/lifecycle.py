@@ -14,15 +14,20 @@ from pathlib import Path
 
 import msgspec
 
+from dfsmount.cli.authority import issue_credentials, make_authority
 from dfsmount.cli.launch import Launch
 from dfsmount.cli.localcluster import LocalCluster, Settings, choose_ports, port_is_free
 from dfsmount.cli.mounts import Mount, location, mount_at, unmount
 from dfsmount.cli.processes import handle_of, read_pid_file, remember, stop, wait_end
 from dfswire.errors import UsageError
+from dfswire.identity import Identity
 
 START_TIMEOUT_S = 30.0  # a daemon that checks a large directory first is still ready in a few
 STOP_GRACE_S = 20.0  # for what a daemon still has to sync
 UNMOUNT_TIMEOUT_S = 75.0  # a mount itself gives up storing its data after 60
+CLUSTER = "local"  # in the certificates of all clusters of `dfs up`; each has its own authority
+AUTHORITY_S = 3650 * 86_400.0
+CERTIFICATE_S = 365 * 86_400.0  # nothing but `dfs up` renews them
 DEFAULT_NODES = 3
 DEFAULT_REPLICAS = 2
 
@@ -30,8 +35,11 @@ Report = Callable[[str, str], None]
 """Told what happened: (subject, what)."""
 
 
-def plan(directory: Path, nodes: int | None, replicas: int | None) -> LocalCluster:
-    """The cluster to bring up: the one kept there, changed as asked, or a new one.
+def plan(
+    directory: Path, nodes: int | None, replicas: int | None, *, tls: bool = False
+) -> LocalCluster:
+    """The cluster to bring up: the one kept there, changed as asked, or a new one.  What has TLS
+    keeps it.
 
     Nothing is written.  Raises UsageError when the wishes cannot be.
     """
@@ -48,12 +56,16 @@ def plan(directory: Path, nodes: int | None, replicas: int | None) -> LocalClust
     if wanted < len(ports):
         raise UsageError(f"this cluster has {len(ports)} nodes; 'dfs up' only adds to them")
     ports = ports + choose_ports(wanted - len(ports), [kept.metad_port, *ports])
-    settings = msgspec.structs.replace(kept, replicas=replicas or kept.replicas, chunkd_ports=ports)
+    settings = msgspec.structs.replace(
+        kept, replicas=replicas or kept.replicas, chunkd_ports=ports, tls=tls or kept.tls
+    )
     if settings.replicas > wanted:
         raise UsageError(f"{settings.replicas} replicas need as many nodes; there are {wanted}")
     cluster = LocalCluster(directory, settings)
     if settings.replicas != kept.replicas and cluster.metad.running():
         raise UsageError("replicas can only be changed while it is down: 'dfs down' first")
+    if settings.tls != kept.tls and cluster.metad.running():
+        raise UsageError("TLS can only be switched on while it is down: 'dfs down' first")
     return cluster
 
 
@@ -68,8 +80,26 @@ def bring_up(cluster: LocalCluster, report: Report) -> LocalCluster:
         report("metad", f"port {cluster.metad.port} is taken; moving to {moved.metad.port}")
         take_down(cluster, report)
     moved.write_files()
+    if moved.settings.tls:
+        _issue_credentials(moved)
     _start_all(moved, report)
     return moved
+
+
+def _issue_credentials(cluster: LocalCluster) -> None:
+    """For each party, for a year from now; who runs already takes the new ones."""
+    authority = cluster.directory / "tls" / "authority"
+    if not authority.exists():
+        make_authority(authority, CLUSTER, AUTHORITY_S)
+    parties = {
+        "metad": "metad",
+        "client": "client",
+        "operator": "operator",
+        **{daemon.name: "chunkd" for daemon in cluster.chunkds},
+    }
+    for party, role in parties.items():
+        out = Path(cluster.tls_of(party))
+        issue_credentials(authority, Identity(CLUSTER, role, party), out, CERTIFICATE_S)
 
 
 def _with_free_ports(cluster: LocalCluster) -> LocalCluster:
@@ -128,6 +158,8 @@ def mount_up(cluster: LocalCluster, directory: Path, options: str, report: Repor
     if mount is not None:
         unmount(mount, dead=True)  # what a killed mount process left
     point.mkdir(parents=True, exist_ok=True)
+    if tls := cluster.tls_of("client"):
+        options = ",".join(filter(None, [options, f"tls={tls}"]))
     command = mount_command(cluster.metad_address, point, options)
     with Launch(command, cluster.directory / "log" / "mount.log") as launch:
         reason = launch.wait_ready(START_TIMEOUT_S)

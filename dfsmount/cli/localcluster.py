@@ -3,6 +3,7 @@
     DIR/cluster.toml            ports, replicas and number of nodes, remembered between starts
     DIR/metad/                  metad.toml, metad.db
     DIR/chunkd1/ chunkd2/ ...   chunkd.toml, data/
+    DIR/tls/                    with --tls: the authority, and what each party shows
     DIR/log/                    what each daemon prints
     DIR/run/                    who runs (pid files), and the lock against a second `dfs up`
 
@@ -42,6 +43,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     replicas: int
     metad_port: int
     chunkd_ports: list[int]
+    tls: bool = False
     cluster_id: str = ""  # known after the first start: what is lost is not replaced by a new one
 
 
@@ -115,6 +117,16 @@ class LocalCluster:
             pid_file=self.directory / "run" / f"{name}.pid",
         )
 
+    def tls_of(self, party: str) -> str:
+        """Where the credentials of "metad", "chunkd1", "client" or "operator" are; empty: without
+        TLS."""
+        return str(self.directory / "tls" / party) if self.settings.tls else ""
+
+    @property
+    def operator_tls(self) -> str:
+        """Where the credentials of the `dfs` command are; empty: without TLS."""
+        return self.tls_of("operator")
+
     def mounts(self) -> list[tuple[Path, Identity]]:
         """The mounts that `dfs up` made and that still run: (pid file, who serves it)."""
         files = sorted((self.directory / "run").glob("mount-*.pid"))
@@ -137,6 +149,7 @@ class LocalCluster:
             listen=self.metad_address,
             replicas=settings.replicas,
             cluster_id=settings.cluster_id,
+            tls=self.tls_of("metad"),
         )
         for daemon in self.chunkds:
             data = daemon.config.parent / "data"
@@ -146,12 +159,14 @@ class LocalCluster:
                 metad=self.metad_address,
                 listen=f"{HOST}:{daemon.port}",
                 data=[str(data)],
+                tls=self.tls_of(daemon.name),
             )
         _write(
             self.directory / "cluster.toml",
             replicas=settings.replicas,
             metad_port=settings.metad_port,
             chunkd_ports=settings.chunkd_ports,
+            tls=settings.tls,
             cluster_id=settings.cluster_id,
         )
 
@@ -194,8 +209,8 @@ def choose_ports(count: int, taken: Iterable[int] = ()) -> list[int]:
     return chosen
 
 
-def _write(path: Path, **settings: str | int | list[str] | list[int]) -> None:
-    # Strings, whole numbers and lists of them look the same in JSON and in TOML.
+def _write(path: Path, **settings: str | int | bool | list[str] | list[int]) -> None:
+    # Strings, whole numbers, truth values and lists look the same in JSON and in TOML.
     lines = [
         f"{name} = {json.dumps(value, ensure_ascii=False)}\n" for name, value in settings.items()
     ]

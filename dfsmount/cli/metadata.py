@@ -6,6 +6,7 @@ What needs metad's own code (replaying, checking) is done by `python -m metad.to
 from __future__ import annotations
 
 import datetime
+import os
 import subprocess
 import sys
 import time
@@ -14,14 +15,23 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
-import trio
 import typer
 
-from dfsmount.cli.cluster import AsJson, Directory, Url, address_of, ask, find_metad
+from dfsmount.cli.cluster import (
+    AsJson,
+    Directory,
+    Url,
+    address_of,
+    ask,
+    find_metad,
+    talk,
+    tls_directory,
+)
 from dfsmount.cli.events import moment_ns
 from dfsmount.cli.fsck import CHECK_DEADLINE_S
 from dfsmount.cli.output import say, show_json, working
 from dfswire.client import Client
+from dfswire.credentials import ENVIRONMENT
 from dfswire.errors import ProtocolError, UsageError
 from dfswire.fsck import FsckReport, FsckRequest
 from dfswire.journal import (
@@ -164,7 +174,8 @@ def backup(file: Path, url: Url = "", directory: Directory = None, as_json: AsJs
     status: JournalStatus = ask(address, "journal.status", Empty())
     part = file.with_name(file.name + ".part")
     try:
-        snapshot = trio.run(_fetch, address, status.position.number, part)
+        number = status.position.number
+        snapshot = talk(address, lambda client: _fetch(client, address, number, part))
         part.rename(file)
     finally:
         part.unlink(missing_ok=True)
@@ -174,25 +185,22 @@ def backup(file: Path, url: Url = "", directory: Directory = None, as_json: AsJs
         typer.echo(f"{file}: entry {snapshot.position.number}, {snapshot.size_bytes} bytes")
 
 
-async def _fetch(address: str, number: int, part: Path) -> Snapshot:
-    client, digest, received = Client(), content_digest(), 0
-    try:
-        request = SnapshotRequest(number=number)
-        snapshot: Snapshot
-        snapshot, _none = await client.call(
-            "journal.snapshot", address, request, deadline_s=TAKE_DEADLINE_S
-        )
-        with part.open("wb") as made:
-            while received < snapshot.size_bytes:
-                request = SnapshotRequest(
-                    digest=snapshot.digest, offset=received, length=4 * ENTRIES_BYTES
-                )
-                _same, data = await client.call("journal.snapshot", address, request)
-                made.write(data)
-                digest.update(data)
-                received += len(data)
-    finally:
-        await client.aclose()
+async def _fetch(client: Client, address: str, number: int, part: Path) -> Snapshot:
+    digest, received = content_digest(), 0
+    request = SnapshotRequest(number=number)
+    snapshot: Snapshot
+    snapshot, _none = await client.call(
+        "journal.snapshot", address, request, deadline_s=TAKE_DEADLINE_S
+    )
+    with part.open("wb") as made:
+        while received < snapshot.size_bytes:
+            request = SnapshotRequest(
+                digest=snapshot.digest, offset=received, length=4 * ENTRIES_BYTES
+            )
+            _same, data = await client.call("journal.snapshot", address, request)
+            made.write(data)
+            digest.update(data)
+            received += len(data)
     if digest.digest() != snapshot.digest:
         raise ProtocolError("the copy was damaged on its way")
     return snapshot
@@ -293,7 +301,10 @@ def restore(
 def _tool(*arguments: str) -> tuple[int, dict[str, Any]]:
     """Run metad's part.  Raises UsageError with what it complains about."""
     done = subprocess.run(
-        [sys.executable, "-m", "metad.tool", *arguments], capture_output=True, text=True
+        [sys.executable, "-m", "metad.tool", *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, ENVIRONMENT: tls_directory()},
     )
     if done.returncode > 1 or not done.stdout:
         lines = done.stderr.strip().splitlines() or ["it ended without a word"]

@@ -8,7 +8,7 @@ from typing import Annotated
 import msgspec
 import typer
 
-from dfsmount.cli.cluster import AsJson, ask
+from dfsmount.cli.cluster import AsJson, ask, find_metad
 from dfsmount.cli.lifecycle import DEFAULT_NODES, bring_up, mount_up, plan, take_down
 from dfsmount.cli.localcluster import DEFAULT_DIRECTORY, LocalCluster
 from dfsmount.cli.output import show_json, working
@@ -27,6 +27,9 @@ def up(
     replicas: Annotated[
         int | None, typer.Option(min=1, max=8, help="How many copies of each chunk.")
     ] = None,
+    tls: Annotated[
+        bool, typer.Option("--tls", help="With certificates on all sides; kept from then on.")
+    ] = False,
     mount: Annotated[
         str,  # not a Path, see mount.py
         typer.Option(metavar="PATH", help="Mount it there as well; the directory is made."),
@@ -42,7 +45,7 @@ def up(
         if not as_json:
             typer.echo(f"{subject:10} {what}")
 
-    cluster = plan(directory, nodes, replicas)
+    cluster = plan(directory, nodes, replicas, tls=tls)
     with cluster.lock(), working("starting"):
         cluster = bring_up(cluster, report)
         _remember(cluster)
@@ -52,13 +55,15 @@ def up(
         show_json({"url": url, "directory": str(cluster.directory), "mount": str(point or "")})
         return
     typer.echo(f"The cluster is up at {url}; 'dfs status --dir {directory}' shows it,")
-    typer.echo(f"'dfs mount {url} DIR' mounts it, 'dfs down --dir {directory}' stops it.")
+    options = f" -o tls={cluster.tls_of('client')}" if cluster.settings.tls else ""
+    typer.echo(f"'dfs mount {url} DIR{options}' mounts it, 'dfs down --dir {directory}' stops it.")
 
 
 def _remember(cluster: LocalCluster) -> None:
     """Which cluster it is: without its database, metad must not make a new one the next time."""
     if not cluster.settings.cluster_id:
-        hello: Hello = ask(cluster.metad_address, "metad.hello", Empty())
+        address = find_metad("", cluster.directory)
+        hello: Hello = ask(address, "metad.hello", Empty())
         settings = msgspec.structs.replace(cluster.settings, cluster_id=hello.cluster_id)
         LocalCluster(cluster.directory, settings).write_files()
 

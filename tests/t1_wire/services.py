@@ -12,6 +12,7 @@ import trio
 from dfswire import chunks, hosts
 from dfswire.bodies import BodySource, FileRange, read_body
 from dfswire.calls import by_path
+from dfswire.credentials import Credentials
 from dfswire.dispatch import Dispatcher, Handler, Reply
 from dfswire.errors import NotSupported, Unavailable
 from dfswire.messages import Empty, Event
@@ -123,12 +124,23 @@ class Service(Protocol):
     dispatcher: Dispatcher
 
 
-async def start(nursery: trio.Nursery, service: Service, limits: Limits = DEFAULT_LIMITS) -> str:
+async def start(
+    nursery: trio.Nursery,
+    service: Service,
+    limits: Limits = DEFAULT_LIMITS,
+    credentials: Credentials | None = None,
+) -> str:
     """Serve on loopback until the nursery ends; the address."""
     listeners = await listen("127.0.0.1:0")
 
     async def run(task_status: trio.TaskStatus[list[trio.SocketListener]]) -> None:
-        await serve(service.dispatcher, listeners, limits=limits, task_status=task_status)
+        await serve(
+            service.dispatcher,
+            listeners,
+            limits=limits,
+            credentials=credentials,
+            task_status=task_status,
+        )
 
     await nursery.start(run)
     return bound_address(listeners[0])

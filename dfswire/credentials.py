@@ -1,0 +1,131 @@
+"""The certificate, the key and the authority that one party shows and trusts: a directory of files.
+
+Daemons, mounts and the command line open one when they are told to (`tls`), and give it to their
+server and client.  TLS 1.3 only, certificates on both sides, one authority for a cluster and no
+other.  The files are looked at whenever a connection begins: a renewed certificate is used from
+then on, without a restart; half-written or wrong ones are not, and what was good stays in use.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+
+from dfswire.errors import UsageError
+from dfswire.identity import Identity
+
+log = logging.getLogger(__name__)
+
+AUTHORITY, CERTIFICATE, KEY = FILES = ("authority.crt", "node.crt", "node.key")
+ENVIRONMENT = "DFS_TLS"  # where a person's command finds its credentials
+
+_Stamp = tuple[tuple[int, int, int], ...]
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """What the files said when they were read."""
+
+    identity: Identity
+    ends_s: float
+    server: ssl.SSLContext
+    client: ssl.SSLContext
+
+
+class Credentials:
+    """Those of one party.  `identity` is its own."""
+
+    def __init__(self, directory: Path) -> None:
+        """Raises UsageError when a file is missing, or they do not belong together."""
+        self.directory = directory
+        self._seen = self._stamp()
+        self._loaded = _load(directory)
+        self._refusal = ""
+
+    @property
+    def identity(self) -> Identity:
+        """Whose they are; a renewed certificate does not change that."""
+        return self._loaded.identity
+
+    @property
+    def ends_s(self) -> float:
+        """When the certificate ends, in Unix seconds."""
+        return self._loaded.ends_s
+
+    def for_server(self) -> ssl.SSLContext:
+        """For a connection that begins now."""
+        return self._fresh().server
+
+    def for_client(self) -> ssl.SSLContext:
+        """For a connection that begins now."""
+        return self._fresh().client
+
+    def _fresh(self) -> _Loaded:
+        try:
+            stamp = self._stamp()
+            if stamp != self._seen:
+                self._renew(stamp)
+        except UsageError as problem:
+            # Until it ends the old certificate is good; with the next connection we look again.
+            if str(problem) != self._refusal:
+                self._refusal = str(problem)
+                log.warning("the new credentials are not used: %s", problem)
+        return self._loaded
+
+    def _renew(self, stamp: _Stamp) -> None:
+        loaded = _load(self.directory)
+        if loaded.identity != self.identity:
+            raise UsageError(f"{self.directory} is now of {loaded.identity}, not {self.identity}")
+        self._loaded, self._seen, self._refusal = loaded, stamp, ""
+        log.info("the certificate of %s was renewed", self.identity)
+
+    def _stamp(self) -> _Stamp:
+        try:
+            found = [(self.directory / name).stat() for name in FILES]
+        except OSError as problem:
+            raise UsageError(f"no credentials: {problem.filename}: {problem.strerror}") from problem
+        return tuple((each.st_ino, each.st_size, each.st_mtime_ns) for each in found)
+
+
+def credentials_at(directory: str) -> Credentials | None:
+    """What a setting says; None for an empty one: without TLS.  Raises UsageError."""
+    if not directory:
+        return None
+    if not Path(directory).is_absolute():
+        raise UsageError(f"tls: {directory!r} is not an absolute path")
+    return Credentials(Path(directory))
+
+
+def credentials_of_environment() -> Credentials | None:
+    """What DFS_TLS says.  Raises UsageError."""
+    return credentials_at(os.environ.get(ENVIRONMENT, ""))
+
+
+def _load(directory: Path) -> _Loaded:
+    from dfswire.certificates import describe  # its library: not for those without TLS
+
+    try:
+        own = describe((directory / CERTIFICATE).read_bytes())
+        server = _context(ssl.PROTOCOL_TLS_SERVER, directory)
+        server.num_tickets = 0  # sessions are not resumed: each connection proves who it is
+        client = _context(ssl.PROTOCOL_TLS_CLIENT, directory)
+    except ssl.SSLError as problem:
+        why = problem.reason or str(problem)
+        raise UsageError(f"{directory}: certificate and key do not fit: {why}") from problem
+    except OSError as problem:
+        raise UsageError(f"no credentials: {problem.filename}: {problem.strerror}") from problem
+    return _Loaded(own.identity, own.ends_s, server, client)
+
+
+def _context(protocol: int, directory: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(protocol)
+    context.check_hostname = False  # the name is a URI: securesockets.py compares it
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.verify_flags |= ssl.VERIFY_X509_STRICT
+    context.load_verify_locations(directory / AUTHORITY)
+    context.load_cert_chain(directory / CERTIFICATE, directory / KEY)
+    return context

@@ -1,0 +1,222 @@
+"""Calls under TLS: bodies of all sizes, files, streams; whom client and server believe; renewal."""
+
+from __future__ import annotations
+
+import random
+import socket
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import trio
+
+from dfswire.certificates import public_key_of
+from dfswire.client import Client
+from dfswire.credentials import AUTHORITY, CERTIFICATE, KEY, Credentials
+from dfswire.errors import Forbidden, Unavailable
+from dfswire.messages import Empty, Event
+from dfswire.metadata import FollowEvents
+from dfswire.server import Limits
+from tests.t1_wire.parties import DAY_S, Parties, Party
+from tests.t1_wire.services import Chunkd, Metad, read_request, start, write_request
+
+MIB = 1 << 20
+QUICK = Limits(head_s=0.3, idle_s=5.0, stall_s=0.5, linger_s=0.3)
+
+
+@pytest.fixture
+def parties(tmp_path: Path) -> Parties:
+    return Parties(tmp_path)
+
+
+@pytest.fixture
+async def client(parties: Parties) -> AsyncIterator[Client]:
+    client = Client(credentials=parties.credentials())
+    yield client
+    await client.aclose()
+
+
+@pytest.mark.parametrize("length", [1, 16_383, 16_384, 16_385, 65_537, 4 * MIB])
+@pytest.mark.parametrize("disk", ["memory", "file"])
+async def test_bodies_of_all_sizes_go_both_ways(
+    nursery: trio.Nursery,
+    parties: Parties,
+    client: Client,
+    rng: random.Random,
+    length: int,
+    disk: str,
+) -> None:
+    service = Chunkd()
+    address = await start(nursery, service, credentials=parties.credentials("chunkd"))
+    content = rng.randbytes(length)
+    for _ in range(3):  # the later ones on the connection of the first
+        await client.call("chunk.write", address, write_request(length), body=content)
+        assert service.content == content
+        into = memoryview(bytearray(length))
+        _, body = await client.call("chunk.read", address, read_request(length, disk), into=into)
+        assert bytes(body) == content
+
+
+async def test_many_at_once(
+    nursery: trio.Nursery, parties: Parties, client: Client, rng: random.Random
+) -> None:
+    service = Chunkd(rng.randbytes(MIB))
+    address = await start(nursery, service, credentials=parties.credentials("chunkd"))
+
+    async def read() -> None:
+        for _ in range(5):
+            _, body = await client.call("chunk.read", address, read_request(MIB, "file"))
+            assert bytes(body) == service.content
+
+    async with trio.open_nursery() as readers:
+        for _ in range(20):
+            readers.start_soon(read)
+
+
+async def test_events_come_and_their_end_is_noticed(
+    nursery: trio.Nursery, parties: Parties, client: Client
+) -> None:
+    metad = Metad()
+    address = await start(nursery, metad, credentials=parties.credentials("metad"))
+    async with client.stream("session.events", address, FollowEvents(session="s")) as events:
+        for number in range(3):
+            await metad.sender.send(Event(number=number))
+            assert (await anext(events)).number == number
+    with trio.fail_after(5):
+        await metad.stream_ended.wait()
+
+
+@pytest.mark.parametrize(
+    ("server", "text"),
+    [
+        (Party("metad"), "there is metad someone, not a chunkd"),
+        (Party("chunkd", signed_by="strangers"), "self-signed|unable to get|signature"),
+        (Party("chunkd", signed_by="others", cluster="elsewhere"), "unable to get"),
+        (Party("chunkd", since_s=-3 * DAY_S), "expired"),
+        (Party("chunkd", since_s=DAY_S), "not yet valid"),
+    ],
+)
+async def test_a_server_that_is_not_whom_it_should_be_is_not_believed(
+    nursery: trio.Nursery, parties: Parties, client: Client, server: Party, text: str
+) -> None:
+    """The stranger trusts our authority, to get at what the client would send."""
+    address = await start(nursery, Chunkd(), credentials=parties.of(server))
+    with pytest.raises(Unavailable, match=text):
+        await client.call("chunkd.hello", address, Empty())
+
+
+async def test_two_clusters_do_not_mix_though_each_believes_the_authority_of_the_other(
+    nursery: trio.Nursery, parties: Parties
+) -> None:
+    """As when somebody put both authorities into one file."""
+    both = [parties.authorities[name].certificate_pem for name in ("ours", "others")]
+    here = parties.files(Party("chunkd"))
+    there = parties.files(Party(signed_by="others", cluster="elsewhere"))
+    for files in (here, there):
+        (files / AUTHORITY).write_bytes(b"".join(both))
+    address = await start(nursery, Chunkd(), credentials=Credentials(here))
+    client = Client(credentials=Credentials(there))
+    with pytest.raises(Unavailable, match="belongs to cluster 'lab', not to 'elsewhere'"):
+        await client.call("chunkd.hello", address, Empty())
+    await client.aclose()
+
+
+async def test_a_client_without_tls_is_told_so(nursery: trio.Nursery, parties: Parties) -> None:
+    address = await start(nursery, Chunkd(), credentials=parties.credentials("chunkd"))
+    plain = Client()
+    with pytest.raises(Forbidden, match="TLS only: name your credentials"):
+        await plain.call("chunk.write", address, write_request(MIB), body=bytes(MIB))
+    await plain.aclose()
+
+
+async def test_a_server_without_tls_is_not_believed(nursery: trio.Nursery, client: Client) -> None:
+    address = await start(nursery, Chunkd())
+    with pytest.raises(Unavailable, match=r"(?i)wrong.version.number|record"):
+        await client.call("chunkd.hello", address, Empty())
+
+
+async def test_a_handshake_that_stalls_is_given_up(nursery: trio.Nursery, parties: Parties) -> None:
+    address = await start(nursery, Chunkd(), QUICK, parties.credentials("chunkd"))
+    host, port = address.split(":")
+    for first in (b"", b"\x16\x03\x01\x02\x00\x01"):
+        async with await trio.open_tcp_stream(host, int(port)) as stream:
+            await stream.send_all(first)
+            with trio.fail_after(5):
+                assert await stream.receive_some() == b""
+
+
+async def test_a_server_that_stalls_in_the_handshake_is_given_up(
+    nursery: trio.Nursery, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dfswire.transport.CONNECT_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(Unavailable, match=r"no connection within 0\.2 s"):
+            await client.call("chunkd.hello", address, Empty(), attempts=1)
+
+
+async def test_garbage_instead_of_a_handshake_harms_nobody(
+    nursery: trio.Nursery, parties: Parties, client: Client, rng: random.Random
+) -> None:
+    address = await start(nursery, Chunkd(), QUICK, parties.credentials("chunkd"))
+    host, port = address.split(":")
+    for _ in range(50):
+        async with await trio.open_tcp_stream(host, int(port)) as stream:
+            try:
+                await stream.send_all(rng.randbytes(rng.randrange(1, 2000)))
+                with trio.move_on_after(5) as waited:
+                    async for _piece in stream:
+                        pass
+            except trio.BrokenResourceError:
+                continue  # reset: it is closed
+            assert not waited.cancelled_caught
+    await client.call("chunkd.hello", address, Empty())
+
+
+def reissue(parties: Parties, credentials: Credentials, valid_s: float) -> None:
+    """A renewal as an authority makes it: another certificate for the same key, in its place."""
+    key = (credentials.directory / KEY).read_bytes()
+    fresh = credentials.directory / "fresh"
+    fresh.write_bytes(
+        parties.authorities["ours"].issue(credentials.identity, public_key_of(key), valid_s)
+    )
+    fresh.replace(credentials.directory / CERTIFICATE)
+
+
+async def test_renewal_under_load_disturbs_nobody(
+    nursery: trio.Nursery, parties: Parties, rng: random.Random
+) -> None:
+    """Certificates of seconds on both sides, renewed again and again; every call succeeds."""
+    own = parties.of(Party("chunkd", "server", valid_s=2))
+    callers = parties.of(Party("client", "caller", valid_s=2))
+    service = Chunkd(rng.randbytes(100_000))
+    address = await start(nursery, service, credentials=own)
+    client = Client(credentials=callers)
+    begun_s = time.time()
+    calls = 0
+    while time.time() < begun_s + 5:
+        for credentials in (own, callers):
+            if credentials.ends_s - time.time() < 1.2:
+                reissue(parties, credentials, 2)
+                credentials.for_server()
+        _, body = await client.call("chunk.read", address, read_request(100_000), attempts=1)
+        assert bytes(body) == service.content
+        calls += 1
+        await trio.sleep(0.01)
+    assert calls > 100
+    await client.aclose()
+
+
+async def test_nobody_stays_connected_beyond_the_end_of_his_certificate(
+    nursery: trio.Nursery, parties: Parties
+) -> None:
+    metad = Metad()
+    address = await start(nursery, metad, credentials=parties.credentials("metad"))
+    client = Client(credentials=parties.of(Party(valid_s=2)))
+    async with client.stream("session.events", address, FollowEvents(session="s")) as events:
+        with trio.fail_after(10), pytest.raises(Unavailable):
+            await anext(events)
+    with pytest.raises(Unavailable, match="expired"):
+        await client.call("metad.hello", address, Empty())
+    await client.aclose()
