@@ -41,6 +41,8 @@ LAYERS = {
         fsck hosts inventories jobs moving observe orders policies
         chunks journal locks metadata operations
         verify health
+        certificates
+        identity
         messages errors
     """,
     "metad": """
@@ -226,12 +228,12 @@ LAYERS = {
         __main__
         app
         top
-        up status nodes events admin policy rebalance metadata info fsck repair mount helper
+        up status nodes events admin policy rebalance metadata info fsck repair mount helper ca
         views jobs
         health
         cluster lifecycle lost
         localcluster launch
-        mounts processes output
+        mounts processes output authority
     """,
 }
 
@@ -245,7 +247,7 @@ PURE = words(
     dfsmount.locks.holdings dfsmount.remote.experience dfsmount.remote.followed
     dfswire.admin dfswire.attrchanges dfswire.batches dfswire.call dfswire.calls dfswire.chunks
     dfswire.clientcalls dfswire.codec dfswire.errors dfswire.fsck dfswire.health
-    dfswire.heartbeats dfswire.hosts dfswire.info dfswire.inventories dfswire.jobs
+    dfswire.heartbeats dfswire.hosts dfswire.identity dfswire.info dfswire.inventories dfswire.jobs
     dfswire.journal dfswire.lockranges dfswire.locks dfswire.messages dfswire.metadata
     dfswire.moving dfswire.observe dfswire.operations dfswire.operatorcalls dfswire.orders
     dfswire.policies dfswire.status dfswire.verify
@@ -296,4 +298,5 @@ RESERVED = {
     },
     "rich": {"dfsmount.cli"},
     "prometheus_client": {"dfswire.metrics"},
+    "cryptography": {"dfswire.certificates"},
 }
