@@ -16,6 +16,7 @@ from typing import Annotated
 import typer
 
 from dfsmount.cli.admin import disk_app, node_app
+from dfsmount.cli.ca import ca_app
 from dfsmount.cli.events import events
 from dfsmount.cli.fsck import fsck
 from dfsmount.cli.helper import install_mount_helper
@@ -56,6 +57,7 @@ GROUPS = {
     "disk": disk_app,
     "policy": policy_app,
     "metad": metad_app,
+    "ca": ca_app,
 }
 for name, group in GROUPS.items():
     app.add_typer(group, name=name)

@@ -1,0 +1,115 @@
+"""`dfs ca`: the authority of a cluster, and the certificates that it signs.
+
+All three work on files of this host and ask no daemon; authority.py says which files.
+"""
+
+from __future__ import annotations
+
+import datetime
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dfsmount.cli.authority import (
+    AUTHORITY_CERTIFICATE,
+    NODE_CERTIFICATE,
+    about,
+    issue_credentials,
+    load_authority,
+    make_authority,
+)
+from dfsmount.cli.cluster import AsJson
+from dfsmount.cli.output import say, show_json
+from dfswire.certificates import (
+    Described,
+    DescribedAuthority,
+    describe,
+    describe_authority,
+    is_authority,
+)
+from dfswire.identity import ROLES, Identity
+
+DAY_S = 86_400.0
+DAYS_MAX = 36_500
+
+ca_app = typer.Typer(
+    help="The authority of a cluster, and certificates.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+AuthorityDirectory = Annotated[
+    Path, typer.Argument(metavar="DIR", help="Where the authority's two files are.")
+]
+
+
+@ca_app.command()
+def init(
+    directory: AuthorityDirectory,
+    cluster: Annotated[str, typer.Option("--cluster", metavar="NAME", help="Its cluster.")],
+    days: Annotated[int, typer.Option(min=1, max=DAYS_MAX, help="Valid so long.")] = 3650,
+    as_json: AsJson = False,
+) -> None:
+    """Make the authority of a cluster.  Keep its directory safe: who has it can be anybody."""
+    authority = make_authority(directory, cluster, days * DAY_S)
+    _show(
+        directory / AUTHORITY_CERTIFICATE,
+        describe_authority(authority.certificate_pem),
+        as_json=as_json,
+    )
+
+
+@ca_app.command()
+def issue(
+    directory: AuthorityDirectory,
+    role: Annotated[str, typer.Argument(metavar="ROLE", help=f"One of {', '.join(ROLES)}.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Such as the name of the host.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where to put them.")],
+    days: Annotated[int, typer.Option(min=1, max=DAYS_MAX, help="Valid so long.")] = 30,
+    as_json: AsJson = False,
+) -> None:
+    """Make key and certificate for one party; or renew the certificate, for the same key."""
+    identity = Identity(load_authority(directory).cluster, role, name)
+    issued = issue_credentials(directory, identity, out, days * DAY_S)
+    _show(out / NODE_CERTIFICATE, issued, as_json=as_json)
+
+
+@ca_app.command()
+def show(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A certificate.")],
+    as_json: AsJson = False,
+) -> None:
+    """Show what a certificate says.  Ends with 1 when it is not valid now."""
+    pem = file.read_bytes()
+    with about(file):
+        found = describe_authority(pem) if is_authority(pem) else describe(pem)
+    _show(file, found, as_json=as_json)
+    now = time.time()
+    if not found.begins_s <= now <= found.ends_s:
+        say(f"{file}: {'no longer' if now > found.ends_s else 'not yet'} valid")
+        raise typer.Exit(1)
+
+
+def _show(file: Path, found: Described | DescribedAuthority, *, as_json: bool) -> None:
+    """For people or as JSON.  Serial numbers are longer than JSON's, and hexadecimal everywhere."""
+    if isinstance(found, Described):
+        who = {"cluster": found.identity.cluster, "role": found.identity.role}
+        who["name"] = found.identity.name
+        title = found.identity.uri
+    else:
+        who = {"cluster": found.cluster, "role": "authority", "name": ""}
+        title = f"authority of {found.cluster}"
+    if as_json:
+        times = {"begins_s": found.begins_s, "ends_s": found.ends_s}
+        show_json({"file": str(file), **who, **times, "serial": f"{found.serial:x}"})
+        return
+    typer.echo(f"file      {file}")
+    typer.echo(f"identity  {title}")
+    typer.echo(f"valid     {_moment(found.begins_s)} to {_moment(found.ends_s)}")
+    typer.echo(f"serial    {found.serial:x}")
+
+
+def _moment(unix_s: float) -> str:
+    return f"{datetime.datetime.fromtimestamp(unix_s, datetime.UTC):%Y-%m-%d %H:%M:%S} UTC"
