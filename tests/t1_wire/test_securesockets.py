@@ -10,13 +10,17 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
+from dfswire import securesockets
 from dfswire.certificates import public_key_of
 from dfswire.client import Client
 from dfswire.credentials import AUTHORITY, CERTIFICATE, KEY, Credentials
-from dfswire.errors import Forbidden, Unavailable
+from dfswire.errors import Forbidden, NotSupported, Unavailable
 from dfswire.messages import Empty, Event
 from dfswire.metadata import FollowEvents
+from dfswire.securesockets import SecureWire
+from dfswire.securesockets import connect as securesockets_connect
 from dfswire.server import Limits
 from tests.t1_wire.parties import DAY_S, Parties, Party
 from tests.t1_wire.services import Chunkd, Metad, read_request, start, write_request
@@ -56,6 +60,57 @@ async def test_bodies_of_all_sizes_go_both_ways(
         into = memoryview(bytearray(length))
         _, body = await client.call("chunk.read", address, read_request(length, disk), into=into)
         assert bytes(body) == content
+
+
+async def test_a_refusal_reaches_a_client_that_is_still_sending(
+    nursery: trio.Nursery, parties: Parties, client: Client
+) -> None:
+    address = await start(nursery, Chunkd(), credentials=parties.credentials("chunkd"))
+    with pytest.raises(NotSupported, match="disk full"):
+        await client.call(
+            "chunk.write", address, write_request(4 * MIB, "full"), body=bytes(4 * MIB)
+        )
+
+
+async def test_connections_are_used_again(
+    nursery: trio.Nursery, parties: Parties, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connected = []
+
+    async def connect(stream: trio.SocketStream, credentials: Credentials) -> SecureWire:
+        connected.append(stream)
+        return await securesockets_connect(stream, credentials)
+
+    monkeypatch.setattr(securesockets, "connect", connect)
+    address = await start(nursery, Chunkd(), credentials=parties.credentials("chunkd"))
+    for _ in range(10):
+        await client.call("chunkd.hello", address, Empty())
+    assert len(connected) == 1
+
+
+async def test_what_is_decrypted_already_counts_as_input(parties: Parties) -> None:
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    near = await trio.testing.open_stream_to_socket_listener(listeners[0])
+    far = await listeners[0].accept()
+    accepted: list[SecureWire] = []
+
+    async def accept() -> None:
+        credentials = parties.credentials("chunkd")
+        accepted.append(await securesockets.accept(far, credentials, stall_s=5, without_tls=b"no"))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(accept)
+        wire = await securesockets.connect(near, parties.credentials())
+    await accepted[0].send(b"ab")
+    assert await wire.receive(1) == b"a"
+    assert wire.has_input()
+    with trio.fail_after(1):
+        await wire.wait_input()
+    assert await wire.receive(10) == b"b"
+    assert not wire.has_input()
+    for each in (wire, accepted[0]):
+        each.close()
+    await trio.aclose_forcefully(listeners[0])
 
 
 async def test_many_at_once(
@@ -219,4 +274,21 @@ async def test_nobody_stays_connected_beyond_the_end_of_his_certificate(
             await anext(events)
     with pytest.raises(Unavailable, match="expired"):
         await client.call("metad.hello", address, Empty())
+    await client.aclose()
+
+
+@pytest.mark.parametrize(("own_s", "servers_s"), [(2, DAY_S), (DAY_S, 2)])
+async def test_an_idle_connection_does_not_outlive_the_certificates(
+    nursery: trio.Nursery, parties: Parties, own_s: float, servers_s: float
+) -> None:
+    server = parties.of(Party("chunkd", valid_s=servers_s))
+    own = parties.of(Party(valid_s=own_s))
+    service = Chunkd()
+    address = await start(nursery, service, credentials=server)
+    client = Client(credentials=own)
+    await client.call("chunkd.hello", address, Empty())
+    await trio.sleep(min(own.ends_s, server.ends_s) - time.time() + 0.2)
+    with pytest.raises(Unavailable, match="expired"):
+        await client.call("chunkd.hello", address, Empty())
+    assert service.counts["hello"] == 1
     await client.aclose()
