@@ -27,7 +27,8 @@ LAYERS = {
     "dfswire": """
         server client
         dispatch transport
-        sockets
+        securesockets
+        sockets credentials
         bodies
         metrics logs
         looplag watchdog
@@ -290,6 +291,7 @@ RESERVED = {
     "socket": {
         "dfswire.daemon",
         "dfswire.sockets",
+        "dfswire.securesockets",
         "dfswire.transport",
         "chunkd.figures",  # the host's name
         "dfsmount.__main__",  # the host's name

@@ -81,13 +81,13 @@ def bring_up(cluster: LocalCluster, report: Report) -> LocalCluster:
         take_down(cluster, report)
     moved.write_files()
     if moved.settings.tls:
-        _issue_credentials(moved)
+        give_credentials(moved)
     _start_all(moved, report)
     return moved
 
 
-def _issue_credentials(cluster: LocalCluster) -> None:
-    """For each party, for a year from now; who runs already takes the new ones."""
+def give_credentials(cluster: LocalCluster, valid_s: float = CERTIFICATE_S) -> None:
+    """New ones for each party, valid from now; who runs already takes them.  Raises UsageError."""
     authority = cluster.directory / "tls" / "authority"
     if not authority.exists():
         make_authority(authority, CLUSTER, AUTHORITY_S)
@@ -99,7 +99,7 @@ def _issue_credentials(cluster: LocalCluster) -> None:
     }
     for party, role in parties.items():
         out = Path(cluster.tls_of(party))
-        issue_credentials(authority, Identity(CLUSTER, role, party), out, CERTIFICATE_S)
+        issue_credentials(authority, Identity(CLUSTER, role, party), out, valid_s)
 
 
 def _with_free_ports(cluster: LocalCluster) -> LocalCluster:
@@ -159,6 +159,10 @@ def mount_up(cluster: LocalCluster, directory: Path, options: str, report: Repor
         unmount(mount, dead=True)  # what a killed mount process left
     point.mkdir(parents=True, exist_ok=True)
     if tls := cluster.tls_of("client"):
+        if "," in tls:
+            raise UsageError(
+                f"{tls}: a comma cannot stand in a mount option; use another directory"
+            )
         options = ",".join(filter(None, [options, f"tls={tls}"]))
     command = mount_command(cluster.metad_address, point, options)
     with Launch(command, cluster.directory / "log" / "mount.log") as launch:
