@@ -40,6 +40,10 @@ def contents(directory: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in directory.iterdir()}
 
 
+def inodes(directory: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_ino for path in directory.iterdir()}
+
+
 def usable(directory: Path) -> bool:
     """Whether OpenSSL takes certificate and key for a pair."""
     ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(
@@ -104,13 +108,18 @@ def test_days(home: Path) -> None:
 
 def test_a_renewal_replaces_the_certificate_alone(home: Path) -> None:
     first = issue_credentials(home / "ca", PARTY, home / "n", DAY_S)
-    before = contents(home / "n")
+    before, inodes_before = contents(home / "n"), inodes(home / "n")
     (home / "n" / "node.crt.part").write_bytes(b"of a run that was interrupted")
     second = issue_credentials(home / "ca", PARTY, home / "n", 2 * DAY_S)
     after = contents(home / "n")
     assert second.serial != first.serial
     assert second == describe(after["node.crt"])
     assert before | {"node.crt": after["node.crt"]} == after
+    assert {name: inodes_before[name] == inodes(home / "n")[name] for name in after} == {
+        "authority.crt": True,
+        "node.crt": False,
+        "node.key": True,
+    }, "which files are the same as before"
     assert usable(home / "n")
 
 
@@ -141,6 +150,17 @@ def test_show(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert (shown["cluster"], shown["role"], shown["name"]) == ("c1", "authority", "")
 
 
+@pytest.fixture
+def far_east(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Local time is far from UTC."""
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "XXX-9")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.usefixtures("far_east")
 @pytest.mark.parametrize(
     ("now_s", "status", "error"),
     [
@@ -330,7 +350,9 @@ def test_an_interrupted_first_certificate(home: Path, monkeypatch: pytest.Monkey
     for step in interruptions(monkeypatch, issue):
         out = home / str(step)
         assert not (out / "node.crt").exists() or usable(out)
+        key = (out / "node.key").read_bytes() if (out / "node.key").exists() else None
         issue(step)
+        assert key in (None, (out / "node.key").read_bytes()), "what is there is kept"
         assert usable(out)
         assert sorted(contents(out)) == ["authority.crt", "node.crt", "node.key"]
 
