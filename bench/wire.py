@@ -1,6 +1,6 @@
 """How fast the network runtime is on this machine: small calls, chunks up and down.
 
-    python bench/wire.py [--seconds 2]
+    python bench/wire.py [--seconds 2] [--tls]
 
 The server runs in a process of its own, on loopback.  Beside each chunk figure stands the limit
 that plain sockets reach from Python with the same kernel calls (sendfile, recv_into) and no HTTP,
@@ -14,8 +14,11 @@ import multiprocessing
 import os
 import socket
 import statistics
+import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import trio
@@ -23,9 +26,12 @@ import trio
 from dfswire import chunks, hosts
 from dfswire.bodies import BodySource, FileRange, fill
 from dfswire.calls import by_path
+from dfswire.certificates import Authority, new_key, public_key_of
 from dfswire.client import Client
+from dfswire.credentials import AUTHORITY, CERTIFICATE, KEY, Credentials
 from dfswire.dispatch import Dispatcher, Handler, Reply
 from dfswire.errors import NotSupported
+from dfswire.identity import Identity
 from dfswire.messages import Empty
 from dfswire.server import bound_address, listen, serve
 
@@ -39,15 +45,33 @@ ROUNDS = 3
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--seconds", type=float, default=2.0, help="of each round")
-    seconds = parser.parse_args().seconds
-    with _Process(_run_server) as address:
-        trio.run(_measure, address, seconds)
+    parser.add_argument("--tls", action="store_true", help="with certificates on both sides")
+    options = parser.parse_args()
+    seconds = options.seconds
+    with tempfile.TemporaryDirectory() as directory:
+        server, client = _credentials(Path(directory)) if options.tls else (None, None)
+        with _Process(partial(_run_server, server)) as address:
+            trio.run(_measure, address, seconds, client)
     with _Process(_run_raw_server) as address:
         _measure_raw(address, seconds)
 
 
-async def _measure(address: str, seconds: float) -> None:
-    client = Client()
+def _credentials(directory: Path) -> tuple[Credentials, Credentials]:
+    """The server's and the client's."""
+    authority = Authority.new("bench", 3600)
+    for role in ("chunkd", "client"):
+        key = new_key()
+        (directory / role).mkdir()
+        (directory / role / AUTHORITY).write_bytes(authority.certificate_pem)
+        identity = Identity("bench", role, role)
+        certificate = authority.issue(identity, public_key_of(key), 3600)
+        (directory / role / CERTIFICATE).write_bytes(certificate)
+        (directory / role / KEY).write_bytes(key)
+    return Credentials(directory / "chunkd"), Credentials(directory / "client")
+
+
+async def _measure(address: str, seconds: float, credentials: Credentials | None) -> None:
+    client = Client(credentials=credentials)
     buffers = [memoryview(bytearray(CHUNK_BYTES)) for _ in range(4)]
     read = chunks.ReadChunk(chunk=CHUNK, disk="d", offset=0, length=CHUNK_BYTES)
     write = chunks.WriteChunk(chunk=CHUNK, disk="d", length=CHUNK_BYTES, checksums=CHECKSUMS)
@@ -133,11 +157,11 @@ def _handlers() -> dict[str, Handler]:
     return handlers
 
 
-def _run_server(tell: Callable[[str], None]) -> None:
+def _run_server(credentials: Credentials | None, tell: Callable[[str], None]) -> None:
     async def run() -> None:
         listeners = await listen("127.0.0.1:0")
         tell(bound_address(listeners[0]))
-        await serve(Dispatcher("chunkd", _handlers()), listeners)
+        await serve(Dispatcher("chunkd", _handlers()), listeners, credentials=credentials)
 
     trio.run(run)
 

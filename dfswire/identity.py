@@ -15,7 +15,7 @@ from dfswire.errors import UsageError
 SCHEME = "dfs"
 ROLES = ("metad", "chunkd", "client", "operator")
 
-_WORD = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?", re.ASCII)
+_WORD = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextvars import copy_context
 from typing import Annotated
 
 import typer
@@ -92,7 +93,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not given or (len(given) == 1 and given[0] in GROUPS):
         given = [*given, "--help"]  # typer's own way is an error of many lines
     try:
-        answer = app(args=given, standalone_mode=False, prog_name="dfs")
+        # In a context of its own: what one command finds out about its cluster is not for the next.
+        answer = copy_context().run(app, args=given, standalone_mode=False, prog_name="dfs")
         sys.stdout.flush()
         # typer answers with the status of a typer.Exit, and with 130 after Ctrl-C.
         return answer if isinstance(answer, int) else 0

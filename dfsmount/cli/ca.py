@@ -1,6 +1,8 @@
 """`dfs ca`: the authority of a cluster, and the certificates that it signs.
 
-All three work on files of this host and ask no daemon; authority.py says which files.
+All three work on files of this host and ask no daemon; authority.py says which files.  What needs
+the library behind certificates is imported by the verbs: loading it takes a tenth of the time of
+the commands that do without.
 """
 
 from __future__ import annotations
@@ -8,28 +10,16 @@ from __future__ import annotations
 import datetime
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dfsmount.cli.authority import (
-    AUTHORITY_CERTIFICATE,
-    NODE_CERTIFICATE,
-    about,
-    issue_credentials,
-    load_authority,
-    make_authority,
-)
 from dfsmount.cli.cluster import AsJson
 from dfsmount.cli.output import say, show_json
-from dfswire.certificates import (
-    Described,
-    DescribedAuthority,
-    describe,
-    describe_authority,
-    is_authority,
-)
 from dfswire.identity import ROLES, Identity
+
+if TYPE_CHECKING:
+    from dfswire.certificates import Described, DescribedAuthority
 
 DAY_S = 86_400.0
 DAYS_MAX = 36_500
@@ -53,6 +43,9 @@ def init(
     as_json: AsJson = False,
 ) -> None:
     """Make the authority of a cluster.  Keep its directory safe: who has it can be anybody."""
+    from dfsmount.cli.authority import AUTHORITY_CERTIFICATE, make_authority
+    from dfswire.certificates import describe_authority
+
     authority = make_authority(directory, cluster, days * DAY_S)
     _show(
         directory / AUTHORITY_CERTIFICATE,
@@ -71,6 +64,8 @@ def issue(
     as_json: AsJson = False,
 ) -> None:
     """Make key and certificate for one party; or renew the certificate, for the same key."""
+    from dfsmount.cli.authority import NODE_CERTIFICATE, issue_credentials, load_authority
+
     identity = Identity(load_authority(directory).cluster, role, name)
     issued = issue_credentials(directory, identity, out, days * DAY_S)
     _show(out / NODE_CERTIFICATE, issued, as_json=as_json)
@@ -82,6 +77,9 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show what a certificate says.  Ends with 1 when it is not valid now."""
+    from dfsmount.cli.authority import about
+    from dfswire.certificates import describe, describe_authority, is_authority
+
     pem = file.read_bytes()
     with about(file):
         found = describe_authority(pem) if is_authority(pem) else describe(pem)
@@ -94,6 +92,8 @@ def show(
 
 def _show(file: Path, found: Described | DescribedAuthority, *, as_json: bool) -> None:
     """For people or as JSON.  Serial numbers are longer than JSON's, and hexadecimal everywhere."""
+    from dfswire.certificates import Described
+
     if isinstance(found, Described):
         who = {"cluster": found.identity.cluster, "role": found.identity.role}
         who["name"] = found.identity.name

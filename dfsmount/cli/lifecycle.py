@@ -14,7 +14,6 @@ from pathlib import Path
 
 import msgspec
 
-from dfsmount.cli.authority import issue_credentials, make_authority
 from dfsmount.cli.launch import Launch
 from dfsmount.cli.localcluster import LocalCluster, Settings, choose_ports, port_is_free
 from dfsmount.cli.mounts import Mount, location, mount_at, unmount
@@ -88,6 +87,8 @@ def bring_up(cluster: LocalCluster, report: Report) -> LocalCluster:
 
 def give_credentials(cluster: LocalCluster, valid_s: float = CERTIFICATE_S) -> None:
     """New ones for each party, valid from now; who runs already takes them.  Raises UsageError."""
+    from dfsmount.cli.authority import issue_credentials, make_authority  # as in ca.py
+
     authority = cluster.directory / "tls" / "authority"
     if not authority.exists():
         make_authority(authority, CLUSTER, AUTHORITY_S)
