@@ -13,10 +13,12 @@ import pytest
 
 from dfsmount.cli import lifecycle, up
 from dfsmount.cli.app import main
-from dfsmount.cli.lifecycle import bring_up, plan, take_down
+from dfsmount.cli.lifecycle import bring_up, mount_up, plan, take_down
 from dfsmount.cli.localcluster import HOST, Daemon, LocalCluster
 from dfsmount.cli.mounts import Mount
 from dfsmount.cli.processes import Identity, handle_of, wait_end
+from dfswire.certificates import describe
+from dfswire.credentials import CERTIFICATE, Credentials
 from dfswire.errors import UsageError
 from dfswire.hosts import Hello
 
@@ -92,6 +94,45 @@ def test_up_starts_what_is_missing_and_down_stops_it(cluster: LocalCluster, stor
     assert story.take() == {"chunkd2": "stopped", "chunkd1": "stopped", "metad": "stopped"}
     take_down(cluster, story)
     assert story.take() == {}
+
+
+def test_tls_comes_while_it_is_down_and_each_call_renews(
+    cluster: LocalCluster, story: Story
+) -> None:
+    bring_up(cluster, story)
+    with pytest.raises(UsageError, match="TLS can only be switched on while it is down"):
+        plan(cluster.directory, None, None, tls=True)
+    take_down(cluster, story)
+    secured = bring_up(plan(cluster.directory, None, None, tls=True), story)
+    parties = {"metad", "chunkd1", "chunkd2", "client", "operator"}
+    assert parties | {"authority"} == {each.name for each in (secured.directory / "tls").iterdir()}
+
+    def serial(party: str) -> int:
+        return describe(Path(secured.tls_of(party), CERTIFICATE).read_bytes()).serial
+
+    first = {party: serial(party) for party in parties}
+    assert str(Credentials(Path(secured.tls_of("chunkd2"))).identity) == "chunkd chunkd2"
+    bring_up(plan(cluster.directory, None, None), story)
+    assert all(serial(party) != first[party] for party in parties)
+
+
+def test_a_mount_is_told_where_its_credentials_are(
+    cluster: LocalCluster, story: Story, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+
+    def remembered(metad: str, point: Path, options: str) -> list[str]:
+        told.append(options)
+        return command(READY)
+
+    monkeypatch.setattr(lifecycle, "mount_command", remembered)
+    cluster.write_files()
+    secured = plan(cluster.directory, None, None, tls=True)
+    mount_up(secured, tmp_path / "m", "soft=5", story)
+    assert told == [f"soft=5,tls={secured.directory}/tls/client"]
+    other = LocalCluster(tmp_path / "a,b", secured.settings)
+    with pytest.raises(UsageError, match="comma cannot stand in a mount option"):
+        mount_up(other, tmp_path / "n", "", story)
 
 
 def test_a_daemon_that_does_not_start(

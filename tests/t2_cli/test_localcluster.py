@@ -40,14 +40,27 @@ def test_what_is_written_is_found_again(tmp_path: Path) -> None:
         "metad": "127.0.0.1:20001",
         "listen": "127.0.0.1:20003",
         "data": [str(cluster.directory / "chunkd2" / "data")],
+        "tls": "",
     }
     assert tomllib.loads(cluster.metad.config.read_text()) == {
         "url": f"sqlite:///{cluster.directory}/metad/metad.db",
         "listen": "127.0.0.1:20001",
         "replicas": 2,
         "cluster_id": "",
+        "tls": "",
     }
     assert (cluster.directory / "chunkd1" / "data").is_dir()
+
+
+def test_tls_is_kept_and_every_party_is_told_where_its_files_are(tmp_path: Path) -> None:
+    plan(tmp_path, 2, None).write_files()
+    plan(tmp_path, None, None, tls=True).write_files()
+    cluster = plan(tmp_path, None, None)
+    assert cluster.settings.tls
+    for daemon in cluster.daemons:
+        told = tomllib.loads(daemon.config.read_text())["tls"]
+        assert told == str(cluster.directory / "tls" / daemon.name)
+    assert cluster.operator_tls == str(cluster.directory / "tls" / "operator")
 
 
 def test_a_cluster_may_grow_but_not_shrink(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from dfsmount.cli.localcluster import LocalCluster
 from dfsmount.cli.mounts import mount_at
+from dfswire.credentials import ENVIRONMENT
 from tests.t4_mount.harness import missing_for_mounts
 
 DFS = [sys.executable, "-P", "-m", "dfsmount.cli"]
@@ -93,3 +94,23 @@ def test_a_mount_comes_and_goes_with_it(directory: Path, tmp_path: Path) -> None
     assert (second / "renamed").read_bytes() == content
     assert answer("umount", second) == {"directory": str(second), "stored": True}
     dfs("umount", second, status=2)
+
+
+@pytest.mark.process
+@pytest.mark.mount
+@pytest.mark.skipif(missing_for_mounts() != "", reason=missing_for_mounts())
+def test_a_cluster_with_certificates(directory: Path, tmp_path: Path) -> None:
+    """Every kind of command finds its credentials, by the directory or by DFS_TLS."""
+    url = answer("up", "--dir", directory, "--nodes", "2", "--tls", "--mount", tmp_path / "m")[
+        "url"
+    ]
+    (tmp_path / "m" / "file").write_bytes(bytes(300_000))
+    assert answer("status", "--dir", directory)["health"]["state"] == "ok"
+    assert answer("fsck", "--dir", directory)["findings"] == []
+    assert answer("metad", "journal", "--last", "1", "--dir", directory)["entries"]
+    assert answer("metad", "backup", tmp_path / "copy", "--dir", directory)["size_bytes"]
+    dfs("status", "--url", url, status=2)
+    environment = {**os.environ, ENVIRONMENT: LocalCluster.open(directory).operator_tls}
+    for words in (["status", "--url", url], ["info", str(point / "file")]):
+        subprocess.run([*DFS, *words], env=environment, check=True, capture_output=True)
+    assert f"'dfs mount {url} DIR -o tls=" in dfs("up", "--dir", directory)
