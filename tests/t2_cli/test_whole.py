@@ -101,10 +101,9 @@ def test_a_mount_comes_and_goes_with_it(directory: Path, tmp_path: Path) -> None
 @pytest.mark.skipif(missing_for_mounts() != "", reason=missing_for_mounts())
 def test_a_cluster_with_certificates(directory: Path, tmp_path: Path) -> None:
     """Every kind of command finds its credentials, by the directory or by DFS_TLS."""
-    url = answer("up", "--dir", directory, "--nodes", "2", "--tls", "--mount", tmp_path / "m")[
-        "url"
-    ]
-    (tmp_path / "m" / "file").write_bytes(bytes(300_000))
+    point = tmp_path / "m"
+    url = answer("up", "--dir", directory, "--nodes", "2", "--tls", "--mount", point)["url"]
+    (point / "file").write_bytes(bytes(300_000))
     assert answer("status", "--dir", directory)["health"]["state"] == "ok"
     assert answer("fsck", "--dir", directory)["findings"] == []
     assert answer("metad", "journal", "--last", "1", "--dir", directory)["entries"]
