@@ -63,7 +63,7 @@ def run(
 
 
 async def _serve(settings: ChunkdConfig, directories: DataDirectories) -> None:
-    credentials = credentials_at(settings.tls)
+    credentials = credentials_at(settings.tls, "chunkd")
     watch = DiskWatch()
     stores = _open_stores(directories, watch)
     listeners = await listen(settings.listen)

@@ -41,6 +41,7 @@ from dfswire.errors import (
     ClusterError,
     DFSError,
     FileError,
+    Forbidden,
     ProtocolError,
     Unavailable,
     UsageError,
@@ -128,7 +129,7 @@ async def mount(config: MountConfig) -> None:
     """Connect, mount, serve until unmounted.  Raises UsageError when it can't begin."""
     metrics = MountMetrics()
     listeners = await _metrics_listeners(config)
-    client = Client(credentials=credentials_at(config.tls))
+    client = Client(credentials=credentials_at(config.tls, "client"))
     await check_metad(client, config.metad)
     directory = default_directory()
     introduction = OpenSession(
@@ -177,6 +178,8 @@ async def check_metad(client: Client, address: str) -> None:
         hello: Hello = await client.call("metad.hello", address, Empty())
     except Unavailable as problem:
         raise UsageError(f"no metad answers at {address}: {problem}") from problem
+    except Forbidden as problem:
+        raise UsageError(f"{address}: {problem}") from problem
     except ProtocolError as problem:
         raise UsageError(
             f"{address} is no metad that this version can talk to: {problem}"

@@ -90,13 +90,17 @@ class Credentials:
         return tuple((each.st_ino, each.st_size, each.st_mtime_ns) for each in found)
 
 
-def credentials_at(directory: str) -> Credentials | None:
-    """What a setting says; None for an empty one: without TLS.  Raises UsageError."""
+def credentials_at(directory: str, role: str = "") -> Credentials | None:
+    """What a setting says; None for an empty one: without TLS.  Raises UsageError, also when they
+    are not of this `role`."""
     if not directory:
         return None
     if not Path(directory).is_absolute():
         raise UsageError(f"tls: {directory!r} is not an absolute path")
-    return Credentials(Path(directory))
+    found = Credentials(Path(directory))
+    if role and found.identity.role != role:
+        raise UsageError(f"{directory} has the credentials of {found.identity}, not of a {role}")
+    return found
 
 
 def credentials_of_environment() -> Credentials | None:

@@ -14,6 +14,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 import trio
@@ -133,14 +134,7 @@ async def accept(
     try:
         peer, ends_s = await _handshake(sock, credentials)
     except Untrusted as problem:
-        plain = Wire(socket.socket(fileno=sock.detach()), stall_s=LINGER_S)
-        try:
-            if problem.is_plain:
-                await plain.send(without_tls)
-            # Closed at once, the peer's kernel may throw away the alert that tells it why.
-            await plain.linger(LINGER_S)
-        finally:
-            plain.close()
+        await _tell(socket.socket(fileno=sock.detach()), without_tls if problem.is_plain else b"")
         raise
     return SecureWire(sock, peer, ends_s, stall_s=stall_s)
 
@@ -156,16 +150,29 @@ async def connect(stream: trio.SocketStream, credentials: Credentials) -> Secure
     return SecureWire(sock, peer, ends_s, watch=True)
 
 
+async def _tell(sock: socket.socket, text: bytes) -> None:
+    """Let a peer that is not trusted hear why, if it still listens, and close."""
+    wire = Wire(sock, stall_s=LINGER_S)
+    try:
+        with suppress(OSError, trio.TooSlowError):
+            await wire.send(text)
+            # Closed at once, its kernel may throw away the alert that TLS has sent.
+            await wire.linger(LINGER_S)
+    finally:
+        wire.close()
+
+
 def _wrapped(
     stream: trio.SocketStream, context: ssl.SSLContext, *, server_side: bool
 ) -> ssl.SSLSocket:
     sock = socket.socket(fileno=stream.socket.detach())
+    sock.setblocking(False)
     try:
-        sock.setblocking(False)
-        return context.wrap_socket(sock, server_side=server_side, do_handshake_on_connect=False)
+        sock.getpeername()  # wrap_socket() would raise for a peer that is gone, and not close it
     except OSError:
         sock.close()
         raise
+    return context.wrap_socket(sock, server_side=server_side, do_handshake_on_connect=False)
 
 
 async def _handshake(sock: ssl.SSLSocket, credentials: Credentials) -> tuple[Identity, float]:

@@ -91,7 +91,7 @@ def _first(group: BaseExceptionGroup[DFSError]) -> DFSError:
 async def _serve(database: Database, config: MetadConfig) -> None:
     """Serve until a signal asks to stop.  Raises UsageError when the address can't be used."""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        credentials = credentials_at(config.tls)
+        credentials = credentials_at(config.tls, "metad")
         listeners = await listen(config.listen)
         service = create_service(database, config)
         async with trio.open_nursery() as nursery:

@@ -28,7 +28,8 @@ from dfswire.errors import DFSError, Unavailable, UsageError
 
 ANSWER_DEADLINE_S = 10.0
 REQUEST_ID_BYTES = 6
-_TLS: contextvars.ContextVar[str] = contextvars.ContextVar("dfs_operator_tls", default="")
+# What the directory of a cluster says; None while none has been asked.
+_TLS: contextvars.ContextVar[str | None] = contextvars.ContextVar("dfs_operator_tls", default=None)
 
 T = TypeVar("T")
 
@@ -73,7 +74,8 @@ def _metad_of(cluster: LocalCluster) -> str:
 
 def tls_directory() -> str:
     """Where the credentials of this command are; empty: without TLS."""
-    return _TLS.get() or os.environ.get(ENVIRONMENT, "")
+    of_directory = _TLS.get()
+    return os.environ.get(ENVIRONMENT, "") if of_directory is None else of_directory
 
 
 def place_on_mount(path: Path) -> tuple[str, dict[str, Any]]:

@@ -117,3 +117,6 @@ def test_settings_and_environment(parties: Parties, monkeypatch: pytest.MonkeyPa
     assert found is not None and found.identity.role == "operator"
     with pytest.raises(UsageError, match="not an absolute path"):
         credentials_at("tls")
+    assert credentials_at(str(files), "operator") is not None
+    with pytest.raises(UsageError, match="credentials of operator root, not of a metad"):
+        credentials_at(str(files), "metad")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import socket
+import struct
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -199,6 +200,20 @@ async def test_a_handshake_that_stalls_is_given_up(nursery: trio.Nursery, partie
             await stream.send_all(first)
             with trio.fail_after(5):
                 assert await stream.receive_some() == b""
+
+
+async def test_who_is_gone_before_the_handshake_harms_nobody(
+    nursery: trio.Nursery, parties: Parties, client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Reset before the server accepts: nobody knows any more who it was."""
+    caplog.set_level("DEBUG", "dfswire.server")
+    address = await start(nursery, Chunkd(), QUICK, parties.credentials("chunkd"))
+    host, port = address.split(":")
+    for _ in range(3):
+        with socket.create_connection((host, int(port))) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    await client.call("chunkd.hello", address, Empty())
+    assert caplog.text.count("connection given up") >= 3
 
 
 async def test_a_server_that_stalls_in_the_handshake_is_given_up(

@@ -111,7 +111,10 @@ def test_who_does_not_renew_waits_and_loses_nothing(
 
 
 def test_strangers_are_refused(
-    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cluster: Cluster,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Without credentials, with those of another cluster of `dfs up`, as a mount."""
     make_authority(tmp_path / "authority", CLUSTER, LONG_S)
@@ -122,6 +125,19 @@ def test_strangers_are_refused(
         assert run_dfs("status", "--url", cluster.address)[0] == 2, credentials
     monkeypatch.setenv(ENVIRONMENT, cluster.local.operator_tls)
     assert run_dfs("status", "--url", cluster.address)[0] == 0
+    point = tmp_path / "m"
+    point.mkdir()
+    for options, why in (
+        ("", "TLS only: name your credentials"),
+        (f"tls={tmp_path}/stranger", "no metad answers"),
+        (f"tls={cluster.local.operator_tls}", "of operator operator, not of a client"),
+        ("tls=relative", "not an absolute path"),
+        (f"tls={tmp_path}", "no credentials"),
+    ):
+        capsys.readouterr()
+        assert run_dfs("mount", cluster.address, str(point), "-o", options)[0] == 2
+        text = capsys.readouterr().err
+        assert why in text and len(text.splitlines()) == 1, (options, text)
     refusals = cluster.log_text("metad")
     assert "client client asked for cluster.status" in refusals
     assert "refused: " in refusals
