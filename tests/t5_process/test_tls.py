@@ -118,9 +118,10 @@ def test_strangers_are_refused(
 ) -> None:
     """Without credentials, with those of another cluster of `dfs up`, as a mount."""
     make_authority(tmp_path / "authority", CLUSTER, LONG_S)
-    identity = Identity(CLUSTER, "operator", "operator")
-    issue_credentials(tmp_path / "authority", identity, tmp_path / "stranger", LONG_S)
-    for credentials in ("", str(tmp_path / "stranger"), cluster.local.tls_of("client")):
+    for role in ("operator", "client"):
+        identity = Identity(CLUSTER, role, role)
+        issue_credentials(tmp_path / "authority", identity, tmp_path / role, LONG_S)
+    for credentials in ("", str(tmp_path / "operator"), cluster.local.tls_of("client")):
         monkeypatch.setenv(ENVIRONMENT, credentials)
         assert run_dfs("status", "--url", cluster.address)[0] == 2, credentials
     monkeypatch.setenv(ENVIRONMENT, cluster.local.operator_tls)
@@ -129,7 +130,7 @@ def test_strangers_are_refused(
     point.mkdir()
     for options, why in (
         ("", "TLS only: name your credentials"),
-        (f"tls={tmp_path}/stranger", "no metad answers"),
+        (f"tls={tmp_path}/client", "no metad answers"),
         (f"tls={cluster.local.operator_tls}", "of operator operator, not of a client"),
         ("tls=relative", "not an absolute path"),
         (f"tls={tmp_path}", "no credentials"),
