@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -195,6 +195,25 @@ def is_authority(certificate_pem: bytes) -> bool:
         return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
 
 
+def authorities_in(pem: bytes) -> list[bytes]:
+    """The certificates in the text of an authority.crt, one PEM each.  Raises UsageError."""
+    return [_pem(each) for each in _certificates(pem)]
+
+
+def is_signed_by(certificate_pem: bytes, authorities_pem: bytes) -> bool:
+    """Whether one of the authorities has signed this certificate.  Raises UsageError."""
+    certificate = _certificate(certificate_pem)
+    return any(_has_signed(each, certificate) for each in _certificates(authorities_pem))
+
+
+def _has_signed(authority: x509.Certificate, certificate: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(authority)
+    except (ValueError, TypeError, InvalidSignature):
+        return False  # another name, another kind of key, another key
+    return True
+
+
 def check_cluster(cluster: str) -> None:
     """Raises UsageError for a word that cannot name a cluster."""
     Identity(cluster, "operator", "authority")
@@ -250,6 +269,11 @@ def _on_p256(key: object) -> ec.EllipticCurvePublicKey:
 def _certificate(certificate_pem: bytes) -> x509.Certificate:
     with _reading("a certificate (PEM)"):
         return x509.load_pem_x509_certificate(certificate_pem)
+
+
+def _certificates(pem: bytes) -> list[x509.Certificate]:
+    with _reading("a file of certificates (PEM)"):
+        return x509.load_pem_x509_certificates(pem)
 
 
 def _public_pem(key: ec.EllipticCurvePublicKey) -> bytes:

@@ -8,9 +8,11 @@ then on, without a restart; half-written or wrong ones are not, and what was goo
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import ssl
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from dfswire.identity import Identity
 log = logging.getLogger(__name__)
 
 AUTHORITY, CERTIFICATE, KEY = FILES = ("authority.crt", "node.crt", "node.key")
+LOOK_S = 1.0
 ENVIRONMENT = "DFS_TLS"  # where a person's command finds its credentials
 
 _Stamp = tuple[tuple[int, int, int], ...]
@@ -30,7 +33,9 @@ class _Loaded:
     """What the files said when they were read."""
 
     identity: Identity
+    begins_s: float
     ends_s: float
+    trust: bytes
     server: ssl.SSLContext
     client: ssl.SSLContext
 
@@ -43,6 +48,7 @@ class Credentials:
         self.directory = directory
         self._seen = self._stamp()
         self._loaded = _load(directory)
+        self._looked_s = time.monotonic()
         self._refusal = ""
 
     @property
@@ -55,6 +61,17 @@ class Credentials:
         """When the certificate ends, in Unix seconds."""
         return self._loaded.ends_s
 
+    @property
+    def trust(self) -> bytes:
+        """Stands for the authorities that are trusted now."""
+        return self._loaded.trust
+
+    def still_trusts(self, trust: bytes) -> bool:
+        """Are they those of that time?  The files are looked at once in a second at most."""
+        if time.monotonic() - self._looked_s > LOOK_S:
+            self._fresh()
+        return trust == self._loaded.trust
+
     def for_server(self) -> ssl.SSLContext:
         """For a connection that begins now."""
         return self._fresh().server
@@ -64,6 +81,7 @@ class Credentials:
         return self._fresh().client
 
     def _fresh(self) -> _Loaded:
+        self._looked_s = time.monotonic()
         try:
             stamp = self._stamp()
             if stamp != self._seen:
@@ -79,6 +97,8 @@ class Credentials:
         loaded = _load(self.directory)
         if loaded.identity != self.identity:
             raise UsageError(f"{self.directory} is now of {loaded.identity}, not {self.identity}")
+        if not loaded.begins_s <= time.time() < loaded.ends_s:
+            raise UsageError(f"{self.directory / CERTIFICATE} is not valid now")
         self._loaded, self._seen, self._refusal = loaded, stamp, ""
         log.info("the certificate of %s was renewed", self.identity)
 
@@ -109,10 +129,17 @@ def credentials_of_environment() -> Credentials | None:
 
 
 def _load(directory: Path) -> _Loaded:
-    from dfswire.certificates import describe  # its library: not for those without TLS
+    from dfswire.certificates import (  # its library: not for those without TLS
+        describe,
+        is_signed_by,
+    )
 
     try:
-        own = describe((directory / CERTIFICATE).read_bytes())
+        own_pem = (directory / CERTIFICATE).read_bytes()
+        authorities_pem = (directory / AUTHORITY).read_bytes()
+        own = describe(own_pem)
+        if not is_signed_by(own_pem, authorities_pem):
+            raise UsageError(f"{directory}: {AUTHORITY} has not signed {CERTIFICATE}")
         server = _context(ssl.PROTOCOL_TLS_SERVER, directory)
         server.num_tickets = 0  # sessions are not resumed: each connection proves who it is
         client = _context(ssl.PROTOCOL_TLS_CLIENT, directory)
@@ -121,7 +148,8 @@ def _load(directory: Path) -> _Loaded:
         raise UsageError(f"{directory}: certificate and key do not fit: {why}") from problem
     except OSError as problem:
         raise UsageError(f"no credentials: {problem.filename}: {problem.strerror}") from problem
-    return _Loaded(own.identity, own.ends_s, server, client)
+    trust = hashlib.sha256(authorities_pem).digest()
+    return _Loaded(own.identity, own.begins_s, own.ends_s, trust, server, client)
 
 
 def _context(protocol: int, directory: Path) -> ssl.SSLContext:
@@ -131,5 +159,6 @@ def _context(protocol: int, directory: Path) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.verify_flags |= ssl.VERIFY_X509_STRICT
     context.load_verify_locations(directory / AUTHORITY)
-    context.load_cert_chain(directory / CERTIFICATE, directory / KEY)
+    # A password: or OpenSSL asks for one, on the terminal, when the key has one.
+    context.load_cert_chain(directory / CERTIFICATE, directory / KEY, password="")
     return context

@@ -13,7 +13,7 @@ import os
 import socket
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
@@ -22,13 +22,14 @@ import trio
 from dfswire.bodies import FileRange, Octets
 from dfswire.errors import UsageError
 from dfswire.identity import Identity
-from dfswire.sockets import Wire
+from dfswire.sockets import Ready, Wire, wait_watched
 
 if TYPE_CHECKING:  # the library behind it costs what not everybody need pay
     from dfswire.credentials import Credentials
 
 FILE_PIECE_BYTES = 1 << 18  # of a file that is being sent, in memory
 
+EARLY_MAX_S = 60.0  # clocks of hosts may differ by so much
 LINGER_S = 2.0  # for a peer that is told why it is not trusted
 
 T = TypeVar("T")
@@ -50,6 +51,7 @@ class SecureWire(Wire):
         sock: ssl.SSLSocket,
         peer: Identity,
         ends_s: float,
+        credentials: Credentials,
         *,
         stall_s: float = math.inf,
         watch: bool = False,
@@ -58,11 +60,15 @@ class SecureWire(Wire):
         self._secure = sock
         self.peer: Identity = peer
         self._ends_s = ends_s
+        self._credentials = credentials
+        self._trust = credentials.trust
 
     @property
     def left_s(self) -> float:
-        """How long the peer's certificate is still good; not more than 0: no longer."""
-        return self._ends_s - time.time()
+        """How long what was proved is still good; 0 as well when another authority is trusted."""
+        if not self._credentials.still_trusts(self._trust):
+            return 0.0
+        return max(self._ends_s - time.time(), 0.0)
 
     async def wait_input(self) -> None:
         """Wait until something, or the end, can be received.  Always a checkpoint."""
@@ -132,22 +138,29 @@ async def accept(
     """
     sock = _wrapped(stream, credentials.for_server(), server_side=True)
     try:
-        peer, ends_s = await _handshake(sock, credentials)
+        peer, ends_s = await _handshake(sock, credentials, _wait)
     except Untrusted as problem:
         await _tell(socket.socket(fileno=sock.detach()), without_tls if problem.is_plain else b"")
         raise
-    return SecureWire(sock, peer, ends_s, stall_s=stall_s)
+    return SecureWire(sock, peer, ends_s, credentials, stall_s=stall_s)
 
 
 async def connect(stream: trio.SocketStream, credentials: Credentials) -> SecureWire:
-    """The client's side.  Raises Untrusted, OSError; the socket is closed then."""
+    """The client's side.  Raises Untrusted, Unheard, OSError; the socket is closed then.
+
+    The connection counts as over a little before either certificate ends: were it the server that
+    ends it, it could do so while a request is on its way.
+    """
     sock = _wrapped(stream, credentials.for_client(), server_side=False)
+    own_ends_s = credentials.ends_s
     try:
-        peer, ends_s = await _handshake(sock, credentials)
+        peer, ends_s = await _handshake(sock, credentials, wait_watched)
     except Untrusted:
         sock.close()
         raise
-    return SecureWire(sock, peer, ends_s, watch=True)
+    ends_s = min(ends_s, own_ends_s)
+    early_s = min((ends_s - time.time()) / 10, EARLY_MAX_S)
+    return SecureWire(sock, peer, ends_s - early_s, credentials, watch=True)
 
 
 async def _tell(sock: socket.socket, text: bytes) -> None:
@@ -175,7 +188,15 @@ def _wrapped(
     return context.wrap_socket(sock, server_side=server_side, do_handshake_on_connect=False)
 
 
-async def _handshake(sock: ssl.SSLSocket, credentials: Credentials) -> tuple[Identity, float]:
+async def _wait(sock: socket.socket, ready: Ready) -> None:
+    await ready(sock)
+
+
+async def _handshake(
+    sock: ssl.SSLSocket,
+    credentials: Credentials,
+    wait: Callable[[socket.socket, Ready], Awaitable[None]],
+) -> tuple[Identity, float]:
     """Who the peer is, and when its certificate ends.  When it is not trusted the socket is still
     open; in any other case of failure it is closed."""
     try:
@@ -184,11 +205,14 @@ async def _handshake(sock: ssl.SSLSocket, credentials: Credentials) -> tuple[Ide
                 sock.do_handshake()
                 return _proved(sock, credentials.identity.cluster)
             except ssl.SSLWantReadError:
-                await trio.lowlevel.wait_readable(sock)
+                await wait(sock, trio.lowlevel.wait_readable)
             except ssl.SSLWantWriteError:
-                await trio.lowlevel.wait_writable(sock)
+                await wait(sock, trio.lowlevel.wait_writable)
     except ssl.SSLCertVerificationError as problem:
         raise Untrusted(problem.verify_message) from problem
+    except ssl.SSLEOFError:
+        sock.close()  # it has gone, without a word that could be refused
+        raise
     except ssl.SSLError as problem:
         is_plain = problem.reason == "HTTP_REQUEST"
         raise Untrusted(problem.reason or str(problem), is_plain=is_plain) from problem

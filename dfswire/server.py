@@ -9,6 +9,7 @@ malformed is answered with a 4xx and the connection closed; the server goes on.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ if TYPE_CHECKING:  # the library behind it costs what not everybody need pay
 
 log = logging.getLogger(__name__)
 
+LOOK_S = 10.0  # how often a stream is looked at, whether its peer is still trusted
+REFUSALS_TOLD_S = 1.0
 JOIN_MAX_BYTES = 65_536  # a reply up to this size goes out together with its head
 
 
@@ -38,6 +41,7 @@ class Limits:
     """What one server grants its peers."""
 
     connections: int = 1024
+    handshakes: int = 128  # under way at once, with TLS; one more ends the oldest
     head_s: float = 10.0  # from the first byte of a head to its last
     idle_s: float = 60.0  # between requests; clients drop idle connections earlier, after 45 s
     stall_s: float = 30.0  # a reply of which the peer takes nothing for so long is given up
@@ -112,33 +116,45 @@ class _Server:
         self._limits = limits
         self._credentials = credentials
         self._connections = 0
+        self._handshakes: dict[trio.CancelScope, None] = {}  # under way, the oldest first
+        self._refusals: dict[str, tuple[float, int]] = {}  # by reason: told when, how many since
 
     async def handle(self, stream: trio.SocketStream) -> None:
         """One connection from accept to close.  Raises nothing but cancellation."""
-        self._connections += 1
         wire: Wire | None = None
         try:
             wire = await self._begin(stream)
+            await self._serve(wire)
+        except (OSError, EOFError, trio.TooSlowError) as problem:
+            # The peer is gone, or its reply cannot be completed: closing says both.
+            log.debug("connection given up: %s", problem)
+        finally:
+            if wire is not None:
+                wire.close()
+
+    async def _serve(self, wire: Wire) -> None:
+        self._connections += 1
+        try:
             if self._connections > self._limits.connections:
                 await self._refuse(wire, fault_response(Unavailable("too many connections")))
                 return
             while await self._serve_request(wire):
                 pass
-        except (OSError, EOFError, trio.TooSlowError) as problem:
-            # The peer is gone, or its reply cannot be completed: closing says both.
-            log.debug("connection given up: %s", problem)
         finally:
             self._connections -= 1
-            if wire is not None:
-                wire.close()
 
     async def _begin(self, stream: trio.SocketStream) -> Wire:
         """Raises OSError, TooSlowError; then the socket is closed already."""
         if self._credentials is None:
             return Wire.from_stream(stream, stall_s=self._limits.stall_s)
         where = _peer_address(stream)
+        scope = trio.CancelScope(deadline=trio.current_time() + self._limits.head_s)
+        self._handshakes[scope] = None
+        if len(self._handshakes) > self._limits.handshakes:
+            # A member's takes milliseconds: the oldest is of somebody who only keeps a place.
+            next(iter(self._handshakes)).cancel()
         try:
-            with trio.fail_after(self._limits.head_s):
+            with scope:
                 return await securesockets.accept(
                     stream,
                     self._credentials,
@@ -146,13 +162,27 @@ class _Server:
                     without_tls=_refusal_without_tls(),
                 )
         except securesockets.Untrusted as problem:
-            log.info("connection from %s refused: %s", where, problem)
+            self._note_refusal(where, str(problem))
             raise
+        finally:
+            del self._handshakes[scope]
+        raise trio.TooSlowError("no handshake in time")
+
+    def _note_refusal(self, where: str, reason: str) -> None:
+        """A line a second for each reason: strangers must not fill the log."""
+        now = trio.current_time()
+        told_s, untold = self._refusals.get(reason, (-math.inf, 0))
+        if now - told_s < REFUSALS_TOLD_S:
+            self._refusals[reason] = (told_s, untold + 1)
+            return
+        others = f" ({untold} more since this was said last)" if untold else ""
+        log.info("connection from %s refused: %s%s", where, reason, others)
+        self._refusals[reason] = (now, 0)
 
     async def _serve_request(self, wire: Wire) -> bool:
         """Serve one request; whether another may follow on this connection."""
         request = await self._receive_request(wire)
-        if request is None:
+        if request is None or wire.left_s <= 0:
             return False
         body = _RequestBody(wire, request.length)
         if request.expects_continue:
@@ -168,7 +198,7 @@ class _Server:
 
     async def _receive_request(self, wire: Wire) -> RequestHead | None:
         """The next head; None when there is none and the connection is to be closed."""
-        with trio.move_on_after(min(self._limits.idle_s, max(wire.left_s, 0))) as idle:
+        with trio.move_on_after(min(self._limits.idle_s, wire.left_s)) as idle:
             await wire.wait_input()
         if idle.cancelled_caught:
             return None
@@ -213,11 +243,16 @@ class _Server:
         """Send frames until they end or the peer closes, which is noticed at once, not only at
         the next frame."""
         async with aclosing(frames), trio.open_nursery() as nursery:
-            # Who has a newer certificate by then comes back with it.
-            nursery.cancel_scope.deadline = trio.current_time() + wire.left_s
             nursery.start_soon(self._cancel_at_input, wire, nursery.cancel_scope)
+            nursery.start_soon(self._cancel_at_end, wire, nursery.cancel_scope)
             await self._send_frames(wire, frames)
             nursery.cancel_scope.cancel()
+
+    async def _cancel_at_end(self, wire: Wire, scope: trio.CancelScope) -> None:
+        """When what the peer has proved is not good any more: it may come back with newer proof."""
+        while left_s := wire.left_s:  # noqa: ASYNC110 - time passes, and files change: nobody tells
+            await trio.sleep(min(left_s, LOOK_S))
+        scope.cancel()
 
     async def _send_frames(self, wire: Wire, frames: AsyncGenerator[bytes, None]) -> None:
         try:

@@ -26,6 +26,8 @@ _TCP_INFO_BYTES = 8  # the first of the structure; its third octet is the number
 RECEIVE_BYTES = 16_384  # a head and a small message in one call
 DISCARD_BYTES = 1 << 18
 
+Ready = Callable[[socket.socket], Awaitable[None]]
+
 
 class Unheard(Exception):
     """The peer's kernel acknowledges nothing: its host or the network between is gone."""
@@ -37,6 +39,15 @@ def retransmits(sock: socket.socket) -> int:
     Zero for a peer that is slow, stopped, or takes nothing at the moment: its kernel answers.
     """
     return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)[2]
+
+
+async def wait_watched(sock: socket.socket, ready: Ready) -> None:
+    """Wait until the socket is `ready`.  Raises Unheard soon when the peer's host is gone."""
+    while True:
+        with trio.move_on_after(WATCH_S):
+            return await ready(sock)
+        if retransmits(sock) >= UNHEARD_RETRANSMITS:
+            raise Unheard("nothing is heard from the peer")
 
 
 class Wire:
@@ -170,10 +181,5 @@ class Wire:
         with trio.fail_after(self._stall_s):
             await self._watched(trio.lowlevel.wait_writable)
 
-    async def _watched(self, ready: Callable[[socket.socket], Awaitable[None]]) -> None:
-        while self._watch:
-            with trio.move_on_after(WATCH_S):
-                return await ready(self._sock)
-            if retransmits(self._sock) >= UNHEARD_RETRANSMITS:
-                raise Unheard("nothing is heard from the peer")
-        await ready(self._sock)
+    async def _watched(self, ready: Ready) -> None:
+        await (wait_watched(self._sock, ready) if self._watch else ready(self._sock))

@@ -38,6 +38,7 @@ BODY_MAX_BYTES = max(CHUNK_MAX_BYTES, MESSAGE_MAX_BYTES)
 JOIN_MAX_BYTES = 65_536  # a request body up to this size goes out together with its head
 
 Address = tuple[str, int]
+Place = tuple[str, int, str]  # an address, and who is wanted there
 
 
 class SocketTransport(httpx.AsyncBaseTransport):
@@ -49,48 +50,41 @@ class SocketTransport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """One exchange.  Raises httpx.TransportError, ProtocolError."""
-        address = (request.url.host, request.url.port or 80)
-        wire = self._pool.take(address)
+        service: str = request.extensions.get(SERVICE, "")
+        place = (request.url.host, request.url.port or 80, service)
+        wire = self._pool.take(place)
         if wire is not None:
             try:
-                return await self._exchange(wire, address, request)
+                return await self._exchange(wire, place, request)
             except _NoReply as problem:
                 # The server closed it in the moment between our look and our request.
                 if not (problem.unsent or _may_repeat(request)):
                     raise
-        return await self._exchange(await self._connect(address, request), address, request)
+        return await self._exchange(await self._connect(place), place, request)
 
-    async def _connect(self, address: Address, request: httpx.Request) -> Wire:
-        """Raises httpx.ConnectError, ConnectTimeout."""
-        where = f"{address[0]}:{address[1]}"
+    async def _connect(self, place: Place) -> Wire:
+        """Raises httpx.ConnectError, ConnectTimeout, ReadTimeout."""
+        stream = await _connect((place[0], place[1]))
+        if self._credentials is None:
+            return Wire.from_stream(stream, watch=True)
+        where = f"{place[0]}:{place[1]}"
         try:
-            with trio.fail_after(CONNECT_S):
-                stream = await trio.open_tcp_stream(*address)
-                # trio lets the kernel hold 16 KiB of unsent data.  Right for a server that sends
-                # from the page cache, but a chunk that is uploaded from memory goes at 4-5 GB/s
-                # instead of 2.7 without it.
-                stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, -1)
-                if self._credentials is None:
-                    return Wire.from_stream(stream, watch=True)
-                wire = await securesockets.connect(stream, self._credentials)
+            # Not within CONNECT_S: a daemon takes part, which may be busy for longer.
+            wire = await securesockets.connect(stream, self._credentials)
+        except Unheard as problem:
+            raise httpx.ReadTimeout(f"{where}: {problem}") from problem
         except OSError as problem:
             raise httpx.ConnectError(f"{where}: {problem}") from problem
-        except trio.TooSlowError as problem:
-            text = f"{where}: no connection within {CONNECT_S:g} s"
-            raise httpx.ConnectTimeout(text) from problem
-        wanted = request.extensions.get(SERVICE)
-        if wire.peer.role != wanted:
+        if wire.peer.role != place[2]:
             wire.close()
-            raise httpx.ConnectError(f"{where}: there is {wire.peer}, not a {wanted}")
+            raise httpx.ConnectError(f"{where}: there is {wire.peer}, not a {place[2]}")
         return wire
 
     async def aclose(self) -> None:
         """Close the idle connections."""
         self._pool.close()
 
-    async def _exchange(
-        self, wire: Wire, address: Address, request: httpx.Request
-    ) -> httpx.Response:
+    async def _exchange(self, wire: Wire, place: Place, request: httpx.Request) -> httpx.Response:
         try:
             with _translated():
                 problem = await _send(wire, request)
@@ -100,13 +94,13 @@ class SocketTransport(httpx.AsyncBaseTransport):
                 body = await _receive_body(wire, head, request)
         except Unheard as problem:
             wire.close()
-            self._pool.drop(address)  # its other connections are no better
-            raise httpx.ReadTimeout(f"{address[0]}:{address[1]}: {problem}") from problem
+            self._pool.drop(place)  # its other connections are no better
+            raise httpx.ReadTimeout(f"{place[0]}:{place[1]}: {problem}") from problem
         except BaseException:
             wire.close()
             raise
         if head.keep_alive and problem is None:
-            self._pool.give(address, wire)
+            self._pool.give(place, wire)
         else:
             wire.close()
         return _response(head, BodyStream(body))
@@ -124,13 +118,13 @@ class _NoReply(httpx.ReadError):
 
 
 class _Pool:
-    """Idle connections by address; the one used last is taken first, so the rest can expire."""
+    """Idle connections by place; the one used last is taken first, so the rest can expire."""
 
     def __init__(self) -> None:
-        self._idle: defaultdict[Address, list[tuple[float, Wire]]] = defaultdict(list)
+        self._idle: defaultdict[Place, list[tuple[float, Wire]]] = defaultdict(list)
 
-    def take(self, address: Address) -> Wire | None:
-        idle = self._idle[address]
+    def take(self, place: Place) -> Wire | None:
+        idle = self._idle[place]
         while idle:
             since, wire = idle.pop()
             if since + IDLE_S > trio.current_time() and wire.left_s > 0 and not wire.has_input():
@@ -139,15 +133,15 @@ class _Pool:
         self._drop_expired()  # a connection is about to be opened: a good moment to close others
         return None
 
-    def give(self, address: Address, wire: Wire) -> None:
-        idle = self._idle[address]
+    def give(self, place: Place, wire: Wire) -> None:
+        idle = self._idle[place]
         idle.append((trio.current_time(), wire))
         if len(idle) > IDLE_MAX:
             idle.pop(0)[1].close()
 
-    def drop(self, address: Address) -> None:
-        """Nobody shall use the connections to this address any more."""
-        for _, wire in self._idle.pop(address, []):
+    def drop(self, place: Place) -> None:
+        """Nobody shall use the connections to this place any more."""
+        for _, wire in self._idle.pop(place, []):
             wire.close()
 
     def close(self) -> None:
@@ -158,11 +152,11 @@ class _Pool:
 
     def _drop_expired(self) -> None:
         expired_before = trio.current_time() - IDLE_S
-        for address, idle in list(self._idle.items()):
+        for place, idle in list(self._idle.items()):
             while idle and idle[0][0] <= expired_before:
                 idle.pop(0)[1].close()
             if not idle:
-                del self._idle[address]
+                del self._idle[place]
 
 
 class _UntilEnd:
@@ -176,14 +170,31 @@ class _UntilEnd:
         return self
 
     async def __anext__(self) -> Octets:
-        with _translated():
+        with _translated(), trio.move_on_after(self._wire.left_s) as proved:
             count = await self._wire.receive_into(memoryview(self._buffer))
+        if proved.cancelled_caught:
+            raise httpx.ReadError("a certificate has ended")
         if not count:
             raise StopAsyncIteration
         return bytes(self._buffer[:count])
 
     async def aclose(self) -> None:
         self._wire.close()
+
+
+async def _connect(address: Address) -> trio.SocketStream:
+    try:
+        with trio.fail_after(CONNECT_S):
+            stream = await trio.open_tcp_stream(*address)
+    except OSError as problem:
+        raise httpx.ConnectError(f"{address[0]}:{address[1]}: {problem}") from problem
+    except trio.TooSlowError as problem:
+        text = f"{address[0]}:{address[1]}: no connection within {CONNECT_S:g} s"
+        raise httpx.ConnectTimeout(text) from problem
+    # trio lets the kernel hold 16 KiB of unsent data.  Right for a server that sends from the page
+    # cache, but a chunk that is uploaded from memory goes at 4-5 GB/s instead of 2.7 without it.
+    stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, -1)
+    return stream
 
 
 async def _send(wire: Wire, request: httpx.Request) -> OSError | None:

@@ -20,6 +20,7 @@ from pathlib import Path
 from dfswire.certificates import (
     Authority,
     Described,
+    authorities_in,
     describe,
     describe_authority,
     new_key,
@@ -97,7 +98,8 @@ def issue_credentials(
 def _key_to_keep(out: Path, identity: Identity, authority: Authority) -> bytes | None:
     """The key in `out`, which may have been made by a run that was interrupted before it signed."""
     trusted = _read(out / AUTHORITY_CERTIFICATE)
-    if trusted not in (None, authority.certificate_pem):
+    ours = authorities_in(authority.certificate_pem)[0]
+    if trusted is not None and ours not in authorities_in(trusted):
         raise UsageError(f"{out} has the {AUTHORITY_CERTIFICATE} of another authority")
     certificate_pem, key_pem = _read(out / NODE_CERTIFICATE), _read(out / NODE_KEY)
     if certificate_pem is None:

@@ -105,6 +105,13 @@ def mount_or_cluster(path: Path, url: str, directory: Path | None) -> tuple[str,
     """That of a mount if the path is on one, else that of the cluster that is named."""
     if (url or directory is not None) and not (path.exists() and mount_of(path)):
         return find_metad(url, directory), place_in_cluster(path)
+    return on_mount(path, directory)
+
+
+def on_mount(path: Path, directory: Path | None) -> tuple[str, dict[str, Any]]:
+    """As place_on_mount; the credentials are those of the cluster in `directory`, if given."""
+    if directory is not None:
+        find_metad("", directory)
     return place_on_mount(path)
 
 

@@ -63,7 +63,8 @@ def plan(
     cluster = LocalCluster(directory, settings)
     if settings.replicas != kept.replicas and cluster.metad.running():
         raise UsageError("replicas can only be changed while it is down: 'dfs down' first")
-    if settings.tls != kept.tls and cluster.metad.running():
+    runs = any(daemon.running() for daemon in cluster.daemons) or cluster.mounts()
+    if settings.tls != kept.tls and runs:
         raise UsageError("TLS can only be switched on while it is down: 'dfs down' first")
     return cluster
 
@@ -87,10 +88,17 @@ def bring_up(cluster: LocalCluster, report: Report) -> LocalCluster:
 
 def give_credentials(cluster: LocalCluster, valid_s: float = CERTIFICATE_S) -> None:
     """New ones for each party, valid from now; who runs already takes them.  Raises UsageError."""
-    from dfsmount.cli.authority import issue_credentials, make_authority  # as in ca.py
+    from dfsmount.cli.authority import (  # here, as in ca.py
+        AUTHORITY_CERTIFICATE,
+        AUTHORITY_KEY,
+        issue_credentials,
+        make_authority,
+    )
 
     authority = cluster.directory / "tls" / "authority"
-    if not authority.exists():
+    if not (authority / AUTHORITY_CERTIFICATE).exists():
+        # What was interrupted before that has signed nothing.
+        (authority / AUTHORITY_KEY).unlink(missing_ok=True)
         make_authority(authority, CLUSTER, AUTHORITY_S)
     parties = {
         "metad": "metad",

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 
 from dfswire.credentials import (
     AUTHORITY,
@@ -57,6 +58,36 @@ def test_a_key_of_somebody_else_is_refused(parties: Parties) -> None:
     shutil.copy(parties.files(Party(name="other")) / KEY, files / KEY)
     with pytest.raises(UsageError, match="do not fit"):
         Credentials(files)
+
+
+def test_a_certificate_of_another_authority_is_refused(parties: Parties) -> None:
+    with pytest.raises(UsageError, match=r"authority\.crt has not signed node\.crt"):
+        Credentials(parties.files(Party(signed_by="strangers")))
+
+
+def test_a_key_with_a_password_is_refused_without_asking_for_it(parties: Parties) -> None:
+    files = parties.files(Party())
+    key = serialization.load_pem_private_key((files / KEY).read_bytes(), password=None)
+    (files / KEY).write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"secret"),
+        )
+    )
+    with pytest.raises(UsageError, match="do not fit"):
+        Credentials(files)
+
+
+@pytest.mark.parametrize("since_s", [-3 * DAY_S, DAY_S])
+def test_a_certificate_that_is_not_valid_now_replaces_no_good_one(
+    parties: Parties, expect_log: Callable[[str], None], since_s: float
+) -> None:
+    expect_log("not used: .* is not valid now")
+    credentials = parties.of(Party())
+    server = credentials.for_server()
+    replace(credentials, parties.files(Party(since_s=since_s)), KEY, CERTIFICATE)
+    assert credentials.for_server() is server
 
 
 def test_they_say_whose_they_are_and_for_how_long(parties: Parties) -> None:

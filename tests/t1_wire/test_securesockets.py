@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import socket
 import struct
 import time
@@ -19,7 +20,7 @@ from dfswire.client import Client
 from dfswire.credentials import AUTHORITY, CERTIFICATE, KEY, Credentials
 from dfswire.errors import Forbidden, NotSupported, Unavailable
 from dfswire.messages import Empty, Event
-from dfswire.metadata import FollowEvents
+from dfswire.metadata import FollowEvents, SessionRequest
 from dfswire.securesockets import SecureWire
 from dfswire.securesockets import connect as securesockets_connect
 from dfswire.server import Limits
@@ -216,14 +217,59 @@ async def test_who_is_gone_before_the_handshake_harms_nobody(
     assert caplog.text.count("connection given up") >= 3
 
 
-async def test_a_server_that_stalls_in_the_handshake_is_given_up(
-    nursery: trio.Nursery, client: Client, monkeypatch: pytest.MonkeyPatch
+async def test_a_server_that_stalls_in_the_handshake_has_as_long_as_the_call(
+    client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dfswire.transport.CONNECT_S", 0.2)
+    """Without TLS the kernel connects, and a busy daemon has until the call's deadline."""
+    monkeypatch.setattr("dfswire.transport.CONNECT_S", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
-        with pytest.raises(Unavailable, match=r"no connection within 0\.2 s"):
-            await client.call("chunkd.hello", address, Empty(), attempts=1)
+        with pytest.raises(Unavailable, match=r"no answer within 0\.5 s"):
+            await client.call("chunkd.hello", address, Empty(), deadline_s=0.5)
+
+
+async def test_a_host_that_vanishes_in_the_handshake_is_given_up_soon(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dfswire.sockets.retransmits", lambda sock: 3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(Unavailable, match="nothing is heard"):
+            await client.call("chunkd.hello", address, Empty())
+
+
+async def test_silent_strangers_keep_no_member_out(
+    nursery: trio.Nursery, parties: Parties, client: Client
+) -> None:
+    limits = Limits(connections=3, handshakes=5)
+    address = await start(nursery, Chunkd(), limits, parties.credentials("chunkd"))
+    host, port = address.split(":")
+    strangers = [await trio.open_tcp_stream(host, int(port)) for _ in range(20)]
+    await client.call("chunkd.hello", address, Empty())
+    for stranger in strangers[:14]:
+        with trio.fail_after(5):
+            assert await stranger.receive_some() == b"", "the oldest are ended first"
+    for stranger in strangers:
+        await stranger.aclose()
+
+
+async def test_strangers_do_not_fill_the_log(
+    nursery: trio.Nursery,
+    parties: Parties,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    caplog.set_level("INFO", "dfswire.server")
+    address = await start(nursery, Chunkd(), QUICK, parties.credentials("chunkd"))
+    plain = Client()
+    for silent_s in (1000.0, 0.0):
+        monkeypatch.setattr("dfswire.server.REFUSALS_TOLD_S", silent_s)
+        for _ in range(10 if silent_s else 1):
+            with pytest.raises(Forbidden):
+                await plain.call("chunkd.hello", address, Empty())
+    await plain.aclose()
+    assert caplog.text.count("refused: HTTP_REQUEST") == 2
+    assert re.search(r"\(\d more since this was said last\)", caplog.text)
 
 
 async def test_garbage_instead_of_a_handshake_harms_nobody(
@@ -283,12 +329,77 @@ async def test_nobody_stays_connected_beyond_the_end_of_his_certificate(
 ) -> None:
     metad = Metad()
     address = await start(nursery, metad, credentials=parties.credentials("metad"))
-    client = Client(credentials=parties.of(Party(valid_s=2)))
+    own = parties.of(Party(valid_s=2))
+    client = Client(credentials=own)
     async with client.stream("session.events", address, FollowEvents(session="s")) as events:
         with trio.fail_after(10), pytest.raises(Unavailable):
             await anext(events)
+    await trio.sleep(own.ends_s - time.time() + 0.2)
     with pytest.raises(Unavailable, match="expired"):
         await client.call("metad.hello", address, Empty())
+    await client.aclose()
+
+
+async def test_a_stream_ends_with_the_certificate_of_its_server(
+    nursery: trio.Nursery, parties: Parties, client: Client
+) -> None:
+    address = await start(nursery, Metad(), credentials=parties.of(Party("metad", valid_s=2)))
+    async with client.stream("session.events", address, FollowEvents(session="s")) as events:
+        with trio.fail_after(10), pytest.raises(Unavailable, match="a certificate has ended"):
+            await anext(events)
+
+
+async def test_a_head_that_comes_after_the_end_is_not_served(
+    nursery: trio.Nursery, parties: Parties
+) -> None:
+    service, own = Chunkd(), parties.of(Party(valid_s=2))
+    address = await start(nursery, service, credentials=parties.credentials("chunkd"))
+    host, port = address.split(":")
+    stream = await trio.open_tcp_stream(host, int(port))
+    wire = await securesockets.connect(stream, own)
+    await wire.send(b"GET /v1/hello HTTP/1.1\r\n")
+    await trio.sleep(own.ends_s - time.time() + 0.2)
+    await wire.send(b"Host: a\r\n\r\n")
+    with trio.fail_after(5):
+        assert await wire.receive(100) == b""
+    assert not service.counts
+    wire.close()
+
+
+async def test_each_service_has_connections_of_its_own(
+    nursery: trio.Nursery, parties: Parties, client: Client
+) -> None:
+    """Who has proved to be a chunkd is no metad, though he is at metad's address."""
+    address = await start(nursery, Chunkd(), credentials=parties.credentials("chunkd"))
+    await client.call("chunkd.hello", address, Empty())
+    with pytest.raises(Unavailable, match="there is chunkd someone, not a metad"):
+        await client.call("metad.hello", address, Empty())
+
+
+@pytest.mark.parametrize("whose", ["servers", "clients"])
+async def test_who_trusts_another_authority_now_ends_what_the_old_one_has_proved(
+    nursery: trio.Nursery, parties: Parties, monkeypatch: pytest.MonkeyPatch, whose: str
+) -> None:
+    monkeypatch.setattr("dfswire.credentials.LOOK_S", 0.0)
+    monkeypatch.setattr("dfswire.server.LOOK_S", 0.1)
+    server = parties.of(Party("metad"))
+    own = parties.of(Party())
+    metad = Metad()
+    address = await start(nursery, metad, credentials=server)
+    client = Client(credentials=own)
+    async with client.stream("session.events", address, FollowEvents(session="s")) as events:
+        with pytest.raises(NotSupported):  # it is answered
+            await client.call("session.close", address, SessionRequest(session="s"), attempts=1)
+        changed, party = (server, "metad") if whose == "servers" else (own, "client")
+        replacement = parties.files(Party(party, signed_by="strangers", trusts="strangers"))
+        for name in (AUTHORITY, KEY, CERTIFICATE):
+            (replacement / name).replace(changed.directory / name)
+        if whose == "servers":
+            with trio.fail_after(5), pytest.raises(Unavailable):
+                await anext(events)
+            await metad.stream_ended.wait()
+    with pytest.raises(Unavailable, match=r"self-signed|signature|unknown"):
+        await client.call("session.close", address, SessionRequest(session="s"), attempts=1)
     await client.aclose()
 
 
