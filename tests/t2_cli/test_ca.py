@@ -17,7 +17,10 @@ import pytest
 from dfsmount.cli import authority as module
 from dfsmount.cli.app import main
 from dfsmount.cli.authority import issue_credentials, load_authority, make_authority
+from dfsmount.cli.lifecycle import give_credentials
+from dfsmount.cli.localcluster import LocalCluster, Settings
 from dfswire.certificates import Authority, describe, describe_authority, new_key, public_key_of
+from dfswire.credentials import Credentials
 from dfswire.errors import UsageError
 from dfswire.identity import Identity
 
@@ -297,6 +300,17 @@ def test_what_is_there_already_is_not_touched(home: Path, spoil: Callable[[Path]
     assert contents(home / "n") == before
 
 
+def test_both_authorities_may_sign_while_one_takes_the_place_of_the_other(home: Path) -> None:
+    old = (home / "ca" / "authority.crt").read_bytes()
+    new = make_authority(home / "new", "c1", 100 * DAY_S).certificate_pem
+    issue_credentials(home / "ca", PARTY, home / "n", DAY_S)
+    (home / "n" / "authority.crt").write_bytes(old + new)
+    for authority in ("new", "ca", "new"):
+        issue_credentials(home / authority, PARTY, home / "n", DAY_S)
+        assert Credentials(home / "n").identity == PARTY
+    assert (home / "n" / "authority.crt").read_bytes() == old + new
+
+
 # --- interruptions, and two at once --------------------------------------------------------------
 
 
@@ -327,7 +341,7 @@ def interruptions(
     monkeypatch: pytest.MonkeyPatch, action: Callable[[int], object]
 ) -> Iterator[int]:
     """Interrupt `action` at every step, one after the other; ends when it gets through."""
-    for step in range(100):
+    for step in range(1000):
         with monkeypatch.context() as patch:
             cut_at(patch, step)
             try:
@@ -449,3 +463,16 @@ def test_two_at_once_make_one_pair(home: Path, monkeypatch: pytest.MonkeyPatch) 
         thread.join(20)
     assert len(keys) == 1
     assert usable(home / "n")
+
+
+def test_an_interrupted_dfs_up(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whenever it is interrupted: the next one gets through, and all parties have a pair."""
+    settings = Settings(replicas=1, metad_port=1, chunkd_ports=[2], tls=True)
+
+    def give(step: int) -> None:
+        give_credentials(LocalCluster(home / str(step), settings))
+
+    for step in interruptions(monkeypatch, give):
+        give(step)
+        for party in ("metad", "chunkd1", "client", "operator"):
+            assert Credentials(home / str(step) / "tls" / party).identity.name == party

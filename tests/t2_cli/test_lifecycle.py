@@ -102,6 +102,9 @@ def test_tls_comes_while_it_is_down_and_each_call_renews(
     bring_up(cluster, story)
     with pytest.raises(UsageError, match="TLS can only be switched on while it is down"):
         plan(cluster.directory, None, None, tls=True)
+    end(cluster.metad.running())
+    with pytest.raises(UsageError, match="TLS can only be switched on while it is down"):
+        plan(cluster.directory, None, None, tls=True)  # its chunkds would go on without
     take_down(cluster, story)
     secured = bring_up(plan(cluster.directory, None, None, tls=True), story)
     parties = {"metad", "chunkd1", "chunkd2", "client", "operator"}

@@ -108,6 +108,7 @@ def test_a_cluster_with_certificates(directory: Path, tmp_path: Path) -> None:
     assert answer("fsck", "--dir", directory)["findings"] == []
     assert answer("metad", "journal", "--last", "1", "--dir", directory)["entries"]
     assert answer("metad", "backup", tmp_path / "copy", "--dir", directory)["size_bytes"]
+    assert answer("info", point / "file", "--dir", directory)["chunks"]
     dfs("status", "--url", url, status=2)
     environment = {**os.environ, ENVIRONMENT: LocalCluster.open(directory).operator_tls}
     for words in (["status", "--url", url], ["info", str(point / "file")]):
