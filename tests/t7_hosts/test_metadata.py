@@ -1,6 +1,12 @@
-"""A backup of the metadata brought to the controller; metad's disk lost, and made again."""
+"""A backup of the metadata brought to the controller; metad's disk lost, and made again.
+
+Also as it was at an earlier moment, with what was deleted and overwritten since then.  These come
+before those that remove a server: a restore asks for removed ones as well.
+"""
 
 from __future__ import annotations
+
+import re
 
 from tests.t7_hosts.cluster import CLIENT, METAD, MOUNT, Deployment
 from tests.t7_hosts.load import Load
@@ -34,3 +40,46 @@ def test_a_lost_database_is_made_again(cluster: Deployment, load: Load) -> None:
     client.ssh(f"sudo cmp /tmp/kept {MOUNT}/kept")
     cluster.fsck()
     cluster.dfs("metad release")
+
+
+def test_an_earlier_moment(cluster: Deployment) -> None:
+    client, metad = cluster.lab[CLIENT], cluster.lab[METAD]
+    there = f"{MOUNT}/moments"
+    client.ssh(
+        f"sudo mkdir -m 1777 {there}; cd {there}; head -c 5000000 /dev/urandom >deleted;"
+        " head -c 300000 /dev/urandom >overwritten; echo small >renamed; sync;"
+        " sha256sum * >/tmp/moments"
+    )
+    moment = metad.ssh("sleep 0.01; date +%FT%T.%6N%:z")  # clocks of hosts are one here
+    client.ssh(
+        f"cd {there}; rm deleted; echo other >overwritten; mv renamed new; echo x >later; sync"
+    )
+    metad.ssh("sudo systemctl stop metad")
+    played = cluster.playbooks.play("restore.yml", "--extra-vars", f"at='{moment}'")
+    cluster.wait_served()
+    assert client.ssh(f"cd {there}; ls").split() == ["deleted", "overwritten", "renamed"]
+    client.ssh(f"cd {there}; sha256sum --check --strict /tmp/moments")
+    cluster.fsck()
+    # That was a mistake: the history that this restore has left is still there.
+    (epoch,) = re.findall(r"restored up to entry .* epoch (\d+)", played.output)
+    metad.ssh("sudo systemctl stop metad")
+    cluster.playbooks.play("restore.yml", "--extra-vars", f"epoch={int(epoch) - 1}")
+    cluster.wait_served()
+    assert client.ssh(f"cd {there}; ls").split() == ["later", "new", "overwritten"]
+    assert client.ssh(f"cd {there}; cat overwritten") == "other"
+    cluster.fsck()
+    cluster.dfs("metad release")
+
+
+def test_a_moment_that_has_not_been_is_refused(cluster: Deployment) -> None:
+    metad = cluster.lab[METAD]
+    metad.ssh("sudo systemctl stop metad")
+    before = metad.ssh(f"sudo sh -c 'cd {DATABASE}; ls; sha256sum metad.db'")
+    try:
+        played = cluster.playbooks.run("restore.yml", "--extra-vars", "at='2199-01-01 00:00'")
+        after = metad.ssh(f"sudo sh -c 'cd {DATABASE}; ls; sha256sum metad.db'")
+    finally:
+        metad.ssh("sudo systemctl start metad")
+    assert played.status != 0
+    assert "has not been yet" in " ".join(played.output.split())
+    assert after == before
