@@ -79,6 +79,17 @@ def test_it_is_said(hosts: Deployment, fresh: Machine, case: str) -> None:
         fresh.ssh(unmake)
 
 
+def test_they_need_no_package_that_is_installed_later(cluster: Deployment) -> None:
+    machine = cluster.lab[METAD]
+    # As without iproute2; where metad runs nobody asks for its port.
+    machine.ssh("sudo systemctl stop metad; sudo mv /usr/bin/ss /usr/bin/ss-away")
+    try:
+        played = cluster.playbooks.run("preconditions.yml", extra={"dfs_hosts": METAD})
+    finally:
+        machine.ssh("sudo mv /usr/bin/ss-away /usr/bin/ss; sudo systemctl start metad")
+    assert played.status == 0, played.output[-2000:]
+
+
 def test_a_client_without_fuse(hosts: Deployment) -> None:
     clients = hosts.playbooks.groups["dfsmount"]
     clients[NEW] = {}
