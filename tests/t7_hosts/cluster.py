@@ -58,6 +58,7 @@ class Deployment:
                     "dfs_archives": str(self.lab.directory / "dist"),
                     "dfs_disks": list(DISKS),
                     "dfs_metad_settings": METAD_SETTINGS,
+                    "dfs_networks": [f"{self.lab[METAD].address.rpartition('.')[0]}.0/24"],
                     "dfs_wait_s": 180,
                 },
             )

@@ -44,7 +44,8 @@ while [ "$status" = {reboot} ]; do
     status=0
     systemd-nspawn -D "$HOST/root" --machine="$NAME" --register=no --keep-unit --notify-ready=yes \
         --network-namespace-path="$NETWORK" --console=pipe --resolv-conf=off --timezone=off \
-        --link-journal=no --capability=CAP_NET_ADMIN --kill-signal=SIGRTMIN+3 "$@" \
+        --link-journal=no --capability=CAP_NET_ADMIN,CAP_SYSLOG \
+        --kill-signal=SIGRTMIN+3 "$@" \
         -- /bin/sh -c 'exec /lib/systemd/systemd' || status=$?
 done
 exit "$status"

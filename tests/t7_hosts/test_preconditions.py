@@ -48,6 +48,12 @@ CASES: dict[str, tuple[str, str, dict[str, Any], str]] = {
         {},
         "Let it be set by NTP",
     ),
+    "outside the networks": (
+        "true",
+        "true",
+        {"dfs_networks": ["192.0.2.0/24"]},
+        "Outside dfs_networks (192.0.2.0/24): ",
+    ),
     "no archive": ("true", "true", {"dfs_version": "9.9"}, "Build it on a machine like"),
 }
 
