@@ -12,6 +12,7 @@ import trio
 from trio.testing import MockClock
 
 from dfsmount.client import FileSystem
+from dfswire.admin import RemoveTarget, Target
 from dfswire.client import Client
 from dfswire.errors import UsageError
 from dfswire.journal import JournalStatus
@@ -167,6 +168,30 @@ async def test_a_chunkd_that_was_not_asked_may_know_more(
         assert len(done.warnings) == 1
         await cluster.start_metad()
         assert await read_file(client.vfs, "f") == b"hello"
+
+
+async def test_a_server_that_was_removed_is_asked_too(
+    autojump_clock: MockClock, rng: random.Random, tmp_path: Path
+) -> None:
+    """It may have followed the journal for a moment after its removal.  Its chunkd can be started
+    for that: no metad is there to turn it away."""
+    async with running_cluster(rng, directory=tmp_path, servers=4) as cluster:
+        await until_in_step(cluster, 3)
+        operator = Client(transport=cluster.network)
+        await operator.call("admin.drain", METAD, Target(server="server1"))
+        await cluster.until(lambda s: "drained" in [each.admin for each in s.servers], 60)
+        await operator.call("admin.remove", METAD, RemoveTarget(server="server1"))
+        await cluster.kill_chunkd(1)
+        async with cluster.client() as client:
+            await write_file(client.vfs, "f", b"hello", sync=True)
+            await cluster.lose_metadata()
+            with pytest.raises(UsageError, match=r"server1 .* was not asked"):
+                await cluster.restore_metadata()
+            await cluster.start_chunkd(1)
+            assert (await cluster.restore_metadata()).warnings == []
+            await cluster.kill_chunkd(1)
+            await cluster.start_metad()
+            assert await read_file(client.vfs, "f") == b"hello"
 
 
 async def test_to_an_earlier_moment(
