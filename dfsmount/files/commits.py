@@ -57,6 +57,7 @@ class Commits:
         self._is_filling = is_filling
         self._on_attr = on_attr
         self._sealed: deque[Pack] = deque()  # in the order of sealing, until committed or lost
+        self._sent: list[Pack] = []  # of these, what a commit under way is about
         self.size = size
         self.turn = trio.Lock()
         """Held by whoever changes the file at metad."""
@@ -67,6 +68,22 @@ class Commits:
     def packs(self) -> list[Pack]:
         """Those that are neither committed nor lost, in the order of sealing."""
         return list(self._sealed)
+
+    @property
+    def are_under_way(self) -> bool:
+        """Are there bytes in packs that are neither committed nor lost?"""
+        return any(len(pack.ranges) for pack in self._sealed)
+
+    def superseded(self) -> None:
+        """Another client has changed the file.
+
+        While a lease holds nobody can; so it has ended, along with the commit under way, which is
+        executed: only its answer is not here yet.  Until it is, what it was about is found at metad
+        like everything else, perhaps changed since.  (Without a lease at home nobody knows whether
+        it is executed, but then nothing of it was acknowledged either.)
+        """
+        self._dirty.discard(set(self._sent))
+        self._attributes.superseded()
 
     def add(self, pack: Pack) -> None:
         """A sealed pack, which starts its way to the servers."""
@@ -157,6 +174,7 @@ class Commits:
         """One operation: a Commit, or a SetAttr alone.  Raises what metad answers."""
         layers = layered(batch)
         change = self._attributes.send()
+        self._sent = batch
         try:
             if len(layers):
                 await self._submit_commit(batch, layers)
@@ -170,6 +188,7 @@ class Commits:
                 self.lose_attributes(problem)
             raise
         finally:
+            self._sent = []
             self._attributes.sent()
 
     async def _submit_commit(self, batch: list[Pack], layers: RangeMap[Pack]) -> None:

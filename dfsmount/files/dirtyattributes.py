@@ -21,11 +21,12 @@ class DirtyAttributes:
         self.mtime_ns = 0  # of the last write, or as it was set since
         self.sending: SetAttr | None = None
         """On its way to metad."""
+        self._shown: SetAttr | None = None  # the same, unless metad's are known to be newer
         self._ctime_ns = 0
         self._waiting: SetAttr | None = None
 
     def __bool__(self) -> bool:
-        return self.are_waiting or self.sending is not None
+        return self.are_waiting or self._shown is not None
 
     @property
     def are_waiting(self) -> bool:
@@ -47,9 +48,11 @@ class DirtyAttributes:
 
     def overlaid(self, attr: Attr, dirty_end: int) -> Attr:
         """Committed attributes, with what is not committed yet; bytes are dirty up to there."""
-        for change in (self.sending, self._waiting):
-            if change is not None:
-                attr = changed(attr, change)
+        changes = [each for each in (self._shown, self._waiting) if each is not None]
+        if not changes and not dirty_end:
+            return attr
+        for change in changes:
+            attr = changed(attr, change)
         return msgspec.structs.replace(
             attr,
             size=max(attr.size, dirty_end),
@@ -59,8 +62,13 @@ class DirtyAttributes:
 
     def send(self) -> SetAttr | None:
         """What waits is on its way from now on, until `sent`."""
-        self.sending, self._waiting = self._waiting, None
+        self.sending = self._shown = self._waiting
+        self._waiting = None
         return self.sending
+
+    def superseded(self) -> None:
+        """metad's attributes are newer than what is on its way, or rather has arrived."""
+        self._shown = None
 
     def send_again(self) -> None:
         """What was on its way did not arrive: it waits again, before what came since."""
@@ -69,7 +77,7 @@ class DirtyAttributes:
 
     def sent(self) -> None:
         """Nothing is on its way any more."""
-        self.sending = None
+        self.sending = self._shown = None
 
     def drop(self) -> None:
         """What waits is not wanted any more."""

@@ -262,6 +262,11 @@ class OpenFiles:
                 self.unlinked_elsewhere(attr.inode)
         return attrs
 
+    def changed_elsewhere(self, inode: int) -> None:
+        """Another client has changed it, which nobody can while this one has it exclusively."""
+        if inode in self._inodes:
+            self._inodes[inode].writer.superseded()
+
     def unlinked_elsewhere(self, inode: int) -> None:
         """The last name is gone; metad waits for this client to release the inode."""
         if inode in self._inodes:

@@ -68,8 +68,8 @@ class Writer:
 
     @property
     def has_dirty(self) -> bool:
-        """Is there anything that is not committed?"""
-        return len(self._dirty) > 0 or self.has_attributes
+        """Is there anything of which it is not known that it is committed?"""
+        return len(self._dirty) > 0 or self.has_attributes or self._commits.are_under_way
 
     @property
     def has_attributes(self) -> bool:
@@ -95,6 +95,10 @@ class Writer:
     def overlaid(self, attr: Attr) -> Attr:
         """Committed attributes, with what is not committed yet."""
         return self._attributes.overlaid(attr, self.dirty_end)
+
+    def superseded(self) -> None:
+        """Another client has changed the file: what is being committed is older."""
+        self._commits.superseded()
 
     def change_attributes(self, change: SetAttr, now_ns: int) -> None:
         """To be committed with what is written, or soon.  It must not have a size."""

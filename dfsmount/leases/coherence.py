@@ -36,6 +36,9 @@ class OpenFiles(Protocol):
     def may_be_mapped(self, inode: int) -> bool:
         """May the kernel have dirty pages of it?"""
 
+    def changed_elsewhere(self, inode: int) -> None:
+        """What is still being committed is older than what metad tells of it."""
+
     def unlinked_elsewhere(self, inode: int) -> None:
         """The last name is gone: say Release now, or when the inode is closed."""
 
@@ -89,6 +92,7 @@ class Coherence:
         for item in invalidations:
             if item.what & (Invalidated.ATTR | Invalidated.DATA | Invalidated.GONE):
                 self._attrs.forget_attr(item.inode)
+                self._files.changed_elsewhere(item.inode)
                 data = bool(item.what & Invalidated.DATA)
                 inodes[item.inode] = inodes.get(item.inode, False) or data
             if item.what & Invalidated.DATA:

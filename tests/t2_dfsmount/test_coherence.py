@@ -33,6 +33,7 @@ class FakeLayouts:
 class FakeFiles:
     def __init__(self) -> None:
         self.unlinked: list[int] = []
+        self.changed: list[int] = []
         self.lost = False
 
     def open_inodes(self) -> list[int]:
@@ -45,6 +46,9 @@ class FakeFiles:
 
     def may_be_mapped(self, inode: int) -> bool:
         return False
+
+    def changed_elsewhere(self, inode: int) -> None:
+        self.changed.append(inode)
 
     def unlinked_elsewhere(self, inode: int) -> None:
         self.unlinked.append(inode)
@@ -81,8 +85,9 @@ def said(inode: int, what: Invalidated, name: bytes = b"") -> list[Invalidation]
 
 
 async def test_attributes(nursery: trio.Nursery) -> None:
-    coherence, attrs, layouts, _files, kernel = parts(nursery)
+    coherence, attrs, layouts, files, kernel = parts(nursery)
     await coherence.tell_kernel(coherence.forget(said(7, Invalidated.ATTR)))
+    assert files.changed == [7]
     assert attrs.attr(7) is None and attrs.attr(8) is not None
     assert layouts.forgotten == []
     assert kernel.heard == [(7, False)]
@@ -98,8 +103,9 @@ async def test_data_means_pages_and_extents_too(nursery: trio.Nursery) -> None:
 
 
 async def test_names(nursery: trio.Nursery) -> None:
-    coherence, attrs, _layouts, _files, kernel = parts(nursery)
+    coherence, attrs, _layouts, files, kernel = parts(nursery)
     await coherence.tell_kernel(coherence.forget(said(1, Invalidated.NAME, b"a")))
+    assert files.changed == []
     assert attrs.child(1, b"a") == (False, None)
     assert attrs.child(1, b"b") == (True, 8)
     assert kernel.heard == [(1, b"a")]
