@@ -7,6 +7,7 @@ import stat
 
 from dfsmount.vfs import Vfs
 from dfswire.messages import ROOT_INODE
+from tests.simulation.board import NAME, Board
 from tests.simulation.history import Counter, FileHistory, Log, Moments
 from tests.simulation.linear import NameOperation
 from tests.simulation.schedule import FILES, Schedule
@@ -26,6 +27,8 @@ class Records:
         }
         self.log = Log()
         self.counter = Counter()
+        self.board = Board()
+        self.has_board = schedule.board
         self.names: list[NameOperation] = []
         self.errors = 0
         self.inside: str | None = None  # who holds the lock, as far as anybody knows
@@ -41,4 +44,7 @@ async def prepare(vfs: Vfs, records: Records) -> None:
     await vfs.write(handle, 0, b"%08d" % 0)
     await vfs.fsync(handle)
     await vfs.release(handle)
+    if records.has_board:
+        attr = await vfs.make(ROOT_INODE, NAME.encode(), stat.S_IFREG | 0o644, 0, 0)
+        records.board.inode = attr.inode
     records.fight_inode = (await vfs.mkdir(ROOT_INODE, FIGHT, 0o755, 0, 0)).inode

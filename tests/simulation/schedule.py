@@ -95,6 +95,7 @@ class Theme:
     writing: dict[str, int]
     other: dict[str, int]
     most_writing: bool | None = None  # of the steps; None: as it comes
+    steps: int = STEPS  # of each client; with most_writing some more
 
 
 _SESSIONS = (
@@ -143,6 +144,17 @@ THEMES = (
     ),
 )
 
+# A file that all write, whose lease goes round.  Its seeds stand apart from the themes, so that
+# all others stand for what they did before it came.
+BOARD = Theme(
+    (*_SESSIONS, "drop", "drop", "kill_chunkd"),
+    {"scribble": 6, "shorten": 1, "punch": 2},
+    {"peek": 1},
+    steps=24,
+)
+BOARD_EVERY, BOARD_FIRST = 7, 1  # which seeds
+CHANGING = frozenset({*WRITING, *BOARD.writing})  # kinds of steps
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -187,6 +199,7 @@ class Schedule:
     steps: tuple[tuple[Step, ...], ...]  # of each client
     soft: tuple[bool, ...]  # whether each client's mount gives up after a while
     calm: bool = False  # nobody may see an error
+    board: bool = False  # it is about the file that all write
 
     def without(self, faults: set[int], steps: set[int]) -> Schedule:
         """What is left without the faults and steps of these numbers."""
@@ -207,6 +220,8 @@ def draw(seed: int) -> Schedule:
     victims = tuple(rng.sample(range(shape.servers), shape.replicas - 1))
     times = sorted(rng.uniform(0.5, FAULTS_S) for _ in range(rng.randrange(2, 10)))
     calm, theme = rng.random() < CALM, rng.choice(THEMES)
+    board = seed % BOARD_EVERY == BOARD_FIRST
+    theme = BOARD if board else theme
     if calm:
         kinds = [*rng.sample(UNSEEN, rng.randrange(1, 4)), *rng.choice(UNSEEN_ALONE)]
     else:
@@ -222,6 +237,7 @@ def draw(seed: int) -> Schedule:
         steps=tuple(_work(rng, client, theme) for client in range(shape.clients)),
         soft=tuple(rng.random() < 0.2 and not calm for _ in range(shape.clients)),
         calm=calm,
+        board=board,
     )
 
 
@@ -244,7 +260,7 @@ def _fault(
 
 def _work(rng: random.Random, client: int, theme: Theme) -> tuple[Step, ...]:
     """Steps of two kinds, which go on side by side: of the one writer, and all others."""
-    writing, steps = rng.randrange(2, STEPS - 1), STEPS
+    writing, steps = rng.randrange(2, theme.steps - 1), theme.steps
     if theme.most_writing is not None:
         writing, steps = (STEPS, STEPS + 4) if theme.most_writing else (2, STEPS + 8)
     return (

@@ -157,6 +157,11 @@ class _Run:
             final.answer = await listing(vfs, records.fight_inode)
             final.ended = records.moments.next()
             linear.check([*records.names, final], NAMES)
+            if records.has_board:
+                began = records.moments.next()
+                data = await _whole(vfs, records.board.inode)
+                records.board.note(data, began, records.moments.next(), "the checker")
+                records.board.check()
         if scope.cancelled_caught:
             raise Violation("I9", "the checker's reads do not end")
 

@@ -17,13 +17,14 @@ from dfsmount.client import FileSystem
 from dfsmount.files.durability import WAIT_MAX_S
 from dfsmount.vfs import Vfs
 from dfswire.errors import DFSError, InputOutput
+from tests.simulation.boardwork import BoardWork
 from tests.simulation.cluster import Cluster
 from tests.simulation.filework import FileWork
 from tests.simulation.history import Violation
 from tests.simulation.namework import NameWork
 from tests.simulation.oracle import Oracle
 from tests.simulation.records import Records
-from tests.simulation.schedule import WRITING, Schedule, Step
+from tests.simulation.schedule import CHANGING, Schedule, Step
 from tests.simulation.sharedwork import SharedWork
 
 RESTART_PAUSE_S = 1.0
@@ -44,15 +45,16 @@ class User:
         steps = schedule.steps[number]
         # Two threads of one program: a slow write does not keep it from looking at other things.
         self._threads = [
-            deque(step for step in steps if step.kind in WRITING),
-            deque(step for step in steps if step.kind not in WRITING),
+            deque(step for step in steps if step.kind in CHANGING),
+            deque(step for step in steps if step.kind not in CHANGING),
         ]
         self._calm = schedule.calm
         self._soft_s = 12.0 if schedule.soft[number] else 0.0
         self._records = records
         self.files = FileWork(number, records, oracle)
         shared = SharedWork(records, lambda: self.party)
-        self._work_of = (self.files, shared, NameWork(number, records))
+        names = NameWork(number, records)
+        self._work_of = (self.files, shared, names, BoardWork(number, records))
         self._lives = 0
         self._scope = trio.CancelScope()
         self._alive = False
