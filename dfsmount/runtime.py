@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import os
 from pathlib import Path
+from tempfile import mkstemp
 from typing import IO
 
 
@@ -22,11 +23,18 @@ def default_directory() -> Path:
 
 
 def dead_sessions(directory: Path, metad: str) -> list[str]:
-    """Sessions with this metad whose processes have ended; their files are removed."""
+    """Sessions with this metad whose processes have ended; their files are removed.
+
+    Other mounts may end, or look for the same, at the same time.
+    """
     sessions = []
     for path in sorted(directory.glob("*.session")) if directory.is_dir() else []:
-        with path.open("r+") as file:
-            if not _lock(file):
+        try:
+            file = path.open("r+")
+        except FileNotFoundError:  # since it was listed
+            continue
+        with file:
+            if not _try_lock(file) or not os.fstat(file.fileno()).st_nlink:
                 continue
             address, _, session = file.read().strip().partition(" ")
             if address == metad and session:
@@ -40,10 +48,12 @@ class SessionFile:
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._path = directory / f"{os.getpid()}.session"
-        self._file = self._path.open("w")
+        # A name of its own: a dead process with the same number may have left what is still wanted.
+        descriptor, name = mkstemp(".session", f"{os.getpid()}-", directory)
+        self._path = Path(name)
+        self._file = os.fdopen(descriptor, "w")
         self._names_session = False
-        _lock(self._file)
+        fcntl.flock(self._file, fcntl.LOCK_EX)  # who looks for dead ones has it for a moment only
 
     def write(self, metad: str, session: str) -> None:
         """This process has this session with this metad (and no other any more)."""
@@ -65,7 +75,7 @@ class SessionFile:
         self._file.close()
 
 
-def _lock(file: IO[str]) -> bool:
+def _try_lock(file: IO[str]) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

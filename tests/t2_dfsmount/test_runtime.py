@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -36,6 +38,44 @@ def test_an_unlocked_file_is_a_dead_mount(tmp_path: Path) -> None:
     assert dead_sessions(tmp_path, "host:1") == ["abc"]
     assert dead_sessions(tmp_path, "host:1") == []
     assert dead_sessions(tmp_path, "host:2") == ["def"]
+
+
+def test_mounts_that_end_or_begin_at_the_same_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another one has removed a file after it was found, and one after it was opened."""
+    (tmp_path / "1.session").symlink_to(tmp_path / "gone")
+    (tmp_path / "2.session").write_text("host:1 abc\n")
+    (tmp_path / "3.session").write_text("host:1 def\n")
+    flock, other = fcntl.flock, list[str]()
+
+    def overtaken(file: IO[str], flags: int) -> None:
+        if not other:
+            other.append("it begins")
+            other.extend(dead_sessions(tmp_path, "host:1"))
+        flock(file, flags)
+
+    monkeypatch.setattr(fcntl, "flock", overtaken)
+    assert dead_sessions(tmp_path, "host:1") == []
+    assert other == ["it begins", "abc", "def"]
+
+
+def test_a_new_file_is_locked_though_somebody_looks_at_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(fcntl, "flock", lambda file, flags: asked.append(flags))
+    SessionFile(tmp_path).close()
+    assert asked == [fcntl.LOCK_EX]  # waits: who looks has it for a moment
+
+
+def test_what_a_dead_mount_with_the_same_pid_has_left_stays(tmp_path: Path) -> None:
+    (tmp_path / f"{os.getpid()}.session").write_text("host:2 abc\n")
+    record = SessionFile(tmp_path)
+    record.write("host:1", "def")
+    record.close()
+    assert dead_sessions(tmp_path, "host:2") == ["abc"]
+    assert dead_sessions(tmp_path, "host:1") == ["def"]
 
 
 def test_no_directory_means_no_dead_mounts(tmp_path: Path) -> None:
