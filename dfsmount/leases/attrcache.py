@@ -87,7 +87,8 @@ class AttrCache:
     def put_attr(self, attr: Attr, token: int) -> None:
         """Keep attributes unless something newer is known; metad's ctime of an inode only grows.
 
-        What may not be kept still proves that older attributes are outdated.
+        What may not be kept still proves that older attributes are outdated: those that are known,
+        and those that are on their way.
         """
         known = self._attrs.get(attr.inode)
         if known is not None and known.ctime_ns > attr.ctime_ns:
@@ -95,6 +96,7 @@ class AttrCache:
         if self.is_current(attr.inode, token):
             self._attrs[attr.inode] = attr
         else:
+            self._questions.note(self._forgotten, attr.inode)
             self._attrs.pop(attr.inode, None)
 
     def put_atime(self, inode: int, atime_ns: int, ctime_ns: int) -> None:

@@ -62,6 +62,23 @@ def test_an_overtaken_answer_still_removes_what_is_older() -> None:
     assert known.child(1, b"a") == (False, None)
 
 
+def test_an_overtaken_answer_keeps_older_ones_out_that_are_on_their_way() -> None:
+    """The answer to a change of one's own, which was repeated after metad had died: others asked
+    the new metad meanwhile, before it was executed there."""
+    known = cache()
+    with known.asking() as change:
+        known.drop_all()
+        with known.asking() as question:
+            known.put_attr(attr(2, ctime_ns=6, size=6), change)
+            known.put_attr(attr(2, ctime_ns=5, size=5), question)
+            known.put_attr(attr(3), question)
+    assert known.attr(2) is None
+    assert known.attr(3) == attr(3)
+    with known.asking() as question:
+        known.put_attr(attr(2, ctime_ns=6, size=6), question)
+    assert known.attr(2) == attr(2, ctime_ns=6, size=6)
+
+
 def test_older_attributes_do_not_replace_newer_ones() -> None:
     known = cache()
     with known.asking() as token:
