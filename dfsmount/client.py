@@ -110,7 +110,9 @@ def _assemble(
     policies = FollowedPolicies()
     mutations = Mutations(meta, attrs, leases, policies)
     settings = _data_settings(config, grant, local_hosts)
-    data = DataPath(client, mutations, nursery, settings, policies)
+    data = DataPath(
+        client, mutations, nursery, settings, policies, lambda: session.lease_left_s() > 0
+    )
     mutations.created = data.grants.prepare
 
     def make_writer(inode: int) -> Writer:

@@ -47,10 +47,12 @@ class DataPath:
         nursery: trio.Nursery,
         settings: DataSettings,
         policies: FollowedPolicies,
+        valid: Callable[[], bool] = lambda: True,
     ) -> None:
+        """`valid()`: is what metad has told still true?"""
         self.health = health = ServerHealth(settings.local_hosts)
         self.grants = GrantPool(metadata, health, nursery, policies)
-        self.layouts = Layouts(metadata, inodes_max=settings.layouts_max)
+        self.layouts = Layouts(metadata, inodes_max=settings.layouts_max, valid=valid)
         self.chunks = ChunkClient(client, metadata, health, nursery)
         uploader = Uploader(self.grants, self.chunks, replicas=settings.replicas)
         self.durability = Durability(metadata, self.chunks, needed=uploader.needed)

@@ -3,13 +3,14 @@
 The reader asks here; metad is asked only for what is unknown, and then generously.  The writer adds
 what it has committed.  The rule that keeps it true: an answer that was requested before an
 invalidation, a truncation or a commit of the same inode is good for the one who asked, but is not
-kept.  Memory is bounded by a number of inodes; the least recently used are forgotten.
+kept; and while this client is not told of changes, nothing that it has kept is believed.  Memory is
+bounded by a number of inodes; the least recently used are forgotten.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import trio
 
@@ -58,17 +59,24 @@ class Knowledge:
 
 
 class Layouts:
-    """The extents of many files."""
+    """The extents of many files.  `valid()` says whether the lease holds at this moment."""
 
-    def __init__(self, metadata: Metadata, *, inodes_max: int = LAYOUTS_MAX) -> None:
+    def __init__(
+        self,
+        metadata: Metadata,
+        *,
+        inodes_max: int = LAYOUTS_MAX,
+        valid: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._metadata = metadata
+        self._valid = valid
         self._inodes_max = inodes_max
         self._inodes: OrderedDict[int, Knowledge] = OrderedDict()
 
     def known_slices(self, inode: int, offset: int, length: int) -> list[Range[Source | None]]:
         """Like `slices` without asking; an empty list when metad would have to be asked."""
         knowledge = self._inodes.get(inode)
-        if knowledge is None or knowledge.gaps(offset, length):
+        if knowledge is None or not self._valid() or knowledge.gaps(offset, length):
             return []
         self._inodes.move_to_end(inode)
         return knowledge.pieces(offset, length)
@@ -80,7 +88,7 @@ class Layouts:
         """
         while True:
             knowledge = self.ticket(inode)
-            if not knowledge.gaps(offset, length):
+            if self._valid() and not knowledge.gaps(offset, length):
                 return knowledge.pieces(offset, length)
             found = await self._ask(inode, knowledge, offset, offset + length)
             if found is not None:
@@ -155,7 +163,8 @@ class Layouts:
         finally:
             del knowledge.asking[start, end, version]
             asked.set()
-        kept = self._inodes.get(inode) is knowledge and knowledge.version == version
+        same = self._inodes.get(inode) is knowledge and knowledge.version == version
+        kept = same and self._valid()
         target = knowledge if kept else Knowledge()
         target.learn(start, end, _sources(reply))
         return None if kept else target

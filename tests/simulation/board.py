@@ -71,17 +71,18 @@ class Board:
             self._check_order(cell, seen)
 
     def _check_order(self, cell: int, seen: list[tuple[Look, list[Change]]]) -> None:
-        """Nobody finds something older than what somebody found before he looked."""
-        newest: list[tuple[int, int, Look]] = []  # found until then, and when that was begun
+        """No client goes back.  (Of a change under way one may see more than another.)"""
+        newest: dict[str, list[tuple[int, int]]] = {}  # found until then; when that was begun
         for look, made in sorted(seen, key=lambda each: each[0].ended):
             began = min(each.began for each in made) if all(each.done for each in made) else -1
-            if not newest or began > newest[-1][1]:
-                newest.append((look.ended, began, look))
+            found = newest.setdefault(look.party, [])
+            if not found or began > found[-1][1]:
+                found.append((look.ended, began))
         for look, made in seen:
-            place = bisect_left(newest, look.began, key=lambda each: each[0])
-            if place and max(each.ended for each in made) < newest[place - 1][1]:
-                party = newest[place - 1][2].party
-                self._refuse(cell, look, f"though {party} had seen something newer")
+            found = newest[look.party]
+            place = bisect_left(found, look.began, key=lambda each: each[0])
+            if place and max(each.ended for each in made) < found[place - 1][1]:
+                self._refuse(cell, look, "though it had seen something newer")
 
     def _refuse(self, cell: int, look: Look, text: str) -> None:
         value = look.found[cell]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.simulation.board import NAME, NOBODYS, Board, Look
@@ -13,12 +15,15 @@ def change(began: int, ended: int, value: Value, *, done: bool = True) -> Change
     return Change({0: value}, began, ended, done=done)
 
 
-def board(changes: list[Change], *looks: tuple[int, int, Value]) -> Board:
-    """Of cell 0; nothing is in the others."""
+def board(changes: list[Change], *looks: tuple[Any, ...]) -> Board:
+    """Of cell 0; nothing is in the others.  A look: when, what, and of whom."""
     found = dict.fromkeys(CELLS)
     return Board(
         changes=changes,
-        looks=[Look(began, ended, found | {0: value}, "one") for began, ended, value in looks],
+        looks=[
+            Look(began, ended, found | {0: value}, *(party or ["one"]))
+            for began, ended, value, *party in looks
+        ],
     )
 
 
@@ -37,6 +42,7 @@ LOST = change(1, FOR_EVER, 7, done=False)
         board([LOST, change(4, 5, 8)], (6, 7, 7)),  # nobody knows when it happened
         board([change(1, 2, 7), change(3, 4, None)], (5, 6, None)),  # a truncation
         board([change(1, 2, 7), change(3, 9, 8)], (4, 7, 8), (5, 8, 7)),
+        board([change(1, 2, 7), change(3, 9, 8)], (4, 5, 8), (6, 7, 7, "another")),
     ],
 )
 def test_what_can_be_is_accepted(history: Board) -> None:

@@ -46,6 +46,26 @@ async def test_concurrent_questions_are_one(autojump_clock: MockClock) -> None:
     assert cluster.calls["layout"] == 1
 
 
+async def test_without_a_lease_nothing_is_kept_or_believed(autojump_clock: MockClock) -> None:
+    cluster, valid = cluster_with(), True
+    layouts = Layouts(cluster, valid=lambda: valid)
+    await layouts.slices(INODE, 0, 10)
+    valid = False
+    assert layouts.known_slices(INODE, 0, 10) == []
+    for _ in range(2):
+        (piece,) = await layouts.slices(INODE, 0, 10)
+        assert piece.value is not None
+    assert cluster.calls["layout"] == 3
+    layouts.invalidate(INODE)
+    async with trio.open_nursery() as nursery:  # those who asked together ask again, each alone
+        for offset in range(3):
+            nursery.start_soon(layouts.slices, INODE, offset, 10)
+    valid = True
+    assert layouts.known_slices(INODE, 0, 10) == []
+    await layouts.slices(INODE, 0, 10)
+    assert layouts.known_slices(INODE, 0, 10)
+
+
 async def test_inline_extents(autojump_clock: MockClock) -> None:
     cluster = FakeCluster()
     cluster.extents.lay(10, 5, b"hello", 0)

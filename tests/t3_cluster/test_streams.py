@@ -27,6 +27,29 @@ async def test_a_layout_learnt_before_the_stream_is_open_is_not_kept(
         assert await read_file(one.vfs, "f") == b"new"
 
 
+async def test_a_layout_learnt_before_metad_opened_the_stream_is_not_believed_after_it(
+    autojump_clock: MockClock, rng: random.Random
+) -> None:
+    """metad takes it for forgotten then, and tells nobody; the client does not know that yet."""
+    async with gated_pair(rng) as (_, one, gate, other):
+        inode = await write_file(other.vfs, "f", b"old" * 5000)
+        theirs = await other.vfs.open(inode, os.O_WRONLY)
+        mine = await one.vfs.open(inode, os.O_RDONLY)
+        held = await reconnect(gate)
+        assert bytes(await one.vfs.read(mine, 0, 6)) == b"oldold"
+        late = gate.reply("session/events")
+        held.release()
+        await late.arrived.wait()
+        await other.vfs.write(theirs, 0, b"new" * 5000)
+        await other.vfs.fsync(theirs)
+        assert bytes(await one.vfs.read(mine, 0, 6)) == b"newnew"
+        late.release()
+        await trio.sleep(1)
+        assert bytes(await one.vfs.read(mine, 0, 6)) == b"newnew"
+        await one.vfs.release(mine)
+        await other.vfs.release(theirs)
+
+
 async def test_an_answer_from_before_the_stream_was_open_is_not_kept(
     autojump_clock: MockClock, rng: random.Random
 ) -> None:
