@@ -145,6 +145,13 @@ class Followers:
         self._promote()
         return follower
 
+    def dismiss(self, server_id: str) -> None:
+        """Its copy counts no longer, from the next entry on: it is being removed."""
+        if (follower := self._followers.get(server_id)) is not None:
+            log.info("server %s is removed: it does not keep the journal any more", server_id)
+            self._remove(follower)
+            self._settle()
+
     async def acknowledge(self, request: AckJournal) -> None:
         """Raises SessionLost when that connection is over."""
         follower = self._followers.get(request.server_id)

@@ -92,11 +92,13 @@ class Drains:
         def leave() -> None:
             leaving.withdraw_grants(db, self._keys(db, who), now_ns)
             self._set(who, "removed")
+            self._leave_journal(who)
 
         job = await self._jobs.begin(
             REMOVE, argument, unended.name if unended is not None else "", also=leave
         )
         self._changed(who, "removed")
+        self._leave_journal(who)  # it may have come back before it was refused
         return self._reply(who, job, losses)
 
     def _check_leaves(self, who: Leaver) -> None:
@@ -158,6 +160,11 @@ class Drains:
             machines.set_disk_admin(self._state.db, who.disk, admin)
         else:
             machines.set_server_admin(self._state.db, who.server, admin)
+
+    def _leave_journal(self, who: Leaver) -> None:
+        """Before the entry about the removal is given out: others must have all up to there."""
+        if not who.disk:
+            self._state.followers.dismiss(who.server)
 
     def _changed(self, who: Leaver, admin: Admin) -> None:
         """After its commit."""

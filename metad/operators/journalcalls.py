@@ -10,11 +10,8 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from dfswire.journal import (
-    AckJournal,
-    FollowJournal,
-    JournalStatus,
-)
+from dfswire.errors import Removed, SessionLost
+from dfswire.journal import AckJournal, FollowJournal, JournalStatus
 from dfswire.messages import Empty
 from metad.journal.followers import Followers
 from metad.journal.stream import Follower
@@ -37,6 +34,16 @@ class JournalCalls:
         self._snapshots = snapshots
 
     async def follow(self, request: FollowJournal) -> Follower:
+        """Raises SessionLost for a server that metad does not know, Removed, and as Followers does.
+
+        An old copy of the database may not know a server that has more of the journal: it comes
+        again when it has registered, and is heard then.
+        """
+        servers, server_id = self._state.servers, request.server_id
+        if servers.get(server_id) is None:
+            raise SessionLost(f"server {server_id} is not registered")
+        if servers.server_admin(server_id) == "removed":
+            raise Removed(f"server {server_id} was removed: its copy of the journal does not count")
         return await self._followers.follow(request)
 
     async def acknowledge(self, request: AckJournal) -> Empty:

@@ -173,14 +173,16 @@ async def test_a_chunkd_that_was_not_asked_may_know_more(
 async def test_a_server_that_was_removed_is_asked_too(
     autojump_clock: MockClock, rng: random.Random, tmp_path: Path
 ) -> None:
-    """It may have followed the journal for a moment after its removal.  Its chunkd can be started
-    for that: no metad is there to turn it away."""
+    """It has what came before its removal.  Its chunkd can be started for that: no metad is there
+    to turn it away."""
     async with running_cluster(rng, directory=tmp_path, servers=4) as cluster:
         await until_in_step(cluster, 3)
         operator = Client(transport=cluster.network)
         await operator.call("admin.drain", METAD, Target(server="server1"))
         await cluster.until(lambda s: "drained" in [each.admin for each in s.servers], 60)
         await operator.call("admin.remove", METAD, RemoveTarget(server="server1"))
+        follow = {each.server_id for each in (await journal_status(cluster)).followers}
+        assert follow == {"server0", "server2", "server3"}
         await cluster.kill_chunkd(1)
         async with cluster.client() as client:
             await write_file(client.vfs, "f", b"hello", sync=True)
