@@ -7,7 +7,8 @@ import stat
 
 from dfsmount.vfs import Vfs
 from dfswire.messages import ROOT_INODE
-from tests.simulation.board import NAME, Board
+from dfswire.operations import SetAttr
+from tests.simulation import board, registers
 from tests.simulation.history import Counter, FileHistory, Log, Moments
 from tests.simulation.linear import NameOperation
 from tests.simulation.schedule import FILES, Schedule
@@ -27,8 +28,9 @@ class Records:
         }
         self.log = Log()
         self.counter = Counter()
-        self.board = Board()
-        self.has_board = schedule.board
+        self.about = schedule.about
+        self.board = board.Board()
+        self.marks = registers.Marks(self.moments)
         self.names: list[NameOperation] = []
         self.errors = 0
         self.inside: str | None = None  # who holds the lock, as far as anybody knows
@@ -44,7 +46,11 @@ async def prepare(vfs: Vfs, records: Records) -> None:
     await vfs.write(handle, 0, b"%08d" % 0)
     await vfs.fsync(handle)
     await vfs.release(handle)
-    if records.has_board:
-        attr = await vfs.make(ROOT_INODE, NAME.encode(), stat.S_IFREG | 0o644, 0, 0)
+    if records.about == "board":
+        attr = await vfs.make(ROOT_INODE, board.NAME.encode(), stat.S_IFREG | 0o644, 0, 0)
         records.board.inode = attr.inode
+    if records.about == "marks":
+        attr = await vfs.make(ROOT_INODE, registers.NAME.encode(), stat.S_IFREG | 0o644, 0, 0)
+        records.marks.inode = attr.inode
+        await vfs.setattr(SetAttr(inode=attr.inode, size=registers.SIZE_MIN_BYTES))
     records.fight_inode = (await vfs.mkdir(ROOT_INODE, FIGHT, 0o755, 0, 0)).inode

@@ -144,16 +144,24 @@ THEMES = (
     ),
 )
 
-# A file that all write, whose lease goes round.  Its seeds stand apart from the themes, so that
-# all others stand for what they did before it came.
+# A file that all write, whose lease goes round.  Its seeds, and those of the attributes, stand
+# apart from the themes, so that all others stand for what they did before these came.
 BOARD = Theme(
     (*_SESSIONS, "drop", "drop", "kill_chunkd"),
     {"scribble": 6, "shorten": 1, "punch": 2},
     {"peek": 1},
     steps=24,
 )
-BOARD_EVERY, BOARD_FIRST = 7, 1  # which seeds
-CHANGING = frozenset({*WRITING, *BOARD.writing})  # kinds of steps
+# Attributes that all clients set, and ask for while others write.
+MARKS = Theme(
+    (*_SESSIONS, "drop", "drop", "kill_chunkd"),
+    {"chmod": 3, "resize": 3, "tag": 2, "dab": 4},
+    {"glance": 1},
+    steps=24,
+)
+ABOUT_EVERY = 7
+ABOUT: dict[int, tuple[str, Theme]] = {1: ("board", BOARD), 4: ("marks", MARKS)}  # which of these
+CHANGING = frozenset({*WRITING, *BOARD.writing, *MARKS.writing})  # kinds of steps
 
 
 @dataclass(frozen=True)
@@ -199,7 +207,7 @@ class Schedule:
     steps: tuple[tuple[Step, ...], ...]  # of each client
     soft: tuple[bool, ...]  # whether each client's mount gives up after a while
     calm: bool = False  # nobody may see an error
-    board: bool = False  # it is about the file that all write
+    about: str = ""  # "board": the file that all write; "marks": attributes that all set
 
     def without(self, faults: set[int], steps: set[int]) -> Schedule:
         """What is left without the faults and steps of these numbers."""
@@ -220,8 +228,7 @@ def draw(seed: int) -> Schedule:
     victims = tuple(rng.sample(range(shape.servers), shape.replicas - 1))
     times = sorted(rng.uniform(0.5, FAULTS_S) for _ in range(rng.randrange(2, 10)))
     calm, theme = rng.random() < CALM, rng.choice(THEMES)
-    board = seed % BOARD_EVERY == BOARD_FIRST
-    theme = BOARD if board else theme
+    about, theme = ABOUT.get(seed % ABOUT_EVERY, ("", theme))
     if calm:
         kinds = [*rng.sample(UNSEEN, rng.randrange(1, 4)), *rng.choice(UNSEEN_ALONE)]
     else:
@@ -237,7 +244,7 @@ def draw(seed: int) -> Schedule:
         steps=tuple(_work(rng, client, theme) for client in range(shape.clients)),
         soft=tuple(rng.random() < 0.2 and not calm for _ in range(shape.clients)),
         calm=calm,
-        board=board,
+        about=about,
     )
 
 

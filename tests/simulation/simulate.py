@@ -13,7 +13,7 @@ from dfsmount.files.durability import WAIT_MAX_S
 from dfsmount.vfs import Vfs
 from dfswire.errors import DFSError, NoEntry
 from dfswire.messages import ROOT_INODE
-from tests.simulation import linear
+from tests.simulation import linear, markwork
 from tests.simulation.cluster import RECLAIM_GRACE_S, Cluster
 from tests.simulation.database import replayed
 from tests.simulation.history import FileHistory, Violation
@@ -157,7 +157,10 @@ class _Run:
             final.answer = await listing(vfs, records.fight_inode)
             final.ended = records.moments.next()
             linear.check([*records.names, final], NAMES)
-            if records.has_board:
+            if records.about == "marks":
+                await markwork.look(vfs, records.marks, "the checker")
+                records.marks.check()
+            if records.about == "board":
                 began = records.moments.next()
                 data = await _whole(vfs, records.board.inode)
                 records.board.note(data, began, records.moments.next(), "the checker")

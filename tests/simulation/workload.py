@@ -21,6 +21,7 @@ from tests.simulation.boardwork import BoardWork
 from tests.simulation.cluster import Cluster
 from tests.simulation.filework import FileWork
 from tests.simulation.history import Violation
+from tests.simulation.markwork import MarkWork
 from tests.simulation.namework import NameWork
 from tests.simulation.oracle import Oracle
 from tests.simulation.records import Records
@@ -54,7 +55,9 @@ class User:
         self.files = FileWork(number, records, oracle)
         shared = SharedWork(records, lambda: self.party)
         names = NameWork(number, records)
-        self._work_of = (self.files, shared, names, BoardWork(number, records))
+        board = BoardWork(number, records)
+        marks = MarkWork(number, records, lambda: self.party)
+        self._work_of = (self.files, shared, names, board, marks)
         self._lives = 0
         self._scope = trio.CancelScope()
         self._alive = False
