@@ -32,7 +32,7 @@ wheels:          ## What hosts install offline, into dist/ (ansible/README.md); 
 	@scripts/setup.sh run
 	@scripts/wheels.sh dist "$(LOCAL)"
 
-nightly:         ## The tests whose sizes can be large, at those sizes: hours, and 60 GB of disk
+nightly:         ## The tests whose sizes can be large, at those sizes: a day, and 100 GB of disk
 	@scripts/setup.sh test
 	DFS_TEST_SIZE=nightly $(BIN)/pytest tests/t6_apps tests/t5_faults
 

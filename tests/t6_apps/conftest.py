@@ -48,7 +48,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture
 def limit_s() -> float:
     """The default is patient: databases and compilers, on a machine that has other work too."""
-    return float(sized(600, 4 * 3600))
+    return float(sized(600, 24 * 3600))
 
 
 @pytest.fixture(autouse=True)

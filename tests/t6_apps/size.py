@@ -1,7 +1,7 @@
 """How much the applications are given to do: a little, or with DFS_TEST_SIZE=nightly a lot.
 
 Only tests of this directory use it.  The default sizes are for every run of `make test`; the
-nightly ones take hours and need some 60 GB of disk.
+nightly ones take a day and need some 100 GB of disk: what is deleted goes some minutes later.
 """
 
 from __future__ import annotations

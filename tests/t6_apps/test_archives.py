@@ -20,7 +20,7 @@ from tests.t6_apps.size import sized
 SMALL_FILES = sized(1500, 1_000_000)
 ZIPPED_FILES = sized(500, 5000)
 PER_DIRECTORY = 500
-PATIENCE_S = sized(300, 4 * 3600)
+PATIENCE_S = sized(300, 12 * 3600)
 
 
 def times(root: Path) -> dict[str, int]:

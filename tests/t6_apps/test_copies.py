@@ -68,8 +68,9 @@ def test_a_copy_shares_its_chunks(cluster: LiveCluster, here: Path, rng: random.
     write_large(here / "large", rng)
     before = sha256(here / "large")
     run("cp", "large", "copy", cwd=here, timeout_s=PATIENCE_S)
+    # FUSE asks for 4 GiB less a page at most: the chunk there is in two extents of the copy.
     original, copy = (
-        [extent["chunk"] for extent in cluster.info(here / name)["extents"]]
+        list(dict.fromkeys(extent["chunk"] for extent in cluster.info(here / name)["extents"]))
         for name in ("large", "copy")
     )
     assert copy == original
