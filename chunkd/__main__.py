@@ -32,6 +32,7 @@ from dfswire.daemon import load_config, notify
 from dfswire.dispatch import Dispatcher
 from dfswire.errors import DFSError, UsageError
 from dfswire.logs import setup_logging
+from dfswire.renewal import Renewal, signed_by_metad
 from dfswire.server import bound_address, listen, serve
 
 log = logging.getLogger(__name__)
@@ -82,6 +83,9 @@ async def _serve(settings: ChunkdConfig, directories: DataDirectories) -> None:
             nursery.start_soon(_stop_at_signal, service, serving)
             nursery.start_soon(service.metrics.loop.run_forever)
             nursery.start_soon(watchdog.run_forever)
+            if credentials is not None:
+                sign = signed_by_metad(client, settings.metad_address)
+                nursery.start_soon(Renewal(credentials, sign).run_forever)
             dispatcher = Dispatcher("chunkd", service.handlers, service.metrics)
             await nursery.start(partial(serve, dispatcher, listeners, credentials=credentials))
             await nursery.start(service.run)

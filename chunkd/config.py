@@ -11,7 +11,7 @@ from typing import Annotated
 
 import msgspec
 
-from dfswire.daemon import parse_address
+from dfswire.daemon import check_listen, parse_address
 from dfswire.errors import UsageError
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
@@ -35,6 +35,9 @@ class ChunkdConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     tls: str = ""
     """Directory with authority.crt, node.crt and node.key; empty: without TLS."""
+
+    plaintext: bool = False
+    """Without TLS it listens on loopback only, unless this is true."""
 
     zone: str = ""
     rack: str = ""
@@ -95,6 +98,10 @@ class ChunkdConfig(msgspec.Struct, frozen=True, kw_only=True):
                 _check(name, value)
         if not self.metad or not self.listen:
             raise ValueError("metad and listen must be addresses, host:port")
+        try:
+            check_listen(self.listen, self.tls, plaintext=self.plaintext)
+        except UsageError as problem:
+            raise ValueError(str(problem)) from problem
         host, _ = parse_address(self.listen)
         if host in ("0.0.0.0", "::") and not self.advertise:
             raise ValueError("listen is on all addresses: say in `advertise` how others reach us")

@@ -25,6 +25,7 @@ from dfswire.client import Client
 from dfswire.errors import (
     AlreadyRunning,
     DFSError,
+    Forbidden,
     IdentityTaken,
     Removed,
     WrongCluster,
@@ -122,7 +123,7 @@ class HeartbeatTask:
     def _complain(self, problem: DFSError) -> None:
         """Once, and again when metad is there but does not want this server, or the reverse."""
         if problem.code != self._told:
-            refused = isinstance(problem, WrongVersion | WrongCluster)
+            refused = isinstance(problem, WrongVersion | WrongCluster | Forbidden)
             what = "refuses this server" if refused else "does not answer"
             log.warning("metad at %s %s: %s", self._metad, what, problem)
             self._told = problem.code

@@ -50,6 +50,7 @@ from dfswire.hosts import Hello
 from dfswire.logs import setup_logging
 from dfswire.messages import PROTOCOL_VERSION, Empty
 from dfswire.metadata import OpenSession, SessionGrant
+from dfswire.renewal import Renewal, signed_by_metad
 from dfswire.server import listen, serve
 
 log = logging.getLogger(__name__)
@@ -129,7 +130,8 @@ async def mount(config: MountConfig) -> None:
     """Connect, mount, serve until unmounted.  Raises UsageError when it can't begin."""
     metrics = MountMetrics()
     listeners = await _metrics_listeners(config)
-    client = Client(credentials=credentials_at(config.tls, "client"))
+    credentials = credentials_at(config.tls, "client")
+    client = Client(credentials=credentials)
     await check_metad(client, config.metad)
     directory = default_directory()
     introduction = OpenSession(
@@ -152,6 +154,9 @@ async def mount(config: MountConfig) -> None:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(metrics.metrics.loop.run_forever)
                 nursery.start_soon(watchdog.run_forever)
+                if credentials is not None:
+                    sign = signed_by_metad(client, config.metad)
+                    nursery.start_soon(Renewal(credentials, sign).run_forever)
                 if listeners:
                     dispatcher = Dispatcher("mount", {}, metrics.metrics)
                     await nursery.start(serve, dispatcher, listeners)

@@ -20,7 +20,7 @@ class Call:
     path: str
     request: Any
     reply: Any
-    callers: tuple[str, ...]  # who may: "client", "chunkd", "operator"
+    callers: tuple[str, ...]  # who may: "client", "chunkd", "operator", "guest"
     idempotent: bool = True
     request_body: bool = False
     reply_body: bool = False

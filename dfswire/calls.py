@@ -14,9 +14,10 @@ An error is a `Fault` with status 4xx or 5xx.  `stream` replies are a sequence o
 
 from __future__ import annotations
 
-from dfswire import chunks, heartbeats, hosts, inventories, journal, verify
+from dfswire import admission, chunks, heartbeats, hosts, inventories, journal, verify
 from dfswire.call import Call
 from dfswire.clientcalls import CLIENT_CALLS
+from dfswire.identity import GUEST
 from dfswire.messages import Empty
 from dfswire.operatorcalls import OPERATOR_CALLS
 
@@ -101,6 +102,25 @@ _ALL = (
         ("chunkd",),
     ),
     *OPERATOR_CALLS,
+    # guest -> metad, and whoever has a certificate that is to be renewed
+    Call(
+        "admission.join",
+        "metad",
+        "POST",
+        "/v1/admission/join",
+        admission.Sign,
+        admission.Signed,
+        (GUEST,),
+    ),
+    Call(
+        "admission.renew",
+        "metad",
+        "POST",
+        "/v1/admission/renew",
+        admission.Sign,
+        admission.Signed,
+        ("client", "chunkd", "operator"),
+    ),
     # client or chunkd -> chunkd
     Call(
         "chunk.write",

@@ -188,6 +188,24 @@ def describe_authority(certificate_pem: bytes) -> DescribedAuthority:
     return DescribedAuthority(cluster, *_period_and_serial(certificate))
 
 
+def public_key_in(certificate_pem: bytes) -> bytes:
+    """The public key that a certificate is for, as PEM.  Raises UsageError."""
+    return _public_pem(_on_p256(_certificate(certificate_pem).public_key()))
+
+
+def shown_key(certificate_der: bytes) -> bytes:
+    """The public key in what a peer has shown in a handshake, as PEM.  Raises UsageError."""
+    with _reading("a certificate (DER)"):
+        return _public_pem(_on_p256(x509.load_der_x509_certificate(certificate_der).public_key()))
+
+
+def shown_signed_s(certificate_der: bytes) -> float:
+    """When it was signed, in Unix seconds: to the second, rounded down.  Raises UsageError."""
+    with _reading("a certificate (DER)"):
+        begins = x509.load_der_x509_certificate(certificate_der).not_valid_before_utc
+    return begins.timestamp() + CLOCK_SKEW_S
+
+
 def is_authority(certificate_pem: bytes) -> bool:
     """Whether it is for describe_authority() rather than describe().  Raises UsageError."""
     certificate = _certificate(certificate_pem)

@@ -34,6 +34,7 @@ class _Loaded:
 
     identity: Identity
     begins_s: float
+    signed_s: float
     ends_s: float
     trust: bytes
     server: ssl.SSLContext
@@ -62,6 +63,11 @@ class Credentials:
         return self._loaded.ends_s
 
     @property
+    def signed_s(self) -> float:
+        """When it was signed, likewise."""
+        return self._loaded.signed_s
+
+    @property
     def trust(self) -> bytes:
         """Stands for the authorities that are trusted now."""
         return self._loaded.trust
@@ -79,6 +85,10 @@ class Credentials:
     def for_client(self) -> ssl.SSLContext:
         """For a connection that begins now."""
         return self._fresh().client
+
+    def look(self) -> None:
+        """Take what is in the files now, if it is good."""
+        self._fresh()
 
     def _fresh(self) -> _Loaded:
         self._looked_s = time.monotonic()
@@ -130,6 +140,7 @@ def credentials_of_environment() -> Credentials | None:
 
 def _load(directory: Path) -> _Loaded:
     from dfswire.certificates import (  # its library: not for those without TLS
+        CLOCK_SKEW_S,
         describe,
         is_signed_by,
     )
@@ -149,7 +160,8 @@ def _load(directory: Path) -> _Loaded:
     except OSError as problem:
         raise UsageError(f"no credentials: {problem.filename}: {problem.strerror}") from problem
     trust = hashlib.sha256(authorities_pem).digest()
-    return _Loaded(own.identity, own.begins_s, own.ends_s, trust, server, client)
+    signed_s = own.begins_s + CLOCK_SKEW_S
+    return _Loaded(own.identity, own.begins_s, signed_s, own.ends_s, trust, server, client)
 
 
 def _context(protocol: int, directory: Path) -> ssl.SSLContext:

@@ -1,5 +1,5 @@
-"""What every dfs process needs around its real work: configuration, systemd, addresses, and the id
-of the request that is being served.
+"""What every dfs process needs around its real work: configuration, systemd, addresses, and what is
+known of the request that is being served: its id, and who makes it.
 
 Used by the `__main__` of each daemon, by the mount and by the command line.  A mistake that a
 person can correct is a `UsageError` whose text names the file and the key.
@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from dfswire.errors import UsageError
+from dfswire.identity import Identity
 
 T = TypeVar("T")
 
@@ -30,6 +31,12 @@ _HOST_NAME = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?", re.IGNORECA
 
 REQUEST_ID: contextvars.ContextVar[str] = contextvars.ContextVar("dfs_request_id", default="")
 """The request that this task is serving; calls made meanwhile carry the same id on."""
+
+CALLER: contextvars.ContextVar[Identity | None] = contextvars.ContextVar("dfs_caller", default=None)
+"""Who has proved to make that request; None where nobody has to, without TLS."""
+
+SHOWN: contextvars.ContextVar[bytes] = contextvars.ContextVar("dfs_shown", default=b"")
+"""The certificate that he has proved it with (DER); empty without TLS."""
 
 
 @functools.cache  # looked for in the files of all installed packages
@@ -50,6 +57,28 @@ def parse_address(text: str) -> tuple[str, int]:
     if parts.scheme != "http" or not host or not _is_host(host) or port is None or extra:
         raise UsageError(f"not an address: {text!r}; give host:port or http://host:port")
     return host, port
+
+
+def is_loopback(address: str) -> bool:
+    """Whether only programs of this host reach "host:port".  Raises UsageError."""
+    host, _ = parse_address(address)
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def check_listen(address: str, tls: str, *, plaintext: bool) -> None:
+    """Refuse to talk in the clear with other hosts unless somebody wants that.
+
+    Raises UsageError.
+    """
+    if not tls and not plaintext and not is_loopback(address):
+        raise UsageError(
+            f"listen = {address!r} is for other hosts too, and without TLS whoever reaches it may "
+            "do all: set tls to a directory with credentials ('dfs ca' makes them), or, in a "
+            "network that is safe, plaintext = true"
+        )
 
 
 def _is_host(text: str) -> bool:

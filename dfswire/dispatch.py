@@ -9,7 +9,6 @@ handler knows neither HTTP nor encodings.  It never raises except for cancellati
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -25,7 +24,6 @@ from dfswire.bodies import (
     FileRange,
     Octets,
     close_iterator,
-    read_body,
     to_frame,
 )
 from dfswire.calls import (
@@ -36,7 +34,7 @@ from dfswire.calls import (
     Call,
     by_path,
 )
-from dfswire.daemon import REQUEST_ID
+from dfswire.daemon import CALLER, REQUEST_ID, SHOWN
 from dfswire.errors import (
     ClusterError,
     DFSError,
@@ -47,10 +45,10 @@ from dfswire.errors import (
     Unavailable,
     UnknownChunk,
     UsageError,
-    WrongVersion,
 )
 from dfswire.identity import Identity
-from dfswire.messages import MESSAGE_MAX_BYTES, PROTOCOL_VERSION, Empty, Fault
+from dfswire.messages import Fault
+from dfswire.requests import check_version, deadline, read_request
 
 __all__ = [
     "BodySource",
@@ -68,8 +66,6 @@ if TYPE_CHECKING:  # the library costs 50 ms, which not everybody who dispatches
 
 log = logging.getLogger(__name__)
 
-DEADLINE_DEFAULT_S = 60.0  # for callers that send none (curl); dfs's own clients always send one
-DEADLINE_MAX_S = 3600.0  # no call holds a handler for longer, whatever the caller says
 REQUEST_ID_MAX_CHARS = 64
 OCTETS = b"application/octet-stream"
 METRICS_PATH = "/metrics"
@@ -111,15 +107,24 @@ Handler = Callable[[Any, BodySource], Awaitable[Any]]
 iterator of messages.  Raises DFSError; anything else is logged and travels as "internal"."""
 
 
+Admit = Callable[[Identity, bytes], None]
+"""(who has proved who he is, the certificate as DER): raises Forbidden to refuse him."""
+
+
 class Dispatcher:
     """The calls of one service, bound to their handlers."""
 
     def __init__(
-        self, service: str, handlers: Mapping[str, Handler], metrics: Metrics | None = None
+        self,
+        service: str,
+        handlers: Mapping[str, Handler],
+        metrics: Metrics | None = None,
+        admit: Admit = lambda caller, shown: None,
     ) -> None:
         """Raises ValueError unless `handlers` has exactly the service's calls, by name.
 
-        With `metrics` all calls are counted there, and its page is served.
+        With `metrics` all calls are counted there, and its page is served.  `admit` may refuse
+        who has proved who he is.
         """
         self._calls = by_path(service)
         names = {call.name for call in self._calls.values()}
@@ -127,6 +132,15 @@ class Dispatcher:
             raise ValueError(f"handlers of {service} do not fit the call table: {difference}")
         self._handlers = dict(handlers)
         self._metrics = metrics
+        self._admit = admit
+
+    def admits(self, caller: Identity | None, shown: bytes) -> bool:
+        """Is who began something still somebody who may?"""
+        try:
+            self._check_admitted(caller, shown)
+        except Forbidden:
+            return False
+        return True
 
     async def dispatch(
         self,
@@ -135,13 +149,15 @@ class Dispatcher:
         headers: Mapping[str, str],
         body: BodySource,
         caller: Identity | None = None,
+        shown: bytes = b"",
     ) -> Response:
         """Answer one request.  `headers` have lower-case names.  `caller`: who has proved to be
-        there; None where nobody has to, without TLS.
+        there; None where nobody has to, without TLS.  `shown`: the certificate (DER) of that proof.
 
         The caller owns what it gets: it closes a FileRange, and iterates or closes a stream.
         """
         token = REQUEST_ID.set(headers.get(REQUEST_ID_HEADER.lower(), "")[:REQUEST_ID_MAX_CHARS])
+        who, with_what = CALLER.set(caller), SHOWN.set(shown)
         reply_type = codec.JSON if codec.JSON in headers.get("accept", "") else codec.MSGPACK
         began_s, name, outcome = time.perf_counter(), "unknown", "cancelled"
         try:
@@ -155,6 +171,7 @@ class Dispatcher:
                 return fault_response(problem, reply_type, status=404)
             name = call.name
             _check_caller(call, caller)
+            self._check_admitted(caller, shown)
             response = await self._answer(call, headers, body, reply_type)
             outcome = "ok"
             return response
@@ -174,6 +191,8 @@ class Dispatcher:
         finally:
             self._count(name, outcome, time.perf_counter() - began_s)
             REQUEST_ID.reset(token)
+            CALLER.reset(who)
+            SHOWN.reset(with_what)
 
     def _count(self, name: str, outcome: str, duration_s: float) -> None:
         if self._metrics is not None:
@@ -184,11 +203,13 @@ class Dispatcher:
     async def _answer(
         self, call: Call, headers: Mapping[str, str], body: BodySource, reply_type: str
     ) -> Response:
-        _check_version(headers.get(VERSION_HEADER.lower()))
-        deadline_s = _deadline(headers.get(DEADLINE_HEADER.lower()))
+        check_version(headers.get(VERSION_HEADER.lower()))
+        deadline_s = deadline(headers.get(DEADLINE_HEADER.lower()))
         try:
             with trio.fail_after(deadline_s):
-                request = await _read_request(call, headers, body)
+                request = await read_request(call, headers, body)
+                # Again: reading may have taken its time, and what is over may not begin anything.
+                self._check_admitted(CALLER.get(), SHOWN.get())
                 answer = await self._handlers[call.name](request, body)
         except trio.TooSlowError as problem:
             raise Unavailable(f"{call.name} took longer than {deadline_s:g} s") from problem
@@ -197,6 +218,10 @@ class Dispatcher:
         if call.reply_body:
             return _octets_response(answer)
         return _message_response(200, answer, reply_type)
+
+    def _check_admitted(self, caller: Identity | None, shown: bytes) -> None:
+        if caller is not None:
+            self._admit(caller, shown)
 
 
 def fault_response(
@@ -244,52 +269,7 @@ async def _frames(
         await close_iterator(messages)
 
 
-async def _read_request(call: Call, headers: Mapping[str, str], body: BodySource) -> Any:
-    if call.request_body:
-        value = headers.get(MESSAGE_HEADER.lower())
-        if value is None:
-            raise ProtocolError(f"{call.name} needs the header {MESSAGE_HEADER}")
-        return codec.from_header(call.request, value.encode())
-    if body.length > MESSAGE_MAX_BYTES:
-        raise ProtocolError(f"message of {body.length} bytes; at most {MESSAGE_MAX_BYTES}")
-    data = await read_body(body)
-    if not data and call.request is Empty:
-        return Empty()  # a plain GET
-    return codec.decode(
-        call.request, memoryview(data), _content_type(headers.get("content-type", ""))
-    )
-
-
-def _content_type(value: str) -> str:
-    kind = value.partition(";")[0].strip().lower()
-    if kind in ("", codec.MSGPACK):
-        return codec.MSGPACK
-    if kind == codec.JSON:
-        return codec.JSON
-    raise ProtocolError(f"content type {kind!r}; send {codec.MSGPACK} or {codec.JSON}")
-
-
 def _check_caller(call: Call, caller: Identity | None) -> None:
     if caller is not None and caller.role not in call.callers:
         log.warning("%s asked for %s, which its role may not", caller, call.name)
         raise Forbidden(f"{caller}: {call.name} is for {' and '.join(call.callers)} only")
-
-
-def _check_version(value: str | None) -> None:
-    """A caller without a version is a person with curl; any other must speak ours."""
-    if value is not None and value != str(PROTOCOL_VERSION):
-        raise WrongVersion(
-            f"you speak protocol version {value}, this server speaks {PROTOCOL_VERSION}"
-        )
-
-
-def _deadline(value: str | None) -> float:
-    if value is None:
-        return DEADLINE_DEFAULT_S
-    try:
-        deadline_s = float(value)
-    except ValueError as problem:
-        raise ProtocolError(f"{DEADLINE_HEADER} is not a number: {value!r}") from problem
-    if not math.isfinite(deadline_s) or deadline_s < 0:
-        raise ProtocolError(f"{DEADLINE_HEADER} is not a duration: {value!r}")
-    return min(deadline_s, DEADLINE_MAX_S)

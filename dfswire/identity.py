@@ -13,7 +13,10 @@ from dataclasses import dataclass
 from dfswire.errors import UsageError
 
 SCHEME = "dfs"
-ROLES = ("metad", "chunkd", "client", "operator")
+MEMBERS = ("metad", "chunkd", "client", "operator")
+GUEST = "guest"
+"""Who shows an invitation: may ask once for the certificate of a member, and nothing else."""
+ROLES = (*MEMBERS, GUEST)
 
 _WORD = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
 

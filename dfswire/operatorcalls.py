@@ -5,7 +5,19 @@ Nobody imports this but calls.py, which is the only list of what crosses the net
 
 from __future__ import annotations
 
-from dfswire import admin, fsck, info, jobs, journal, moving, observe, policies, status, verify
+from dfswire import (
+    admin,
+    admission,
+    fsck,
+    info,
+    jobs,
+    journal,
+    moving,
+    observe,
+    policies,
+    status,
+    verify,
+)
 from dfswire.call import Call
 from dfswire.messages import Empty
 
@@ -155,6 +167,24 @@ OPERATOR_CALLS = (
         "/v1/admin/remove",
         admin.RemoveTarget,
         admin.AdminReply,
+        _OPERATOR,
+    ),
+    Call(
+        "admission.invite",
+        "metad",
+        "POST",
+        "/v1/admission/invite",
+        admission.Invite,
+        admission.Signed,
+        _OPERATOR,
+    ),
+    Call(
+        "admission.revoke",
+        "metad",
+        "POST",
+        "/v1/admission/revoke",
+        admission.Revoke,
+        Empty,
         _OPERATOR,
     ),
     Call("job.list", "metad", "POST", "/v1/job/list", jobs.JobsRequest, jobs.JobsReply, _OPERATOR),

@@ -15,6 +15,7 @@ import ssl
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 import trio
@@ -43,14 +44,22 @@ class Untrusted(OSError):
         self.is_plain = is_plain
 
 
+@dataclass(frozen=True)
+class Proof:
+    """Who is at the other end, until when (Unix seconds), and the certificate (DER) of that."""
+
+    peer: Identity
+    ends_s: float
+    shown: bytes
+
+
 class SecureWire(Wire):
     """One connection whose handshake is done.  `peer` is who is at its other end."""
 
     def __init__(
         self,
         sock: ssl.SSLSocket,
-        peer: Identity,
-        ends_s: float,
+        proof: Proof,
         credentials: Credentials,
         *,
         stall_s: float = math.inf,
@@ -58,8 +67,9 @@ class SecureWire(Wire):
     ) -> None:
         super().__init__(sock, stall_s=stall_s, watch=watch)
         self._secure = sock
-        self.peer: Identity = peer
-        self._ends_s = ends_s
+        self.peer: Identity = proof.peer
+        self.shown = proof.shown
+        self._ends_s = proof.ends_s
         self._credentials = credentials
         self._trust = credentials.trust
 
@@ -138,11 +148,11 @@ async def accept(
     """
     sock = _wrapped(stream, credentials.for_server(), server_side=True)
     try:
-        peer, ends_s = await _handshake(sock, credentials, _wait)
+        proof = await _handshake(sock, credentials, _wait)
     except Untrusted as problem:
         await _tell(socket.socket(fileno=sock.detach()), without_tls if problem.is_plain else b"")
         raise
-    return SecureWire(sock, peer, ends_s, credentials, stall_s=stall_s)
+    return SecureWire(sock, proof, credentials, stall_s=stall_s)
 
 
 async def connect(stream: trio.SocketStream, credentials: Credentials) -> SecureWire:
@@ -154,13 +164,14 @@ async def connect(stream: trio.SocketStream, credentials: Credentials) -> Secure
     sock = _wrapped(stream, credentials.for_client(), server_side=False)
     own_ends_s = credentials.ends_s
     try:
-        peer, ends_s = await _handshake(sock, credentials, wait_watched)
+        proof = await _handshake(sock, credentials, wait_watched)
     except Untrusted:
         sock.close()
         raise
-    ends_s = min(ends_s, own_ends_s)
+    ends_s = min(proof.ends_s, own_ends_s)
     early_s = min((ends_s - time.time()) / 10, EARLY_MAX_S)
-    return SecureWire(sock, peer, ends_s - early_s, credentials, watch=True)
+    proof = replace(proof, ends_s=ends_s - early_s)
+    return SecureWire(sock, proof, credentials, watch=True)
 
 
 async def _tell(sock: socket.socket, text: bytes) -> None:
@@ -196,8 +207,8 @@ async def _handshake(
     sock: ssl.SSLSocket,
     credentials: Credentials,
     wait: Callable[[socket.socket, Ready], Awaitable[None]],
-) -> tuple[Identity, float]:
-    """Who the peer is, and when its certificate ends.  When it is not trusted the socket is still
+) -> Proof:
+    """Who the peer is, and until when.  When it is not trusted the socket is still
     open; in any other case of failure it is closed."""
     try:
         while True:
@@ -223,7 +234,7 @@ async def _handshake(
         raise
 
 
-def _proved(sock: ssl.SSLSocket, cluster: str) -> tuple[Identity, float]:
+def _proved(sock: ssl.SSLSocket, cluster: str) -> Proof:
     """Whose certificate the peer has, and when it ends.  Its signature has been checked."""
     shown = sock.getpeercert() or {}
     names = [pair[1] for pair in shown.get("subjectAltName", ()) if pair[0] == "URI"]
@@ -235,4 +246,5 @@ def _proved(sock: ssl.SSLSocket, cluster: str) -> tuple[Identity, float]:
         raise Untrusted(str(problem)) from problem
     if peer.cluster != cluster:
         raise Untrusted(f"it belongs to cluster {peer.cluster!r}, not to {cluster!r}")
-    return peer, ssl.cert_time_to_seconds(str(shown["notAfter"]))
+    ends_s = ssl.cert_time_to_seconds(str(shown["notAfter"]))
+    return Proof(peer, ends_s, sock.getpeercert(binary_form=True) or b"")

@@ -188,7 +188,7 @@ class _Server:
         if request.expects_continue:
             await wire.send(heads.CONTINUE)
         response = await self._dispatcher.dispatch(
-            request.method, request.path, request.headers, body, wire.peer
+            request.method, request.path, request.headers, body, wire.peer, wire.shown
         )
         keep_alive = request.keep_alive and not body.remaining and wire.left_s > 0
         await self._reply(wire, response, keep_alive=keep_alive)
@@ -250,7 +250,11 @@ class _Server:
 
     async def _cancel_at_end(self, wire: Wire, scope: trio.CancelScope) -> None:
         """When what the peer has proved is not good any more: it may come back with newer proof."""
-        while left_s := wire.left_s:  # noqa: ASYNC110 - time passes, and files change: nobody tells
+        # Time passes, files change, somebody is revoked: nobody tells.
+        while self._dispatcher.admits(wire.peer, wire.shown):
+            left_s = wire.left_s
+            if not left_s:
+                break
             await trio.sleep(min(left_s, LOOK_S))
         scope.cancel()
 

@@ -54,6 +54,7 @@ class Wire:
     """One connection.  Used by one task at a time, except that one may wait for its end."""
 
     peer: Identity | None = None
+    shown: bytes = b""
     """Who is at the other end, if that was to be proved."""
 
     def __init__(

@@ -11,15 +11,16 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import time
 from functools import partial
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import trio
 import typer
 
 from dfswire import watchdog
-from dfswire.credentials import credentials_at
+from dfswire.credentials import Credentials, credentials_at
 from dfswire.daemon import load_config, notify
 from dfswire.dispatch import Dispatcher
 from dfswire.errors import (
@@ -31,11 +32,15 @@ from dfswire.errors import (
     UsageError,
 )
 from dfswire.logs import setup_logging
+from dfswire.renewal import Renewal
 from dfswire.server import listen, serve
 from metad.config import MetadConfig
 from metad.service import Service, create_service
 from metad.storage.database import Database
 from metad.storage.opening import open_database
+
+if TYPE_CHECKING:
+    from metad.admission.signer import Signer
 
 log = logging.getLogger(__name__)
 
@@ -93,12 +98,18 @@ async def _serve(database: Database, config: MetadConfig) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         credentials = credentials_at(config.tls, "metad")
         listeners = await listen(config.listen)
-        service = create_service(database, config)
+        signer = _signer(config, credentials)
+        service = create_service(database, config, signer=signer)
         async with trio.open_nursery() as nursery:
+            if credentials is not None and signer is not None:
+                renewal = Renewal(credentials, partial(_sign_own, credentials, signer))
+                nursery.start_soon(renewal.run_forever)
             nursery.start_soon(service.metrics.loop.run_forever)
             nursery.start_soon(watchdog.run_forever)
             await nursery.start(service.run)
-            dispatcher = Dispatcher("metad", service.handlers, service.metrics)
+            dispatcher = Dispatcher(
+                "metad", service.handlers, service.metrics, service.admission.admit
+            )
             await nursery.start(partial(serve, dispatcher, listeners, credentials=credentials))
             log.info("metad of cluster %s at %s", service.state.cluster_id, config.listen)
             notify(f"STATUS=cluster {service.state.cluster_id} at {config.listen}\nREADY=1")
@@ -107,6 +118,25 @@ async def _serve(database: Database, config: MetadConfig) -> None:
             notify("STOPPING=1")
             await _finish(service)
             nursery.cancel_scope.cancel()
+
+
+def _signer(config: MetadConfig, credentials: Credentials | None) -> Signer | None:
+    """Who signs certificates, when the settings say where the authority is.  Raises UsageError."""
+    if credentials is None or not config.authority:
+        return None
+    from metad.admission.signer import Signer  # its library: not for those without TLS
+
+    try:
+        return Signer(Path(config.authority), config.certificate_s, credentials)
+    except OSError as problem:
+        raise UsageError(f"authority: {problem.filename}: {problem.strerror}") from problem
+
+
+async def _sign_own(credentials: Credentials, signer: Signer, request_pem: bytes) -> bytes:
+    from dfswire.certificates import public_key_of_request
+
+    key_pem = public_key_of_request(request_pem)
+    return signer.sign(credentials.identity, key_pem, now=time.time()).certificate.encode()
 
 
 async def _finish(service: Service) -> None:

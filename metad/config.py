@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
+from dfswire.daemon import check_listen
 from dfswire.errors import UsageError
 from dfswire.messages import BLOCK_SIZE_BYTES, CHUNK_MAX_BYTES, INLINE_MAX_BYTES
 from dfswire.policies import REPLICAS_MAX
@@ -20,6 +21,9 @@ class MetadConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     cluster_id: str = ""  # if given: of no other cluster, and a missing database is not made anew
     listen: str = "127.0.0.1:9400"  # "host:port"; loopback until somebody decides otherwise
     tls: str = ""  # directory with authority.crt, node.crt and node.key; empty: without TLS
+    plaintext: bool = False  # without TLS it listens on loopback only, unless this is true
+    authority: str = ""  # directory of the cluster's authority, to sign certificates; with tls only
+    certificate_s: float = 7 * 86_400.0  # their life; they are renewed when two thirds are over
     log_level: str = "INFO"
     log_format: str = "auto"  # "text" or "json"; auto: text on a terminal, else JSON
 
@@ -61,6 +65,8 @@ class MetadConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     maintenance_s: float = 1.0  # how often expiry, repair and reclaim look for work
 
     def __post_init__(self) -> None:
+        check_listen(self.listen, self.tls, plaintext=self.plaintext)
+        _require(bool(self.tls) or not self.authority, "authority", "empty without tls")
         _require(1 <= self.replicas <= REPLICAS_MAX, "replicas", f"1 to {REPLICAS_MAX}")
         _require(
             BLOCK_SIZE_BYTES <= self.chunk_size_bytes <= CHUNK_MAX_BYTES
@@ -92,6 +98,7 @@ class MetadConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 _POSITIVE = (
+    "certificate_s",
     "renew_s",
     "sign_of_life_s",
     "held_inodes_max",

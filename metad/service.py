@@ -11,7 +11,7 @@ import contextlib
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import trio
 
@@ -19,6 +19,7 @@ from dfswire.dispatch import BodySource, Handler, Reply
 from dfswire.hosts import Hello
 from dfswire.journal import SnapshotRequest
 from dfswire.messages import PROTOCOL_VERSION, Empty
+from metad.admission.calls import Admission
 from metad.clients.executions import Executions
 from metad.clients.leasecalls import LeaseCalls
 from metad.clients.locking import Locking
@@ -52,11 +53,14 @@ from metad.upkeep.serverevents import ServerEvents
 from metad.upkeep.transfers import RepairLimits
 from metad.upkeep.trim import Trimmer
 
+if TYPE_CHECKING:  # the library behind it is not for those without TLS
+    from metad.admission.signer import Signer
+
 
 class Service:
     """A running metad.  Made by create_service."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, signer: Signer | None = None) -> None:
         config = state.config
         self.state = state
         self.reclaimer = Reclaimer(
@@ -173,12 +177,14 @@ class Service:
             self.jobs,
         )
         self.leases = LeaseCalls(state, self.clients, recalls)
+        self.admission = Admission(state, signer)
 
     @property
     def handlers(self) -> Mapping[str, Handler]:
         """The handler of every call of service "metad"."""
         clients, reads, reports, cluster = self.clients, self.reads, self.reports, self.cluster
         safely, telling = self.journal.once_safe, clients.telling
+        only_itself, admission = self.state.owners.only_itself, self.admission
         calls: dict[str, Callable[[Any], Awaitable[Any]]] = {
             "metad.hello": self._hello,
             "session.open": clients.open,
@@ -203,12 +209,12 @@ class Service:
             "lock.cancel": telling(self.locking.cancel),
             "lock.get": telling(self.locking.get),
             "server.register": reports.register,
-            "server.heartbeat": reports.heartbeat,
-            "server.inventory": self.inventories.inventory,
-            "server.changes": self.inventories.changes,
-            "server.settled": self.salvager.settled,
-            "journal.follow": self.journal.follow,
-            "journal.ack": self.journal.acknowledge,
+            "server.heartbeat": only_itself(reports.heartbeat),
+            "server.inventory": only_itself(self.inventories.inventory),
+            "server.changes": only_itself(self.inventories.changes),
+            "server.settled": only_itself(self.salvager.settled),
+            "journal.follow": only_itself(self.journal.follow),
+            "journal.ack": only_itself(self.journal.acknowledge),
             "journal.status": self.journal.status,
             "journal.release": self.journal.release,
             "cluster.status": cluster.status,
@@ -225,6 +231,10 @@ class Service:
             "policy.show": self.policy_calls.show,
             "policy.set": self.policy_calls.set,
             "policy.clear": self.policy_calls.clear,
+            "admission.invite": admission.invite,
+            "admission.join": admission.join,
+            "admission.renew": admission.renew,
+            "admission.revoke": admission.revoke,
             "job.list": self.jobs.list,
             "job.start": self.jobs.start,
             "job.stop": self.jobs.stop,
@@ -286,13 +296,14 @@ def create_service(
     clock: Callable[[], float] = trio.current_time,
     now_ns: Callable[[], int] = time.time_ns,
     rng: random.Random | None = None,
+    signer: Signer | None = None,
 ) -> Service:
     """A service on an open database, with what it remembers of sessions, orphans and servers.
 
     Inside trio, as `clock` is asked at once.  `rng` gives ids too: leave it out unless a simulation
-    must repeat itself.
+    must repeat itself.  `signer`: for certificates; without one nobody is invited or renewed.
     """
-    return Service(load_state(db, config, clock=clock, now_ns=now_ns, rng=rng))
+    return Service(load_state(db, config, clock=clock, now_ns=now_ns, rng=rng), signer)
 
 
 def _without_body(answer: Callable[[Any], Awaitable[Any]]) -> Handler:

@@ -18,6 +18,7 @@ from metad.copies import policies
 from metad.copies.policies import Policies, Policy
 from metad.hosts import machines
 from metad.hosts.orders import OrderQueue
+from metad.hosts.owners import Owners
 from metad.hosts.servers import Servers
 from metad.hosts.traffic import TrafficMeter
 from metad.journal.followers import Followers
@@ -71,6 +72,7 @@ class State:
     orphans: Orphans
     streams: EventStreams
     servers: Servers
+    owners: Owners
     event_log: EventLog
     followers: Followers
     metrics: Metrics
@@ -128,6 +130,7 @@ def load_state(
         orphans=Orphans(leases),
         streams=EventStreams(config.sign_of_life_s),
         servers=servers,
+        owners=Owners(db),
         event_log=event_log,
         followers=followers,
         metrics=Metrics("metad"),

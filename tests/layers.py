@@ -25,19 +25,23 @@ PACKAGES = {
 # table names (dfsmount.cli) stands apart: neither imports the other.
 LAYERS = {
     "dfswire": """
+        renewal
         server client
         dispatch transport
+        requests
         securesockets
         sockets credentials
+        credentialfiles
         bodies
         metrics logs
         looplag watchdog
         journalfile
-        calls codec daemon heads
+        calls codec heads
+        daemon
         clientcalls operatorcalls
         call
         lockranges
-        admin
+        admin admission
         attrchanges batches heartbeats info status
         fsck hosts inventories jobs moving observe orders policies
         chunks journal locks metadata operations
@@ -53,6 +57,7 @@ LAYERS = {
         operators
         upkeep
         clients
+        admission
         state
         checks
         names jobs
@@ -96,6 +101,10 @@ LAYERS = {
         effects acl
         protection
     """,
+    "metad.admission": """
+        calls
+        rows signer
+    """,
     "metad.jobs": """
         runner
         leaving convergence rebalance
@@ -104,7 +113,7 @@ LAYERS = {
     "metad.hosts": """
         machines
         servers
-        identities
+        identities owners
         orders server
         doubles grayness
         traffic
@@ -136,7 +145,7 @@ LAYERS = {
         opening
         database group_commit
         pagesums schema statements
-        schema_admin schema_chunks schema_files schema_hosts upgrades
+        schema_admin schema_admission schema_chunks schema_files schema_hosts upgrades
         sumsfile
         columns connections failure writeaheadlog
         causes durable
@@ -232,9 +241,9 @@ LAYERS = {
         up status nodes events admin policy rebalance metadata info fsck repair mount helper ca
         views jobs
         health
-        cluster lifecycle lost
+        cluster lifecycle lost invitations
         localcluster launch
-        mounts processes output authority
+        mounts processes output
     """,
 }
 
@@ -246,8 +255,8 @@ PURE = words(
     dfsmount.files.readahead dfsmount.leases.attrcache dfsmount.leases.justanswered
     dfsmount.leases.lategrants dfsmount.leases.questions
     dfsmount.locks.holdings dfsmount.remote.experience dfsmount.remote.followed
-    dfswire.admin dfswire.attrchanges dfswire.batches dfswire.call dfswire.calls dfswire.chunks
-    dfswire.clientcalls dfswire.codec dfswire.errors dfswire.fsck dfswire.health
+    dfswire.admin dfswire.admission dfswire.attrchanges dfswire.batches dfswire.call dfswire.calls
+    dfswire.chunks dfswire.clientcalls dfswire.codec dfswire.errors dfswire.fsck dfswire.health
     dfswire.heartbeats dfswire.hosts dfswire.identity dfswire.info dfswire.inventories dfswire.jobs
     dfswire.journal dfswire.lockranges dfswire.locks dfswire.messages dfswire.metadata
     dfswire.moving dfswire.observe dfswire.operations dfswire.operatorcalls dfswire.orders
@@ -281,6 +290,7 @@ RESERVED = {
     "peewee": {
         "metad.storage.schema",
         "metad.storage.schema_admin",
+        "metad.storage.schema_admission",
         "metad.storage.schema_chunks",
         "metad.storage.schema_files",
         "metad.storage.schema_hosts",

@@ -1,28 +1,44 @@
-"""`dfs ca`: the authority of a cluster, and the certificates that it signs.
+"""`dfs ca`: the authority of a cluster, the certificates that it signs, and who is let in.
 
-All three work on files of this host and ask no daemon; authority.py says which files.  What needs
-the library behind certificates is imported by the verbs: loading it takes a tenth of the time of
-the commands that do without.
+`init`, `issue` and `show` work on files of this host and ask no daemon; credentialfiles.py says
+which files.  `invite`, `join` and `revoke` ask metad, where its settings name the authority.  What
+needs the library behind certificates is imported by the verbs: loading it takes a tenth of the time
+of the commands that do without.
 """
 
 from __future__ import annotations
 
 import datetime
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dfsmount.cli.cluster import AsJson
+from dfsmount.cli.cluster import (
+    AsJson,
+    Directory,
+    Url,
+    address_of,
+    ask,
+    find_metad,
+    talk,
+    tls_directory,
+)
 from dfsmount.cli.output import say, show_json
-from dfswire.identity import ROLES, Identity
+from dfswire.admission import Revoke
+from dfswire.credentials import ENVIRONMENT, credentials_at
+from dfswire.daemon import is_loopback
+from dfswire.errors import UsageError
+from dfswire.identity import MEMBERS, Identity
 
 if TYPE_CHECKING:
     from dfswire.certificates import Described, DescribedAuthority
 
 DAY_S = 86_400.0
 DAYS_MAX = 36_500
+INVITED_ROLES = ("chunkd", "client", "operator")
 
 ca_app = typer.Typer(
     help="The authority of a cluster, and certificates.",
@@ -43,8 +59,8 @@ def init(
     as_json: AsJson = False,
 ) -> None:
     """Make the authority of a cluster.  Keep its directory safe: who has it can be anybody."""
-    from dfsmount.cli.authority import AUTHORITY_CERTIFICATE, make_authority
     from dfswire.certificates import describe_authority
+    from dfswire.credentialfiles import AUTHORITY_CERTIFICATE, make_authority
 
     authority = make_authority(directory, cluster, days * DAY_S)
     _show(
@@ -57,18 +73,91 @@ def init(
 @ca_app.command()
 def issue(
     directory: AuthorityDirectory,
-    role: Annotated[str, typer.Argument(metavar="ROLE", help=f"One of {', '.join(ROLES)}.")],
+    role: Annotated[str, typer.Argument(metavar="ROLE", help=f"One of {', '.join(MEMBERS)}.")],
     name: Annotated[str, typer.Argument(metavar="NAME", help="Such as the name of the host.")],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where to put them.")],
     days: Annotated[int, typer.Option(min=1, max=DAYS_MAX, help="Valid so long.")] = 30,
     as_json: AsJson = False,
 ) -> None:
     """Make key and certificate for one party; or renew the certificate, for the same key."""
-    from dfsmount.cli.authority import NODE_CERTIFICATE, issue_credentials, load_authority
+    from dfswire.credentialfiles import NODE_CERTIFICATE, issue_credentials, load_authority
 
     identity = Identity(load_authority(directory).cluster, role, name)
     issued = issue_credentials(directory, identity, out, days * DAY_S)
     _show(out / NODE_CERTIFICATE, issued, as_json=as_json)
+
+
+@ca_app.command()
+def invite(
+    role: Annotated[
+        str, typer.Argument(metavar="ROLE", help=f"One of {', '.join(INVITED_ROLES)}.")
+    ],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Such as the name of the host.")],
+    minutes: Annotated[float, typer.Option(min=0.1, max=15, help="Good for so long.")] = 15,
+    told: Annotated[
+        str,
+        typer.Option(
+            "--metad",
+            metavar="HOST:PORT",
+            help="Where who is invited reaches metad, if that differs from --url.",
+        ),
+    ] = "",
+    url: Url = "",
+    directory: Directory = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print an invitation, for 'dfs ca join' on another host.  It is a secret, good once."""
+    from dfsmount.cli.invitations import invite
+
+    metad = find_metad(url, directory)
+    own = credentials_at(tls_directory())
+    if own is None:
+        raise UsageError(f"who invites needs credentials: name an operator's in {ENVIRONMENT}")
+    party = Identity(own.identity.cluster, role, name)
+    where = address_of(told) if told else metad
+    if is_loopback(where):
+        say(f"other hosts don't reach metad at {where}: give its address with --metad")
+    text = talk(metad, lambda client: invite(client, metad, party, minutes * 60, where))
+    if as_json:
+        show_json({"invitation": text, "metad": where, "role": role, "name": name})
+    else:
+        typer.echo(text)
+
+
+@ca_app.command()
+def join(
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where to put credentials.")],
+    told: Annotated[
+        str,
+        typer.Option("--metad", metavar="HOST:PORT", help="Not where the invitation says."),
+    ] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Read an invitation from standard input, make a key here and have its certificate signed."""
+    from dfsmount.cli.invitations import TEXT_MAX_BYTES, Invitation, join
+    from dfswire.credentialfiles import NODE_CERTIFICATE
+
+    invitation = Invitation.parse(sys.stdin.read(TEXT_MAX_BYTES))
+    joined = join(invitation, address_of(told or invitation.metad), out)
+    _show(out / NODE_CERTIFICATE, joined, as_json=as_json)
+
+
+@ca_app.command()
+def revoke(
+    role: Annotated[
+        str, typer.Argument(metavar="ROLE", help=f"One of {', '.join(INVITED_ROLES)}.")
+    ],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="As in its certificate.")],
+    url: Url = "",
+    directory: Directory = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let metad refuse a party from now on, until it is invited again."""
+    ask(find_metad(url, directory), "admission.revoke", Revoke(role=role, name=name))
+    if as_json:
+        show_json({"role": role, "name": name, "revoked": True})
+    else:
+        typer.echo(f"{role} {name} is refused by metad, and its certificate is not renewed")
 
 
 @ca_app.command()
@@ -77,8 +166,8 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show what a certificate says.  Ends with 1 when it is not valid now."""
-    from dfsmount.cli.authority import about
     from dfswire.certificates import describe, describe_authority, is_authority
+    from dfswire.credentialfiles import about
 
     pem = file.read_bytes()
     with about(file):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextvars
 import os
 import secrets
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -22,11 +23,13 @@ import typer
 from dfsmount.cli.localcluster import DEFAULT_DIRECTORY, DEMO_DIRECTORY, LocalCluster
 from dfsmount.cli.mounts import mount_of
 from dfswire.client import Client
-from dfswire.credentials import ENVIRONMENT, credentials_at
+from dfswire.credentials import ENVIRONMENT, Credentials, credentials_at
 from dfswire.daemon import REQUEST_ID, parse_address
 from dfswire.errors import DFSError, Unavailable, UsageError
+from dfswire.renewal import Renewal, signed_by_metad
 
 ANSWER_DEADLINE_S = 10.0
+RENEWAL_S = 5.0
 REQUEST_ID_BYTES = 6
 # What the directory of a cluster says; None while none has been asked.
 _TLS: contextvars.ContextVar[str | None] = contextvars.ContextVar("dfs_operator_tls", default=None)
@@ -65,6 +68,19 @@ def find_metad(url: str, directory: Path | None) -> str:
         f"which cluster? give --url HOST:PORT or --dir, or set DFS_URL "
         f"(there is no ./{DEFAULT_DIRECTORY} and no ./{DEMO_DIRECTORY} here)"
     )
+
+
+async def renew_if_due(credentials: Credentials, client: Client, metad: str) -> None:
+    """An operator's certificate has no daemon that renews it: commands do, after two thirds.
+
+    The command was carried out; that this did not succeed is said, and changes nothing else.
+    """
+    if not os.access(credentials.directory, os.W_OK):
+        return
+    renewal = Renewal(credentials, signed_by_metad(client, metad))
+    if renewal.due_s <= time.time():
+        with trio.move_on_after(RENEWAL_S):
+            await renewal.run_once()
 
 
 def _metad_of(cluster: LocalCluster) -> str:
@@ -129,9 +145,13 @@ def talk(address: str, conversation: Callable[[Client], Awaitable[T]]) -> T:
     """
 
     async def run() -> T:
-        client = Client(credentials=credentials_at(tls_directory()))
+        credentials = credentials_at(tls_directory())
+        client = Client(credentials=credentials)
         try:
-            return await conversation(client)
+            answer = await conversation(client)
+            if credentials is not None:
+                await renew_if_due(credentials, client, address)
+            return answer
         finally:
             await client.aclose()
 

@@ -26,7 +26,7 @@ STOP_GRACE_S = 20.0  # for what a daemon still has to sync
 UNMOUNT_TIMEOUT_S = 75.0  # a mount itself gives up storing its data after 60
 CLUSTER = "local"  # in the certificates of all clusters of `dfs up`; each has its own authority
 AUTHORITY_S = 3650 * 86_400.0
-CERTIFICATE_S = 365 * 86_400.0  # nothing but `dfs up` renews them
+CERTIFICATE_S = 30 * 86_400.0  # who runs renews its own; each `dfs up` renews all
 DEFAULT_NODES = 3
 DEFAULT_REPLICAS = 2
 
@@ -88,7 +88,7 @@ def bring_up(cluster: LocalCluster, report: Report) -> LocalCluster:
 
 def give_credentials(cluster: LocalCluster, valid_s: float = CERTIFICATE_S) -> None:
     """New ones for each party, valid from now; who runs already takes them.  Raises UsageError."""
-    from dfsmount.cli.authority import (  # here, as in ca.py
+    from dfswire.credentialfiles import (  # here, as in ca.py
         AUTHORITY_CERTIFICATE,
         AUTHORITY_KEY,
         issue_credentials,

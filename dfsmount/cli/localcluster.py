@@ -150,6 +150,7 @@ class LocalCluster:
             replicas=settings.replicas,
             cluster_id=settings.cluster_id,
             tls=self.tls_of("metad"),
+            authority=self.tls_of("authority"),
         )
         for daemon in self.chunkds:
             data = daemon.config.parent / "data"

@@ -9,6 +9,7 @@ from peewee import SQL, Node
 NEVER_REUSED: list[Node] = [SQL("AUTOINCREMENT")]
 ZERO = SQL("DEFAULT 0")  # of columns that came later: what it is in rows that are older
 ENABLED = SQL("DEFAULT 'enabled'")
+NOBODY = SQL("DEFAULT ''")
 
 
 def optional(column: Any) -> SQL:

@@ -19,12 +19,12 @@ from peewee import BigIntegerField, BlobField, IntegerField, Model, SqliteDataba
 
 from dfswire.errors import UsageError
 from dfswire.messages import ROOT_INODE
-from metad.storage import schema_admin, schema_chunks, schema_files, schema_hosts
+from metad.storage import schema_admin, schema_admission, schema_chunks, schema_files, schema_hosts
 from metad.storage.upgrades import FIRST_POLICY, UPGRADES
 
 log = logging.getLogger(__name__)
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 FIRST_COOKIE = 3  # 1 and 2 stand for "." and ".." in readdir
 
 
@@ -66,6 +66,7 @@ TABLES: list[type[Model]] = [
     *schema_chunks.TABLES,
     *schema_hosts.TABLES,
     *schema_admin.TABLES,
+    *schema_admission.TABLES,
     JournalRow,
 ]
 

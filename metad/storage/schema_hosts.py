@@ -15,7 +15,7 @@ from peewee import (
     TextField,
 )
 
-from metad.storage.columns import ENABLED, NEVER_REUSED
+from metad.storage.columns import ENABLED, NEVER_REUSED, NOBODY
 
 
 # server: a chunkd, as it last registered.
@@ -24,6 +24,7 @@ from metad.storage.columns import ENABLED, NEVER_REUSED
 #   hostname, addresses   what it told of its host; addresses is JSON [{interface, ip: [], mac}].
 #   admin        what an operator wants: enabled; draining (no new chunks, the others are copied
 #                elsewhere), drained (that is done); removed (it may not come back, nothing counts).
+#   party        the name in the certificate that it registered with; empty without TLS.
 class ServerRow(Model):
     id = TextField(primary_key=True)
     incarnation = BigIntegerField()
@@ -35,6 +36,7 @@ class ServerRow(Model):
     hostname = TextField()
     addresses = TextField()
     admin = TextField(constraints=[ENABLED])
+    party = TextField(constraints=[NOBODY])
 
     class Meta:
         table_name = "server"

@@ -49,4 +49,12 @@ UPGRADES = {
         '"length" INTEGER NOT NULL, "since_ns" INTEGER NOT NULL, PRIMARY KEY ("chunk", "offset")) '
         "WITHOUT ROWID",
     ),
+    3: (
+        "ALTER TABLE server ADD COLUMN \"party\" TEXT NOT NULL DEFAULT ''",
+        'CREATE TABLE "invitation" ("id" TEXT NOT NULL PRIMARY KEY, "role" TEXT NOT NULL, '
+        '"name" TEXT NOT NULL, "inviter" TEXT NOT NULL, "ends_ns" INTEGER NOT NULL, '
+        '"key" BLOB NOT NULL) WITHOUT ROWID',
+        'CREATE TABLE "revocation" ("role" TEXT NOT NULL, "name" TEXT NOT NULL, '
+        '"since_s" INTEGER NOT NULL, PRIMARY KEY ("role", "name")) WITHOUT ROWID',
+    ),
 }

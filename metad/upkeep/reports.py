@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
-from dfswire.errors import AlreadyRunning, WrongCluster
+from dfswire.errors import AlreadyRunning, Forbidden, WrongCluster
 from dfswire.heartbeats import Heartbeat, HeartbeatReply, ReplicaReport
 from dfswire.hosts import DiskFigures, Register, Registered
 from dfswire.messages import Empty
@@ -68,20 +68,27 @@ class Reports:
     # calls
 
     async def register(self, request: Register) -> Registered:
-        """Raises WrongCluster, Removed, AlreadyRunning; see Servers.check."""
+        """Raises WrongCluster, Removed, AlreadyRunning; see Servers.check.  Forbidden: Owners."""
         state = self._state
         known = state.servers.get(request.server_id)
         try:
             request = self._with_incarnation(request)
             state.servers.check(request, state.clock())
-        except (AlreadyRunning, WrongCluster) as problem:
+            state.owners.check(request.server_id)
+        except (AlreadyRunning, WrongCluster, Forbidden) as problem:
             if self._refused.get(request.server_id) != request.process:
                 self._refused[request.server_id] = request.process
                 log.warning("%s is refused: %s", request.address, problem)
                 state.event_log.add("server.refused", request.server_id, str(problem))
             raise
         self._refused.pop(request.server_id, None)
-        await state.db.write(lambda: machines.save_server(state.db, request))
+        bind = state.owners.bind(request.server_id)
+
+        def save() -> None:
+            machines.save_server(state.db, request)
+            bind()
+
+        await state.db.write(save)
         state.servers.register(request, state.clock())
         for tell in self.on_registered:
             tell()

@@ -278,6 +278,7 @@ class Cluster:
                 identity = _Identity(f"server{machine.number}", machine.incarnation)
                 identity.machine, identity.cluster_id = machine, machine.cluster_id
                 config = ChunkdConfig(
+                    plaintext=True,  # addresses of a network in memory
                     metad=METAD,
                     data=["/none"],
                     listen=address,

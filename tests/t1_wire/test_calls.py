@@ -20,6 +20,6 @@ def test_each_call_is_sound() -> None:
         assert issubclass(call.reply, msgspec.Struct)
         assert call.method in ("GET", "POST", "PUT")
         assert call.path.startswith("/v1/")
-        assert call.callers and set(call.callers) <= {"client", "chunkd", "operator"}
+        assert call.callers and set(call.callers) <= {"client", "chunkd", "operator", "guest"}
         assert not (call.stream and (call.request_body or call.reply_body))
         assert not (call.stream and call.idempotent), "a broken stream is opened by its owner"

@@ -13,10 +13,12 @@ import trio.testing
 
 from dfswire import codec
 from dfswire.bodies import BodySource
-from dfswire.daemon import REQUEST_ID
+from dfswire.calls import by_path
+from dfswire.daemon import CALLER, REQUEST_ID, SHOWN
 from dfswire.dispatch import Dispatcher, Response
-from dfswire.errors import NoEntry, SessionLost
+from dfswire.errors import Forbidden, NoEntry, SessionLost
 from dfswire.hosts import Hello
+from dfswire.identity import Identity
 from dfswire.messages import MESSAGE_MAX_BYTES, Empty, Fault
 from dfswire.metadata import RenewSession
 from tests.t1_wire.services import Chunkd, dispatcher, write_request
@@ -210,3 +212,65 @@ async def test_a_handler_knows_the_request_id(caplog: pytest.LogCaptureFixture) 
         await _ask(note, {"dfs-request-id": "x" * 100})
     assert seen == ["abc-1", "x" * 64]
     assert REQUEST_ID.get() == before
+
+
+async def test_a_handler_knows_who_calls() -> None:
+    seen: list[object] = []
+    desk = Identity("lab", "client", "desk")
+
+    async def note(request: Empty, body: BodySource) -> Hello:
+        seen.append((CALLER.get(), SHOWN.get()))
+        return HELLO
+
+    metad = dispatcher("metad", {"metad.hello": note})
+    await metad.dispatch("GET", "/v1/hello", {}, Octets(), desk, b"shown")
+    await metad.dispatch("GET", "/v1/hello", {}, Octets())
+    assert seen == [(desk, b"shown"), (None, b"")]
+    assert (CALLER.get(), SHOWN.get()) == (None, b"")
+
+
+class Gate:
+    """Admits until it is closed."""
+
+    def __init__(self) -> None:
+        self.closed = False
+        self.dispatcher = Dispatcher(
+            "metad",
+            dict.fromkeys((call.name for call in by_path("metad").values()), self._answer),
+            admit=self._admit,
+        )
+        self.answered = 0
+
+    def _admit(self, caller: Identity, shown: bytes) -> None:
+        if self.closed:
+            raise Forbidden(f"{caller} was revoked")
+
+    async def _answer(self, request: object, body: BodySource) -> Hello:
+        self.answered += 1
+        return HELLO
+
+
+class Closing(Octets):
+    """A body whose caller is revoked while it is read."""
+
+    def __init__(self, gate: Gate, data: bytes) -> None:
+        super().__init__(data)
+        self._gate = gate
+
+    async def receive_into(self, buffer: memoryview) -> int:
+        self._gate.closed = True
+        return await super().receive_into(buffer)
+
+
+async def test_who_is_not_admitted_reaches_no_handler() -> None:
+    """Not even when that is decided after the head of the request has come."""
+    gate, desk = Gate(), Identity("lab", "client", "desk")
+    path = "/v1/session/renew"
+    request = codec.encode(RenewSession(session="s"), codec.MSGPACK)
+    during = await gate.dispatcher.dispatch("POST", path, {}, Closing(gate, request), desk, b"c")
+    after = await gate.dispatcher.dispatch("POST", path, {}, Octets(request), desk, b"c")
+    assert [_fault(each).code for each in (during, after)] == ["forbidden"] * 2
+    assert not gate.answered and not gate.dispatcher.admits(desk, b"c")
+    # Who need not prove anything is nobody who could be revoked.
+    assert (await gate.dispatcher.dispatch("POST", path, {}, Octets(request))).status == 200
+    assert gate.dispatcher.admits(None, b"")

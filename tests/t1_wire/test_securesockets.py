@@ -15,10 +15,19 @@ import trio
 import trio.testing
 
 from dfswire import securesockets
-from dfswire.certificates import public_key_of
+from dfswire.certificates import (
+    CLOCK_SKEW_S,
+    describe,
+    public_key_in,
+    public_key_of,
+    shown_key,
+    shown_signed_s,
+)
 from dfswire.client import Client
 from dfswire.credentials import AUTHORITY, CERTIFICATE, KEY, Credentials
+from dfswire.dispatch import Dispatcher
 from dfswire.errors import Forbidden, NotSupported, Unavailable
+from dfswire.identity import Identity
 from dfswire.messages import Empty, Event
 from dfswire.metadata import FollowEvents, SessionRequest
 from dfswire.securesockets import SecureWire
@@ -145,6 +154,37 @@ async def test_events_come_and_their_end_is_noticed(
             assert (await anext(events)).number == number
     with trio.fail_after(5):
         await metad.stream_ended.wait()
+
+
+async def test_a_stream_ends_when_its_caller_is_revoked(
+    nursery: trio.Nursery,
+    parties: Parties,
+    client: Client,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And the server knows with which certificate he had come."""
+    monkeypatch.setattr("dfswire.server.LOOK_S", 0.05)
+    metad = Metad()
+    shown: list[bytes] = []
+    revoked = False
+
+    def admit(caller: Identity, certificate: bytes) -> None:
+        shown.append(certificate)
+        if revoked:
+            raise Forbidden(f"{caller} was revoked")
+
+    handlers = metad.dispatcher._handlers
+    metad.dispatcher = Dispatcher("metad", handlers, admit=admit)
+    address = await start(nursery, metad, credentials=parties.credentials("metad"))
+    async with client.stream("session.events", address, FollowEvents(session="s")) as events:
+        await metad.sender.send(Event(number=1))
+        await anext(events)
+        revoked = True
+        with pytest.raises(Unavailable), trio.fail_after(5):
+            await anext(events)
+    own = (parties.files(Party()) / CERTIFICATE).read_bytes()
+    assert {shown_key(each) for each in shown} == {public_key_in(own)}
+    assert {shown_signed_s(each) for each in shown} == {describe(own).begins_s + CLOCK_SKEW_S}
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,10 @@ def test_ipv6(tmp_path: Path) -> None:
         ('metad = "nowhere"', "metad"),
         ('metad = ""', "metad"),
         ('listen = "host"', "listen"),
-        ('listen = "0.0.0.0:9500"', "advertise"),
+        ('listen = "0.0.0.0:9500"\nplaintext = true', "advertise"),
+        ('listen = "0.0.0.0:9500"\ntls = "/a"', "advertise"),
+        ('listen = "10.0.0.1:9500"', "plaintext = true"),
+        ('listen = "[::]:9500"', "plaintext = true"),
         ('advertise = "x:y"', "advertise"),
         ("data = []", "data"),
         ('data = ["relative"]', "absolute"),
@@ -50,3 +53,12 @@ def test_mistakes(tmp_path: Path, change: str, complaint: str) -> None:
     settings[change.partition(" ")[0]] = change
     with pytest.raises(UsageError, match=rf"chunkd\.toml.*{complaint}"):
         load(tmp_path, "\n".join(settings.values()))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    ['listen = "localhost:9500"', 'listen = "[::1]:9500"', 'listen = "127.0.0.9:9500"']
+    + [f'listen = "10.0.0.1:9500"\n{how}' for how in ("plaintext = true", 'tls = "/a"')],
+)
+def test_other_hosts_are_served_with_tls_or_on_purpose(tmp_path: Path, settings: str) -> None:
+    load(tmp_path, f'metad = "m:1"\ndata = ["/a"]\n{settings}\n')

@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from dfsmount.cli import authority as module
 from dfsmount.cli.app import main
-from dfsmount.cli.authority import issue_credentials, load_authority, make_authority
 from dfsmount.cli.lifecycle import give_credentials
 from dfsmount.cli.localcluster import LocalCluster, Settings
+from dfswire import credentialfiles as module
 from dfswire.certificates import Authority, describe, describe_authority, new_key, public_key_of
+from dfswire.credentialfiles import issue_credentials, load_authority, make_authority
 from dfswire.credentials import Credentials
 from dfswire.errors import UsageError
 from dfswire.identity import Identity

@@ -48,6 +48,7 @@ def test_what_is_written_is_found_again(tmp_path: Path) -> None:
         "replicas": 2,
         "cluster_id": "",
         "tls": "",
+        "authority": "",
     }
     assert (cluster.directory / "chunkd1" / "data").is_dir()
 

@@ -35,6 +35,8 @@ def test_a_url_is_enough() -> None:
         ("reclaim_grace_s", -1.0),
         ("restore_window_s", -1.0),
         ("reclaim_early_percent", 100.0),
+        ("authority", "/a"),
+        ("certificate_s", 0.0),
     ],
 )
 def test_what_cannot_work_is_refused_by_name(name: str, value: Any) -> None:
@@ -52,3 +54,11 @@ def test_from_a_file(tmp_path: Path) -> None:
     path.write_text('url = "sqlite:////tmp/x.db"\nreplica = 3\n')
     with pytest.raises(UsageError, match="replica"):
         load_config(MetadConfig, path)
+
+
+@pytest.mark.parametrize("listen", ["0.0.0.0:9400", "[::]:9400", "10.0.0.1:9400", "meta1:9400"])
+def test_other_hosts_are_served_with_tls_or_on_purpose(listen: str) -> None:
+    with pytest.raises(UsageError, match="plaintext = true"):
+        MetadConfig(url="sqlite://", listen=listen)
+    assert MetadConfig(url="sqlite://", listen=listen, plaintext=True).listen == listen
+    assert MetadConfig(url="sqlite://", listen=listen, tls="/a").listen == listen

@@ -143,6 +143,20 @@ def test_a_database_of_version_2_is_upgraded(tmp_path: Path, db: Database) -> No
     upgraded.close()
 
 
+NEWER = OLD.with_name("version3.db.xz")  # made by the last metad of version 3
+
+
+def test_a_database_of_version_3_is_upgraded(tmp_path: Path, db: Database) -> None:
+    (tmp_path / "db").write_bytes(lzma.decompress(NEWER.read_bytes()))
+    upgraded = open_database(f"sqlite://{tmp_path}/db", inline=True)
+    assert setting(upgraded, "schema_version") == str(schema.SCHEMA_VERSION)
+    assert _description(upgraded) == _description(db)
+    assert fsck.run(upgraded, 100).findings == []
+    servers = upgraded.read("SELECT id, admin, party FROM server ORDER BY id")
+    assert servers == [("server1", "enabled", ""), ("server2", "draining", "")]
+    upgraded.close()
+
+
 def test_an_upgrade_is_all_or_nothing(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = (*upgrades.UPGRADES[1], "ALTER TABLE nothing ADD COLUMN x")
     with monkeypatch.context() as patch:

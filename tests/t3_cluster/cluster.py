@@ -222,6 +222,7 @@ class Cluster:
     def make_chunkd(self, number: int, address: str, identity: ServerIdentity) -> ChunkdService:
         """A chunkd with the disk of server `number`."""
         config = ChunkdConfig(
+            plaintext=True,  # addresses of a network in memory
             metad=METAD,
             data=["/none"],
             listen=address,

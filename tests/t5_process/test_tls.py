@@ -11,10 +11,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from dfsmount.cli.authority import issue_credentials, make_authority
 from dfsmount.cli.lifecycle import CLUSTER, give_credentials
 from dfsmount.cli.localcluster import LocalCluster
 from dfswire.certificates import describe
+from dfswire.credentialfiles import issue_credentials, make_authority
 from dfswire.credentials import CERTIFICATE, ENVIRONMENT, KEY
 from dfswire.identity import Identity
 from tests.t5_process.harness import Cluster, chosen_settings

@@ -3,6 +3,7 @@
     DIR/authority.crt  authority.key            who signs; the key never leaves this directory
     OUT/authority.crt  node.crt  node.key       what one daemon, mount or operator needs
 
+Used by the commands `dfs ca`, by metad, which signs for others, and by whoever renews its own.
 Every file is written beside its place, made durable and renamed, so that nobody reads half of
 one; keys are readable by their owner only.  A renewal keeps the key and replaces node.crt alone:
 whenever it is interrupted, certificate and key belong together.  Two that write into one directory
@@ -15,6 +16,7 @@ import contextlib
 import fcntl
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from dfswire.certificates import (
@@ -23,8 +25,11 @@ from dfswire.certificates import (
     authorities_in,
     describe,
     describe_authority,
+    is_signed_by,
     new_key,
+    public_key_in,
     public_key_of,
+    request,
 )
 from dfswire.errors import UsageError
 from dfswire.identity import Identity
@@ -82,7 +87,7 @@ def issue_credentials(
     """
     authority = load_authority(authority_directory)
     with _own_directory(out):
-        key_pem = _key_to_keep(out, identity, authority)
+        key_pem = _key_to_keep(out, identity, authority.certificate_pem)
         fresh = key_pem is None
         key_pem = key_pem or new_key()
         with about(out / NODE_KEY):
@@ -95,10 +100,92 @@ def issue_credentials(
     return describe(certificate_pem)
 
 
-def _key_to_keep(out: Path, identity: Identity, authority: Authority) -> bytes | None:
+@contextlib.contextmanager
+def joining(out: Path, identity: Identity, authority_pem: bytes) -> Iterator[Joining]:
+    """Make `out` what `identity` shows to others, with a key that is made there, or is there.
+
+    The key is durable before anybody signs for it, so that a join that was interrupted can be
+    repeated with it.  Raises UsageError, OSError, also when `out` is of somebody else.
+    """
+    with _own_directory(out):
+        key_pem = _key_to_keep(out, identity, authority_pem)
+        if key_pem is None:
+            key_pem = new_key()
+            _write(out / NODE_KEY, key_pem, SECRET_MODE)
+        with about(out / NODE_KEY):
+            joining = Joining(out, identity, request(key_pem), authority_pem)
+        yield joining
+
+
+@dataclass(frozen=True)
+class Joining:
+    """A party whose certificate is still to be signed: `request` is for whoever does it."""
+
+    out: Path
+    identity: Identity
+    request: bytes
+    authority_pem: bytes
+
+    def finish(self, certificate_pem: bytes) -> Described:
+        """Write what was signed.  Raises UsageError when it is not what was asked for, OSError."""
+        found = describe(certificate_pem)
+        if found.identity != self.identity or not is_signed_by(certificate_pem, self.authority_pem):
+            raise UsageError(
+                f"{found.identity} of cluster {found.identity.cluster} was signed, which is not "
+                f"{self.identity} of this authority: nothing was written"
+            )
+        _write_missing(self.out / AUTHORITY_CERTIFICATE, self.authority_pem)
+        _write(self.out / NODE_CERTIFICATE, certificate_pem, PUBLIC_MODE)
+        return found
+
+
+@dataclass(frozen=True)
+class Guest:
+    """What an invitation has of its guest, all PEM."""
+
+    authority_pem: bytes
+    certificate_pem: bytes
+    key_pem: bytes = field(repr=False)
+
+
+def write_guest(directory: Path, guest: Guest) -> None:
+    """Make a directory of credentials of it, for as long as joining takes.  Raises OSError."""
+    _write(directory / NODE_KEY, guest.key_pem, SECRET_MODE)
+    _write(directory / AUTHORITY_CERTIFICATE, guest.authority_pem, PUBLIC_MODE)
+    _write(directory / NODE_CERTIFICATE, guest.certificate_pem, PUBLIC_MODE)
+
+
+def replace_certificate(out: Path, certificate_pem: bytes) -> Described:
+    """Renew what is in `out`: for the same party, and the key that is there.
+
+    Raises UsageError when it is anything else, OSError.
+    """
+    with _own_directory(out):
+        key_pem, old_pem = _read(out / NODE_KEY), _read(out / NODE_CERTIFICATE)
+        if key_pem is None or old_pem is None:
+            raise UsageError(f"{out} has no credentials any more")
+        found = describe(certificate_pem)
+        fits = public_key_in(certificate_pem) == public_key_of(key_pem)
+        if found.identity != describe(old_pem).identity or not fits:
+            raise UsageError(f"a certificate of {found.identity} is not for {out}")
+        _write(out / NODE_CERTIFICATE, certificate_pem, PUBLIC_MODE)
+    return found
+
+
+def signing_request(out: Path) -> bytes:
+    """What is to be signed so that the certificate in `out` is renewed.  Raises UsageError,
+    OSError."""
+    key_pem = _read(out / NODE_KEY)
+    if key_pem is None:
+        raise UsageError(f"{out} has no {NODE_KEY} any more")
+    with about(out / NODE_KEY):
+        return request(key_pem)
+
+
+def _key_to_keep(out: Path, identity: Identity, authority_pem: bytes) -> bytes | None:
     """The key in `out`, which may have been made by a run that was interrupted before it signed."""
     trusted = _read(out / AUTHORITY_CERTIFICATE)
-    ours = authorities_in(authority.certificate_pem)[0]
+    ours = authorities_in(authority_pem)[0]
     if trusted is not None and ours not in authorities_in(trusted):
         raise UsageError(f"{out} has the {AUTHORITY_CERTIFICATE} of another authority")
     certificate_pem, key_pem = _read(out / NODE_CERTIFICATE), _read(out / NODE_KEY)
