@@ -131,6 +131,7 @@ class PlacedCluster(LocalCluster):
             self.metad,
             url=f"sqlite:///{self.data('metad')}/metad.db",
             listen=self.metad_address,
+            plaintext=True,  # in a network of its own
             replicas=REPLICAS,
             **metad,
         )
@@ -139,6 +140,7 @@ class PlacedCluster(LocalCluster):
                 daemon,
                 metad=self.metad_address,
                 listen=f"{self.host(daemon.name)}:{daemon.port}",
+                plaintext=True,
                 data=[str(self.data(daemon.name))],
                 **chunkd,
             )
