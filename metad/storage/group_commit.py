@@ -17,7 +17,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextvars import copy_context
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import outcome
@@ -71,7 +73,8 @@ class GroupCommitter:
         if self._closed:
             raise Unavailable("the database is closed")
         self._database.failure.check()
-        waiting = _Waiting(work)
+        # In the context of who wants it (who calls, for which request), not of whose group it is.
+        waiting = _Waiting(partial(copy_context().run, work))
         self._waiting.append(waiting)
         if self._inline:
             self._run_inline()

@@ -14,6 +14,7 @@ import pytest
 import trio
 import trio.testing
 
+from dfswire.daemon import REQUEST_ID
 from dfswire.errors import InputOutput, NoEntry, NoSpace, Unavailable
 from metad.storage.database import Database
 from metad.storage.group_commit import GROUP_MAX_WORKS
@@ -54,6 +55,20 @@ class SlowCommit:
 
     async def until_entered(self) -> None:
         await trio.to_thread.run_sync(self.entered.acquire)
+
+
+async def test_each_work_knows_for_whom_it_is_done(disk: Database) -> None:
+    """Though all are done in one go, for the first who came."""
+    seen: dict[str, str] = {}
+
+    async def write(request_id: str) -> None:
+        REQUEST_ID.set(request_id)
+        await disk.write(lambda: seen.update({request_id: REQUEST_ID.get()}))
+
+    async with trio.open_nursery() as nursery:
+        for number in range(5):
+            nursery.start_soon(write, f"request {number}")
+    assert seen == {f"request {number}": f"request {number}" for number in range(5)}
 
 
 async def test_a_write_returns_what_its_work_returns(disk: Database) -> None:
