@@ -77,6 +77,7 @@ async def _serve(settings: ChunkdConfig, directories: DataDirectories) -> None:
         address=bound_address(listeners[0]),
         watch=watch,
         journal=_journal_of(settings, directories) if settings.journal else None,
+        guarded=credentials is not None,
     )
     with trio.CancelScope() as serving:
         async with trio.open_nursery() as nursery:

@@ -18,6 +18,7 @@ from chunkd.emptying import Emptier
 from chunkd.figures import host_figures
 from chunkd.follower import FollowerTask
 from chunkd.groupsync import Syncer
+from chunkd.guard import Guard
 from chunkd.heartbeat import Description, HeartbeatTask
 from chunkd.identity import ServerIdentity
 from chunkd.inventory import InventorySender
@@ -100,13 +101,15 @@ def create_service(
     watch: DiskWatch | None = None,
     journal: Journal | None = None,
     now_ns: Callable[[], int] = time.time_ns,
+    guarded: bool = False,
 ) -> Service:
     """Put a chunkd together.  `address` is where it really listens; `inline` means no threads.
     Simulations whose disks take time give a `run` of their own.  Without a `journal` this server
-    does not follow metad's."""
+    does not follow metad's.  `guarded`: it answers nobody before metad has said who may do what."""
     run = run or (run_inline if inline else run_in_thread)
     disks = Stores(stores)
     peers = Peers()
+    guard = Guard(closed=guarded)
     orders = OrderRunner(disks, client, run, config.order_workers, peers)
     inventory = InventorySender(
         disks,
@@ -138,6 +141,7 @@ def create_service(
         peers=peers,
         host_figures=host,
         rng=rng or random.Random(),
+        guard=guard,
     )
     scrubbers = [
         Scrubber(
@@ -152,7 +156,7 @@ def create_service(
         if config.scrub
     ]
     syncer = Syncer(disks, run, config.sync_interval_s)
-    calls = ChunkCalls(disks, client, identity, syncer, run, config.receive_buffers)
+    calls = ChunkCalls(disks, client, identity, syncer, run, config.receive_buffers, guard)
     metrics = Metrics("chunkd")
     ChunkdMetrics(metrics, disks, run_inline if inline else look_in_thread, watch, journal)
     emptier = Emptier(

@@ -61,6 +61,8 @@ async def forward(
         disk=head.disk,
         chain=rest,
         durable=request.durable,
+        token=head.token,
+        holder=request.holder,
     )
     try:
         reply: WriteReply = await client.call(

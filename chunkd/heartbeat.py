@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import trio
 
+from chunkd.guard import Guard
 from chunkd.identity import ServerIdentity
 from chunkd.inventory import InventorySender
 from chunkd.orders import OrderRunner
@@ -70,6 +71,7 @@ class HeartbeatTask:
         peers: Peers,
         host_figures: Callable[[], HostFigures],
         rng: random.Random,
+        guard: Guard,
     ) -> None:
         self._identity = identity
         self._description = description
@@ -82,6 +84,7 @@ class HeartbeatTask:
         self._peers = peers
         self._host_figures = host_figures
         self._rng = rng
+        self._guard = guard
         self._reports: list[ReplicaReport] = []
         self._interval_s = 1.0
         self._process = f"{rng.getrandbits(64):016x}"
@@ -146,8 +149,10 @@ class HeartbeatTask:
                 disks=await self._disk_figures(),
                 process=self._process,
                 first=self._first,
+                tokens=True,
             ),
         )
+        self._guard.registered(registered.token_key)
         await self._run(lambda: self._identity.adopt(registered.cluster_id, registered.incarnation))
         self._first = False
         self._interval_s = registered.heartbeat_s
@@ -173,12 +178,15 @@ class HeartbeatTask:
                 results=results,
                 process=self._process,
                 peers=self._peers.take(),
+                token_key=self._guard.newest,
             ),
             deadline_s=DEADLINE_S,
         )
         if reply.register:
             self.registered = False  # metad has used nothing of this heartbeat
             return
+        if reply.token_key is not None:
+            self._guard.adopt(reply.token_key)
         del self._reports[: len(reports)]
         self._orders.acknowledge(results)
         self._orders.submit(reply.orders)

@@ -80,6 +80,7 @@ class _Rebuilding:
             digest=order.digest,
             checksums=self.checksums,
             wanted=wanted,
+            token=source.token,
         )
         reply: SalvageReply
         try:

@@ -87,7 +87,9 @@ async def _have_it(store: Store, order: Order, run: Runner) -> bool:
 async def _fetch(client: Client, source: Replica, order: Order) -> tuple[memoryview, bytes]:
     """The chunk's bytes and checksums from one source, verified."""
     buffer = memoryview(bytearray(order.length))
-    request = ReadChunk(chunk=order.chunk, disk=source.disk, offset=0, length=order.length)
+    request = ReadChunk(
+        chunk=order.chunk, disk=source.disk, offset=0, length=order.length, token=source.token
+    )
     reply: ReadReply
     reply, body = await client.call(
         "chunk.read", source.address, request, deadline_s=FETCH_DEADLINE_S, into=buffer
@@ -104,7 +106,7 @@ async def _fetch(client: Client, source: Replica, order: Order) -> tuple[memoryv
 async def _ask_to_verify(client: Client, source: Replica, chunk: bytes) -> None:
     """Let the owner of a bad copy find out for itself; repair goes on without waiting for more."""
     log.warning("copy of chunk %s on disk %s is bad", chunk.hex(), source.disk)
-    request = VerifyChunk(chunk=chunk, disk=source.disk)
+    request = VerifyChunk(chunk=chunk, disk=source.disk, token=source.token)
     try:
         await client.call("chunk.verify", source.address, request)
     except DFSError as problem:

@@ -13,6 +13,7 @@ import trio
 from chunkd.buffers import Buffers
 from chunkd.chain import CHAIN_MAX, Arriving, failure, forward
 from chunkd.groupsync import Syncer
+from chunkd.guard import Guard
 from chunkd.identity import ServerIdentity
 from chunkd.remains import good_blocks, vouched_checksums
 from chunkd.storage import Runner, Store, Stores, run_inline
@@ -54,12 +55,14 @@ class ChunkCalls:
         syncer: Syncer,
         run: Runner,
         receive_buffers: int,
+        guard: Guard,
     ) -> None:
         self._stores = stores
         self._client = client
         self._identity = identity
         self._syncer = syncer
         self._run = run
+        self._guard = guard
         self._buffers = Buffers(receive_buffers)
         self._writes = 0
         self._read_at_s = -BUSY_S
@@ -101,8 +104,11 @@ class ChunkCalls:
     async def write(self, request: WriteChunk, body: BodySource) -> WriteReply:
         """Receive a chunk, forwarding it meanwhile; own result first, then the chain's.
 
-        Raises Unavailable when the sender goes away: then nothing is stored here.
+        Raises Unavailable when the sender goes away: then nothing is stored here; TokenRefused, as
+        all others here.
         """
+        holder = self._guard.check_write(request.chunk, request.token, request.holder)
+        request = msgspec.structs.replace(request, holder=holder)
         if body.length != request.length or len(request.chain) > CHAIN_MAX:
             raise ProtocolError(f"body of {body.length} bytes for a chunk of {request.length}")
         if self._stopping is not None:
@@ -159,6 +165,7 @@ class ChunkCalls:
 
     async def read(self, request: ReadChunk, body: BodySource) -> Reply:
         """A range with its checksums.  Raises UnknownChunk, CorruptChunk, Invalid."""
+        self._guard.check_read(request.chunk, request.token)
         store = self._stores.on(request.disk)
         self._read_at_s = trio.current_time()
         found = await self._run(
@@ -172,6 +179,7 @@ class ChunkCalls:
 
         A chunk is failed unless some disk has it, durable now, and no disk lost it by trying.
         """
+        self._guard.check_sync(request.chunks, request.tokens)
         durable: set[bytes] = set()
         failed: set[bytes] = set()
         wanted = set(request.chunks)
@@ -188,6 +196,7 @@ class ChunkCalls:
 
     async def verify(self, request: VerifyChunk, body: BodySource) -> VerifyReply:
         """Check a whole chunk; a bad one is set aside and reported to metad."""
+        self._guard.check_verify(request.chunk, request.token)
         try:
             store = self._stores.on(request.disk)
             await self._run(lambda: store.verify(request.chunk))
@@ -199,6 +208,7 @@ class ChunkCalls:
 
     async def salvage(self, request: SalvageChunk, body: BodySource) -> Reply:
         """Which blocks of a damaged chunk are still right here, and those that are wanted."""
+        self._guard.check_read(request.chunk, request.token)
         store = self._stores.on(request.disk)
         checksums, found = await self._run(lambda: _salvaged(store, request))
         message = SalvageReply(checksums=checksums, good=sorted(found))

@@ -64,6 +64,8 @@ class WriteChunk(Message, frozen=True, kw_only=True):
     one.
 
     `durable`: reply only when every replica named in the reply is fsynced, with its directory.
+    `token` is for this server, those for the others stand in the chain; `holder`: for whom a chunkd
+    passes it on.
     """
 
     chunk: ChunkId
@@ -72,6 +74,8 @@ class WriteChunk(Message, frozen=True, kw_only=True):
     disk: str
     chain: list[Replica] = []
     durable: bool = False
+    token: bytes = b""
+    holder: str = ""
 
     def __post_init__(self) -> None:
         if len(self.checksums) != CHECKSUM_BYTES * block_count(self.length):
@@ -103,6 +107,7 @@ class ReadChunk(Message, frozen=True, kw_only=True):
     disk: str
     offset: Natural
     length: Annotated[int, msgspec.Meta(ge=1, le=CHUNK_MAX_BYTES)]
+    token: bytes = b""
 
 
 class ReadReply(Message, frozen=True, kw_only=True):
@@ -114,9 +119,13 @@ class ReadReply(Message, frozen=True, kw_only=True):
 
 
 class SyncChunks(Message, frozen=True, kw_only=True):
-    """Make these chunks durable.  The reply lists those that could not be."""
+    """Make these chunks durable.  The reply lists those that could not be.
+
+    `tokens`: one for each chunk, to read or write it, of any age; none where none is needed.
+    """
 
     chunks: Annotated[list[ChunkId], msgspec.Meta(max_length=100_000)]
+    tokens: Annotated[list[bytes], msgspec.Meta(max_length=100_000)] = []
 
 
 class SyncReply(Message, frozen=True, kw_only=True):
@@ -128,6 +137,7 @@ class VerifyChunk(Message, frozen=True, kw_only=True):
 
     chunk: ChunkId
     disk: str
+    token: bytes = b""
 
 
 class VerifyReply(Message, frozen=True, kw_only=True):

@@ -15,6 +15,7 @@
     │   ├── WrongCluster          a server, directory or client that belongs to another cluster
     │   ├── Removed               a server that this cluster has removed
     │   ├── Forbidden             the caller's certificate is for another role
+    │   ├── TokenRefused          a chunkd wants another token: metad gives it, with the layout
     │   ├── AlreadyRunning        the same identity twice, as far as is known
     │   │   └── IdentityTaken     and the other process is alive, without doubt
     │   └── DiskFailed            this disk can't be trusted any more
@@ -173,6 +174,10 @@ class Removed(ClusterError):
 
 class Forbidden(ClusterError):
     code, errno = "forbidden", errno.EACCES
+
+
+class TokenRefused(ClusterError):
+    code, errno = "token_refused", errno.EACCES
 
 
 class AlreadyRunning(ClusterError):

@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Literal
 
 from dfswire.health import Experiences
-from dfswire.hosts import DiskFigures, HostFigures
-from dfswire.messages import ChunkId, Message
+from dfswire.hosts import DiskFigures, HostFigures, TokenKey
+from dfswire.messages import ChunkId, Message, Natural
 from dfswire.orders import Order, OrderResult
 
 
@@ -24,6 +24,8 @@ class ReplicaReport(Message, frozen=True, kw_only=True):
 
 
 class Heartbeat(Message, frozen=True, kw_only=True):
+    """`token_key`: the id of the newest key of tokens that it has."""
+
     server_id: str
     incarnation: int
     host: HostFigures
@@ -32,14 +34,16 @@ class Heartbeat(Message, frozen=True, kw_only=True):
     results: list[OrderResult] = []
     process: str = ""
     peers: Experiences = []
+    token_key: Natural = 0
 
 
 class HeartbeatReply(Message, frozen=True, kw_only=True):
     """`register`: metad does not know this incarnation; register again.  `called_off`: orders that
     need not be carried out any more; each of them gets a result all the same.  `inventory`: send
-    one of every disk now."""
+    one of every disk now.  `token_key`: one more, to be used when a heartbeat has named it."""
 
     orders: list[Order] = []
     register: bool = False
     inventory: bool = False
     called_off: list[int] = []
+    token_key: TokenKey | None = None

@@ -72,6 +72,15 @@ class DiskFigures(Message, frozen=True, kw_only=True):
     filesystem: str = ""
 
 
+class TokenKey(Message, frozen=True, kw_only=True):
+    """What a server checks tokens with from now on (tokens.py).  `now_s`: metad's time of day."""
+
+    key_id: Natural
+    secret: bytes
+    epoch: Natural
+    now_s: float
+
+
 class Register(Message, frozen=True, kw_only=True):
     """A chunkd starts (or metad has forgotten it).  `cluster_id` is empty for a fresh server.
 
@@ -79,7 +88,7 @@ class Register(Message, frozen=True, kw_only=True):
     one is known, and a second process with the same identity is refused while the first is up.
     `process` is drawn at each start: two starts may count up to the same incarnation (copied data
     directories).  `first`: this process was not registered before; only then may its incarnation be
-    too small because its disk was set back to an older state.
+    too small because its disk was set back to an older state.  `tokens`: it can check them.
     """
 
     server_id: str
@@ -94,11 +103,14 @@ class Register(Message, frozen=True, kw_only=True):
     disks: list[DiskFigures]
     process: str = ""
     first: bool = False
+    tokens: bool = False
 
 
 class Registered(Message, frozen=True, kw_only=True):
-    """`incarnation`: 0, or the one that the server has from now on, as its own was used before."""
+    """`incarnation`: 0, or the one that the server has from now on, as its own was used before.
+    `token_key`: without one it is to ask nobody for tokens."""
 
     cluster_id: str
     heartbeat_s: float
     incarnation: int = 0
+    token_key: TokenKey | None = None

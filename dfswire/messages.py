@@ -125,11 +125,13 @@ class Replica(Message, frozen=True, kw_only=True):
     """A place where a good copy of a chunk should be: the disk, and the server to ask.
 
     `doubtful`: metad has not heard from that server for a while, or hears that others wait for it.
+    `token`: leave to do there what it was asked for (tokens.py); empty where none is needed.
     """
 
     disk: str
     address: str  # "host:port" of the chunkd
     doubtful: bool = False
+    token: bytes = b""
 
 
 class ChunkLocation(Message, frozen=True, kw_only=True):

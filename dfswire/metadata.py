@@ -209,12 +209,14 @@ class LayoutReply(Answer, frozen=True, kw_only=True):
     """Extents in file order, not overlapping, whole ones even where they stick out of the range.
 
     What lies between them is a hole.  `chunks` locates every chunk that they name; one whose
-    `replicas` are empty has no known good copy.
+    `replicas` are empty has no known good copy.  `good_for_s`: how long the tokens in it are good;
+    0: there are none.
     """
 
     attr: Attr
     extents: list[Extent]
     chunks: list[ChunkLocation]
+    good_for_s: float = 0.0
 
 
 class SeekRequest(Message, frozen=True, kw_only=True):

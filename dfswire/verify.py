@@ -29,6 +29,7 @@ class SalvageChunk(Message, frozen=True, kw_only=True):
     digest: Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
     checksums: bytes = b""
     wanted: list[Block] = []
+    token: bytes = b""
 
 
 class SalvageReply(Message, frozen=True, kw_only=True):

@@ -6,6 +6,8 @@ that can't work is refused when the configuration is made, by a message that nam
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from dfswire.daemon import check_listen
@@ -23,6 +25,7 @@ class MetadConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     tls: str = ""  # directory with authority.crt, node.crt and node.key; empty: without TLS
     plaintext: bool = False  # without TLS it listens on loopback only, unless this is true
     authority: str = ""  # directory of the cluster's authority, to sign certificates; with tls only
+    tokens: Literal["auto", "on", "off"] = "auto"  # chunkds ask for them; auto: with tls
     certificate_s: float = 7 * 86_400.0  # their life; they are renewed when two thirds are over
     log_level: str = "INFO"
     log_format: str = "auto"  # "text" or "json"; auto: text on a terminal, else JSON
@@ -63,6 +66,11 @@ class MetadConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     snapshot_interval_s: float = 3600.0  # how often chunkds get a copy of the whole database...
     snapshot_journal_bytes: int = 64 << 20  # ... and earlier when replaying so much would be due
     maintenance_s: float = 1.0  # how often expiry, repair and reclaim look for work
+
+    @property
+    def uses_tokens(self) -> bool:
+        """Do chunkds ask their callers for tokens?"""
+        return self.tokens == "on" or (self.tokens == "auto" and bool(self.tls))
 
     def __post_init__(self) -> None:
         check_listen(self.listen, self.tls, plaintext=self.plaintext)

@@ -19,7 +19,9 @@ from metad.copies.policies import Policies, Policy
 from metad.hosts import machines
 from metad.hosts.orders import OrderQueue
 from metad.hosts.owners import Owners
+from metad.hosts.server import Server
 from metad.hosts.servers import Servers
+from metad.hosts.tokenkeys import TokenKeys
 from metad.hosts.traffic import TrafficMeter
 from metad.journal.followers import Followers
 from metad.leases.table import Leases
@@ -73,6 +75,7 @@ class State:
     streams: EventStreams
     servers: Servers
     owners: Owners
+    tokens: TokenKeys
     event_log: EventLog
     followers: Followers
     metrics: Metrics
@@ -131,6 +134,14 @@ def load_state(
         streams=EventStreams(config.sign_of_life_s),
         servers=servers,
         owners=Owners(db),
+        tokens=TokenKeys(
+            rng,
+            int(setting(db, "epoch")),
+            on=config.uses_tokens,
+            clock=clock,
+            wall_ns=now_ns,
+            server_of=lambda disk: _id_of(servers.server_of(disk)),
+        ),
         event_log=event_log,
         followers=followers,
         metrics=Metrics("metad"),
@@ -138,3 +149,7 @@ def load_state(
     )
     state.event_log.add("metad.started", cluster_id, f"metad {state.software} started")
     return state
+
+
+def _id_of(server: Server | None) -> str:
+    return "" if server is None else server.server_id

@@ -46,7 +46,7 @@ LAYERS = {
         fsck hosts inventories jobs moving observe orders policies
         chunks journal locks metadata operations
         verify health
-        certificates
+        certificates tokens
         identity
         messages errors
     """,
@@ -113,7 +113,7 @@ LAYERS = {
     "metad.hosts": """
         machines
         servers
-        identities owners
+        identities owners tokenkeys
         orders server
         doubles grayness
         traffic
@@ -170,6 +170,7 @@ LAYERS = {
         assembly
         heartbeat metrics follower
         service orders journalcalls
+        guard
         store journal groupsync inventory emptying scrub assemble rebuild
         replicate newchunks
         chunknames
@@ -260,7 +261,7 @@ PURE = words(
     dfswire.heartbeats dfswire.hosts dfswire.identity dfswire.info dfswire.inventories dfswire.jobs
     dfswire.journal dfswire.lockranges dfswire.locks dfswire.messages dfswire.metadata
     dfswire.moving dfswire.observe dfswire.operations dfswire.operatorcalls dfswire.orders
-    dfswire.policies dfswire.status dfswire.verify
+    dfswire.policies dfswire.status dfswire.tokens dfswire.verify
     metad.copies.compaction metad.copies.losses
     metad.copies.placement metad.copies.recent metad.copies.surplus metad.copies.verified
     metad.hosts.doubles metad.hosts.grayness metad.hosts.identities metad.hosts.orders

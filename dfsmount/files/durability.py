@@ -98,7 +98,10 @@ class Durability:
             wanted = [entry for entry in wanted if self._is_open(inode, entry)]
             if not wanted:
                 return
+            asked_at = trio.current_time()
             await self._ask_again(inode, wanted)
+            # That waits for metad, as long as the mount allows: no server has failed meanwhile.
+            give_up_at += trio.current_time() - asked_at
             if not any(self._is_open(inode, entry) for entry in wanted):
                 return
             if trio.current_time() >= give_up_at:
@@ -122,7 +125,7 @@ class Durability:
                     await self._find_copied(inode)
         except DFSError:
             return  # metad is away; the next pass asks it
-        await self._sync(
+        unproved = await self._sync(
             {
                 inode: [entry for entry in entries.values() if entry.since_s <= ripe_before]
                 for inode, entries in self._unsynced.items()
@@ -130,7 +133,11 @@ class Durability:
         )
         stale_before = trio.current_time() - ASK_AGAIN_AFTER_S
         for inode, entries in list(self._unsynced.items()):
-            stale = [entry for entry in entries.values() if entry.since_s <= stale_before]
+            stale = [
+                entry
+                for entry in entries.values()
+                if entry.since_s <= stale_before or entry in unproved
+            ]
             try:
                 await self._ask_again(inode, stale)
             except DFSError:
@@ -194,24 +201,31 @@ class Durability:
             if not self._unsynced[inode]:
                 del self._unsynced[inode]
 
-    async def _sync(self, wanted: dict[int, list[_Unsynced]]) -> None:
-        """Ask the servers once, and close what is durable on enough of them."""
-        by_address: defaultdict[str, list[bytes]] = defaultdict(list)
+    async def _sync(self, wanted: dict[int, list[_Unsynced]]) -> set[_Unsynced]:
+        """Ask the servers once, and close what is durable on enough of them; returns those for
+        which a server wants another token, which metad has."""
+        unproved: set[_Unsynced] = set()
+        by_address: defaultdict[str, list[tuple[bytes, bytes]]] = defaultdict(list)
         for entry in _all(wanted):
             for replica in entry.replicas:
                 if replica.disk not in entry.durable | entry.refused:
-                    by_address[replica.address].append(entry.chunk)
+                    by_address[replica.address].append((entry.chunk, replica.token))
         answers = await self._chunks.sync(by_address)
         for inode, entries in wanted.items():
             for entry in entries:
                 for replica in entry.replicas:
-                    answer = answers.get((replica.address, entry.chunk))
-                    if answer:
+                    asked = replica.address, entry.chunk
+                    if asked not in answers:
+                        continue
+                    if answers[asked] is None:
+                        unproved.add(entry)
+                    elif answers[asked]:
                         entry.durable.add(replica.disk)
-                    elif answer is False:  # its server never had it or has set it aside
+                    else:  # its server never had it or has set it aside
                         entry.refused.add(replica.disk)
                         self._chunks.report(entry.chunk, replica, "it cannot be made durable")
                 self._close_if_durable(inode, entry)
+        return unproved
 
     async def _ask_again(self, inode: int, entries: Iterable[_Unsynced]) -> None:
         """Learn from metad which replicas there are now, and whether the file needs the chunk."""

@@ -3,14 +3,17 @@
 The reader asks here; metad is asked only for what is unknown, and then generously.  The writer adds
 what it has committed.  The rule that keeps it true: an answer that was requested before an
 invalidation, a truncation or a commit of the same inode is good for the one who asked, but is not
-kept; and while this client is not told of changes, nothing that it has kept is believed.  Memory is
-bounded by a number of inodes; the least recently used are forgotten.
+kept; and while this client is not told of changes, nothing that it has kept is believed.  Where
+servers want tokens nothing is known for longer than those in it are surely good.  Memory is bounded
+by a number of inodes; the least recently used are forgotten.
 """
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 
 import trio
 
@@ -20,9 +23,20 @@ from dfswire.messages import FILE_MAX_BYTES, ChunkLocation, Extent
 from dfswire.metadata import LayoutReply
 
 LAYOUTS_MAX = 4096  # inodes
+OWN_GOOD_FOR_S = 30.0  # tokens for one's own new chunks: those of grants are good for a minute more
 WINDOW_BYTES = 64 << 20  # 16 chunks in sequence: one question per 64 MiB of streaming
 Source = ChunkLocation | bytes
 """Where the bytes of a range are: in a chunk (at the range's value offset), or these very bytes."""
+
+
+@dataclass(eq=False, frozen=True)
+class Good:
+    """For how long something is known; one object for what was learned together."""
+
+    until_s: float
+
+
+FOR_EVER = Good(math.inf)
 
 
 class Knowledge:
@@ -31,27 +45,34 @@ class Knowledge:
     def __init__(self) -> None:
         self.version = 0  # counts what makes answers under way stale
         self._sources: RangeMap[Source] = RangeMap()
-        self._known: RangeMap[Knowledge] = RangeMap()
+        self._known: RangeMap[Good] = RangeMap()
+        self.needs_tokens = False
         self.asking: dict[tuple[int, int, int], trio.Event] = {}
 
-    def gaps(self, offset: int, length: int) -> list[Range[Knowledge | None]]:
-        """The parts of a range of which nothing is known."""
-        return [piece for piece in self._known.pieces(offset, length) if piece.value is None]
+    def gaps(self, offset: int, length: int) -> list[Range[Good | None]]:
+        """The parts of a range of which nothing is known (any more)."""
+        now_s = trio.current_time() if self.needs_tokens else 0.0
+        return [
+            piece
+            for piece in self._known.pieces(offset, length)
+            if piece.value is None or piece.value.until_s <= now_s
+        ]
 
     def pieces(self, offset: int, length: int) -> list[Range[Source | None]]:
         """A known range in order; None is a hole."""
         return self._sources.pieces(offset, length)
 
-    def lay(self, offset: int, length: int, source: Source, source_offset: int) -> None:
-        self._sources.lay(offset, length, source, source_offset)
-        self._known.lay(offset, length, self, offset)
+    def lay(self, piece: Range[Source], good: Good) -> None:
+        self._sources.lay(*piece)
+        self._known.lay(piece.offset, piece.length, good, piece.offset)
 
-    def learn(self, offset: int, end: int, sources: Iterable[Range[Source]]) -> None:
+    def learn(self, offset: int, end: int, sources: Iterable[Range[Source]], good: Good) -> None:
         """`sources` are all there is in [offset, end); they may stick out of it."""
+        self.needs_tokens |= good is not FOR_EVER
         self._sources.cut(offset, end)
-        self._known.lay(offset, end - offset, self, offset)
+        self._known.lay(offset, end - offset, good, offset)
         for source in sources:
-            self.lay(*source)
+            self.lay(source, good)
 
     def forget(self, offset: int, end: int) -> None:
         self._sources.cut(offset, end)
@@ -121,9 +142,12 @@ class Layouts:
             self.invalidate(inode)
             return
         ticket.version += 1
+        needs_tokens = any(each.token for one in locations.values() for each in one.replicas)
+        good = Good(trio.current_time() + OWN_GOOD_FOR_S) if needs_tokens else FOR_EVER
+        ticket.needs_tokens |= needs_tokens
         for extent in extents:
             source: Source = locations[extent.chunk] if extent.chunk else extent.data
-            ticket.lay(extent.offset, extent.length, source, extent.chunk_offset)
+            ticket.lay(Range(extent.offset, extent.length, source, extent.chunk_offset), good)
 
     def truncate(self, inode: int, size: int) -> None:
         """The file was given this size; what lies behind it is asked for again when needed."""
@@ -166,8 +190,13 @@ class Layouts:
         same = self._inodes.get(inode) is knowledge and knowledge.version == version
         kept = same and self._valid()
         target = knowledge if kept else Knowledge()
-        target.learn(start, end, _sources(reply))
+        target.learn(start, end, _sources(reply), _good(reply))
         return None if kept else target
+
+
+def _good(reply: LayoutReply) -> Good:
+    """By our clock: the tokens were made while the answer was on its way, which is less long."""
+    return Good(trio.current_time() + reply.good_for_s / 2) if reply.good_for_s else FOR_EVER
 
 
 def _sources(reply: LayoutReply) -> list[Range[Source]]:

@@ -122,8 +122,11 @@ class Reader:
                     raise InputOutput(f"inode {self._inode}: {problem}") from problem
             if attempt > 1:
                 await trio.sleep(PAUSE_S)
+            asked_at = trio.current_time()
             self._context.layouts.invalidate(self._inode)
             fresh = await self._context.layouts.slices(self._inode, piece.offset, piece.length)
+            # That waits for metad, as long as the mount allows: no server has failed meanwhile.
+            give_up_at += trio.current_time() - asked_at
             if len(fresh) > 1:
                 return await self._fetched(fresh)
             piece = fresh[0]

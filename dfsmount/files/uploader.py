@@ -55,6 +55,7 @@ class Uploader:
         self._chunks = chunks
         self._needed = min(replicas, 2)
         self._seconds = trio.Semaphore(SECONDS_MAX)
+        chunks.on_refused_write = grants.clear
 
     @property
     def needed(self) -> int:

@@ -38,7 +38,7 @@ class BadReplicas:
         """metad learns it from us at once, and from the server when it has looked for itself."""
         try:
             await self._metadata.report_bad(chunk, replica.disk, reason)
-            request = VerifyChunk(chunk=chunk, disk=replica.disk)
+            request = VerifyChunk(chunk=chunk, disk=replica.disk, token=replica.token)
             await self._client.call("chunk.verify", replica.address, request, attempts=1)
         except DFSError as problem:
             log.info("bad replica of %s could not be reported: %s", chunk.hex(), problem)

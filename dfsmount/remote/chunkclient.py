@@ -8,7 +8,7 @@ names has acknowledged the chunk, and that bytes that it returns match their che
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import trio
@@ -27,7 +27,7 @@ from dfswire.chunks import (
     block_checksums,
     chunk_digest,
 )
-from dfswire.errors import CorruptChunk, DFSError, Unavailable, UnknownChunk
+from dfswire.errors import CorruptChunk, DFSError, TokenRefused, Unavailable, UnknownChunk
 from dfswire.messages import BLOCK_SIZE_BYTES, ChunkGrant, ChunkLocation, Replica, WrittenChunk
 
 log = logging.getLogger(__name__)
@@ -66,6 +66,8 @@ class ChunkClient:
         self._hedges = trio.Semaphore(HEDGES_MAX)
         self._probed_s: dict[str, float] = {}
         self.hedged = 0  # reads for which a second server was asked
+        self.on_refused_write: Callable[[], None] = lambda: None
+        """A server wants another token for a grant: the others of its batch are no better."""
         self._bad = BadReplicas(client, metadata, nursery)
         self.report = self._bad.report
 
@@ -91,6 +93,7 @@ class ChunkClient:
                 disk=pending[0].disk,
                 chain=pending[1:],
                 durable=durable,
+                token=pending[0].token,
             )
             stored, problem = await self._write_chain(pending[0].address, request, data, deadline_s)
             refusal = problem or refusal
@@ -125,10 +128,16 @@ class ChunkClient:
                 body=data,
                 body_length=len(data),
             )
+        except TokenRefused as problem:
+            log.info("chunk %s not written to %s: %s", request.chunk.hex(), address, problem)
+            self.on_refused_write()
+            return set(), problem
         except DFSError as problem:
             log.info("chunk %s not written to %s: %s", request.chunk.hex(), address, problem)
             self._health.failed(address)
             return set(), problem
+        if any(each.error.startswith(TokenRefused.code) for each in reply.results):
+            self.on_refused_write()
         own = next((one.error for one in reply.results if one.disk == request.disk), "no answer")
         if own:
             log.info("chunk %s not written to %s: %s", request.chunk.hex(), address, own)
@@ -206,7 +215,13 @@ class ChunkClient:
     async def _read_replica(
         self, location: ChunkLocation, replica: Replica, offset: int, length: int
     ) -> memoryview:
-        request = ReadChunk(chunk=location.chunk, disk=replica.disk, offset=offset, length=length)
+        request = ReadChunk(
+            chunk=location.chunk,
+            disk=replica.disk,
+            offset=offset,
+            length=length,
+            token=replica.token,
+        )
         started = trio.current_time()
         try:
             reply, data = await self._client.call(
@@ -216,6 +231,8 @@ class ChunkClient:
         except (CorruptChunk, UnknownChunk) as problem:
             self.report(location.chunk, replica, str(problem))
             raise
+        except TokenRefused:
+            raise  # says nothing of the server: the layout is asked again
         except DFSError:
             self._health.failed(replica.address)
             raise
@@ -251,41 +268,46 @@ class ChunkClient:
 
     # Syncing
 
-    async def sync(self, chunks: Mapping[str, Sequence[bytes]]) -> dict[tuple[str, bytes], bool]:
-        """Make chunks durable on servers: address -> chunk ids.
+    async def sync(
+        self, chunks: Mapping[str, Sequence[tuple[bytes, bytes]]]
+    ) -> dict[tuple[str, bytes], bool | None]:
+        """Make chunks durable on servers: address -> chunk ids, each with a token for that server.
 
         The answer has for (address, chunk) True when it is durable there, False when it can't be
-        made so (a failed fsync is final), and nothing when the server could not be asked.
+        made so (a failed fsync is final), None when the server wants another token, and nothing
+        when it could not be asked.
         """
-        answers: dict[tuple[str, bytes], bool] = {}
+        answers: dict[tuple[str, bytes], bool | None] = {}
 
-        async def sync_server(address: str, wanted: Sequence[bytes]) -> None:
+        async def sync_server(address: str, wanted: Sequence[tuple[bytes, bytes]]) -> None:
             for start in range(0, len(wanted), SYNC_MAX_CHUNKS):
-                part = list(wanted[start : start + SYNC_MAX_CHUNKS])
-                reply = await self._sync(address, part)
-                if reply is not None:
-                    failed = set(reply.failed)
-                    answers.update({(address, chunk): chunk not in failed for chunk in part})
+                part = wanted[start : start + SYNC_MAX_CHUNKS]
+                answers.update(await self._sync(address, part))
 
         async with trio.open_nursery() as nursery:
             for address, wanted in chunks.items():
                 nursery.start_soon(sync_server, address, wanted)
         return answers
 
-    async def _sync(self, address: str, chunks: list[bytes]) -> SyncReply | None:
+    async def _sync(
+        self, address: str, wanted: Sequence[tuple[bytes, bytes]]
+    ) -> dict[tuple[str, bytes], bool | None]:
+        chunks = [chunk for chunk, _ in wanted]
+        tokens = [token for _, token in wanted]
+        request = SyncChunks(chunks=chunks, tokens=tokens if any(tokens) else [])
         try:
             reply: SyncReply = await self._client.call(
-                "chunk.sync",
-                address,
-                SyncChunks(chunks=chunks),
-                deadline_s=SYNC_DEADLINE_S,
-                attempts=1,
+                "chunk.sync", address, request, deadline_s=SYNC_DEADLINE_S, attempts=1
             )
+        except TokenRefused as problem:
+            log.info("%d chunks not synced on %s: %s", len(chunks), address, problem)
+            return {(address, chunk): None for chunk in chunks}
         except DFSError as problem:
             log.info("%d chunks not synced on %s: %s", len(chunks), address, problem)
             self._health.failed(address)
-            return None
-        return reply
+            return {}
+        failed = set(reply.failed)
+        return {(address, chunk): chunk not in failed for chunk in chunks}
 
 
 def _check(

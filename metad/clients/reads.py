@@ -142,16 +142,21 @@ class Reads:
                 )
             now = state.clock()
             chunks = [
-                ChunkLocation(
-                    chunk=chunk,
-                    length=length,
-                    replicas=state.servers.replicas(disks, now),
-                    damaged=self._damaged(chunk, disks, now),
-                    needed=state.policies.needed(policy),
+                state.tokens.for_reading(
+                    ChunkLocation(
+                        chunk=chunk,
+                        length=length,
+                        replicas=state.servers.replicas(disks, now),
+                        damaged=self._damaged(chunk, disks, now),
+                        needed=state.policies.needed(policy),
+                    ),
+                    request.session,
                 )
                 for chunk, (length, disks, policy) in located.items()
             ]
-            reply = LayoutReply(attr=attr, extents=extents, chunks=chunks)
+            reply = LayoutReply(
+                attr=attr, extents=extents, chunks=chunks, good_for_s=state.tokens.good_for_s
+            )
             return reply, {request.inode: ATTR | DATA}
 
         return await self._tell(request.session, look)
@@ -214,10 +219,17 @@ class Reads:
         rows = [(chunk, [each.disk for each in targets]) for chunk, targets in granted]
         await state.db.write(lambda: chunkmap.grant(state.db, request.session, rows, expires_ns))
         needed = state.policies.needed(key)
+
+        def with_tokens(chunk: bytes, targets: list[Replica]) -> list[Replica]:
+            return state.tokens.for_writing(chunk, targets, request.session, config.grant_expiry_s)
+
         return GrantReply(
             grants=[
                 ChunkGrant(
-                    chunk=chunk, targets=targets, expires_s=config.grant_expiry_s, needed=needed
+                    chunk=chunk,
+                    targets=with_tokens(chunk, targets),
+                    expires_s=config.grant_expiry_s,
+                    needed=needed,
                 )
                 for chunk, targets in granted
             ],

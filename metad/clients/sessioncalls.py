@@ -15,7 +15,9 @@ from typing import Any, TypeVar
 import msgspec
 import trio
 
-from dfswire.errors import DFSError, Stale, WrongCluster
+from dfswire.daemon import CALLER
+from dfswire.errors import DFSError, Forbidden, Stale, WrongCluster
+from dfswire.identity import Identity
 from dfswire.messages import Answer, Empty
 from dfswire.metadata import (
     AckEvents,
@@ -64,6 +66,7 @@ class Clients:
         self.on_follow: list[Callable[[FollowEvents], None]] = []
         self._known: dict[str, StoredSession] = {}
         self._rows_to_remove: set[str] = set()
+        self._holders: dict[str, Identity] = {}  # whose certificate they are used with
 
     def restore(self) -> None:
         """At start: sessions and orphans of the previous metad."""
@@ -81,13 +84,24 @@ class Clients:
     # for the other handlers
 
     def check(self, session: str) -> StoredSession:
-        """The session that asks.  Raises SessionLost."""
+        """The session that asks.  Raises SessionLost, Forbidden."""
         self._state.leases.check(session, self._state.clock())
+        self._check_holder(session)
         return self._known[session]
 
     def renew(self, session: str) -> None:
-        """A request arrived that keeps the lease alive.  Raises SessionLost."""
+        """A request arrived that keeps the lease alive.  Raises SessionLost, Forbidden."""
+        self._check_holder(session)
         self._state.leases.renew(session, self._state.clock())
+
+    def _check_holder(self, session: str) -> None:
+        """Under TLS a session is used with one certificate: the one that it is first used with,
+        after a restart of metad too.  Raises Forbidden."""
+        caller = CALLER.get()
+        if caller is None or session not in self._known:
+            return
+        if self._holders.setdefault(session, caller) != caller:
+            raise Forbidden(f"this session is not one of {caller}")
 
     def hold(self, session: str, told: Mapping[int, int], names: Names = ALL_NAMES) -> Fleeting:
         """The session is about to be told of these parts of inodes (no await before it is).
@@ -135,6 +149,7 @@ class Clients:
         state, config = self._state, self._state.config
         self._check_cluster(request.cluster_id)
         for dead in request.replaces:
+            self._check_holder(dead)
             await self.end(dead)
         stored = StoredSession(
             session=state.rng.randbytes(SESSION_ID_BYTES).hex(),
@@ -148,6 +163,7 @@ class Clients:
         with trio.CancelScope(shield=True):
             await state.db.write(lambda: sessions.open_session(state.db, stored))
         self._add(stored, state.clock(), synced=True)
+        self._check_holder(stored.session)
         return SessionGrant(
             session=stored.session,
             instance=state.instance,
@@ -174,7 +190,8 @@ class Clients:
         return Renewed(instance=state.instance)
 
     async def close(self, request: SessionRequest) -> Empty:
-        """Closing twice is harmless."""
+        """Closing twice is harmless.  Raises Forbidden."""
+        self._check_holder(request.session)
         await self.end(request.session)
         return Empty()
 
@@ -208,6 +225,7 @@ class Clients:
             await self._remove_rows()
 
     def _end_in_memory(self, session: str) -> None:
+        self._holders.pop(session, None)
         self._state.leases.end(session)
         self._unused(self._state.orphans.end(session))
         self._state.streams.end(session)

@@ -100,6 +100,7 @@ class Reports:
             cluster_id=state.cluster_id,
             heartbeat_s=state.config.heartbeat_s,
             incarnation=request.incarnation,
+            token_key=state.tokens.registered(request.server_id, knows_tokens=request.tokens),
         )
 
     def _with_incarnation(self, request: Register) -> Register:
@@ -144,9 +145,10 @@ class Reports:
             self._tell(known, changed, request.reports, lost)
         orders = state.servers.orders
         return HeartbeatReply(
-            orders=orders.take(known.disks, state.clock()),
+            orders=state.tokens.for_orders(orders.take(known.disks, state.clock())),
             called_off=orders.called_off(known.disks),
             inventory=self._inventories.take_wanted(request.server_id),
+            token_key=state.tokens.heard(request.server_id, request.token_key),
         )
 
     async def bad_replica(self, request: BadReplica) -> Empty:

@@ -54,12 +54,14 @@ class Shape:
     inventory_s: float = 8.0
     scrub_s: float = 12.0
     chunk_blocks: int = 1  # of BLOCK_BYTES
+    tokens: bool = False  # chunkds ask for them
 
 
-def metad_config(replicas: int, chunk_blocks: int = 1) -> MetadConfig:
+def metad_config(replicas: int, chunk_blocks: int = 1, *, tokens: bool = False) -> MetadConfig:
     """The defaults with shorter times."""
     return MetadConfig(
         url="sqlite://",
+        tokens="on" if tokens else "off",
         replicas=replicas,
         chunk_size_bytes=chunk_blocks * BLOCK_BYTES,
         inline_max_bytes=1024,
@@ -192,7 +194,9 @@ class Cluster:
         try:
             with process.scope:
                 self.database = open_simulated(self.metad_disk, now_ns)
-                config = metad_config(self.shape.replicas, self.shape.chunk_blocks)
+                config = metad_config(
+                    self.shape.replicas, self.shape.chunk_blocks, tokens=self.shape.tokens
+                )
                 self.metad = create_metad(
                     self.database, config, clock=self.clocks.metad, now_ns=now_ns, rng=self._rng
                 )
@@ -297,6 +301,7 @@ class Cluster:
                     identity,
                     address=address,
                     inline=True,
+                    guarded=self.shape.tokens,
                     run=run,
                     host=lambda: HostFigures(hostname=f"host{machine.number}"),
                     rng=random.Random(f"{party} {machine.incarnation} {self._seed}"),

@@ -159,6 +159,7 @@ MARKS = Theme(
     {"glance": 1},
     steps=24,
 )
+TOKENS_EVERY, TOKENS_AT = 5, 2  # seeds whose chunkds ask for tokens
 ABOUT_EVERY = 7
 ABOUT: dict[int, tuple[str, Theme]] = {1: ("board", BOARD), 4: ("marks", MARKS)}  # which of these
 CHANGING = frozenset({*WRITING, *BOARD.writing, *MARKS.writing})  # kinds of steps
@@ -233,6 +234,8 @@ def draw(seed: int) -> Schedule:
         kinds = [*rng.sample(UNSEEN, rng.randrange(1, 4)), *rng.choice(UNSEEN_ALONE)]
     else:
         kinds = rng.sample(theme.faults, min(rng.randrange(2, 7), len(theme.faults) - 1))
+    # Not drawn: all other seeds stay what they were.
+    shape = replace(shape, tokens=seed % TOKENS_EVERY == TOKENS_AT)
     return Schedule(
         seed=seed,
         shape=shape,

@@ -265,6 +265,6 @@ async def test_sync(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
     bench.store()
     bench.servers[1].fails_sync = True
     bench.servers[2].is_down = True
-    answers = await bench.client.sync({name: [CHUNK] for name in NAMES})
+    answers = await bench.client.sync({name: [(CHUNK, b"")] for name in NAMES})
     assert answers == {("h0:9500", CHUNK): True, ("h1:9500", CHUNK): False}
     assert bench.cluster.calls["chunk.sync"] == 3, "nobody is asked twice"

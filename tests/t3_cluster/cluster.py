@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import trio
 
 from chunkd.assembly import Service as ChunkdService
@@ -126,6 +127,10 @@ class Cluster:
 
     async def start_metad(self) -> None:
         await self._nursery.start(self._run_metad)
+
+    def set_metad(self, **settings: Any) -> None:
+        """For the next start."""
+        self._config = msgspec.structs.replace(self._config, **settings)
 
     async def kill_metad(self) -> None:
         self.network.down(METAD)
@@ -241,6 +246,7 @@ class Cluster:
             rng=self.rng,
             journal=self.journal(number),
             now_ns=self.now_ns,
+            guarded=self._config.uses_tokens,
         )
 
     # Clients
