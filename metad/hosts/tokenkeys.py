@@ -81,6 +81,9 @@ class TokenKeys:
             return None
         if keys.following is not None and has == keys.following.key_id:
             keys.current, keys.since_s, keys.following = keys.following, self._clock(), None
+        elif has != keys.current.key_id:
+            # The answer to a registration was lost, or to a late copy of it, which nobody waits for.
+            return self._message(keys.current)
         if keys.following is None and self._clock() - keys.since_s >= ROTATE_S:
             keys.following = self._draw()
         return None if keys.following is None else self._message(keys.following)

@@ -103,6 +103,16 @@ def test_another_key_every_hour_used_when_the_server_has_it(keys: TokenKeys, clo
     assert keys.heard("unknown", 0) is None
 
 
+def test_a_server_that_did_not_get_its_key_is_sent_it_again(keys: TokenKeys, clock: Clock) -> None:
+    """A late copy of its registration has come, and the answer to that went to nobody."""
+    first = key_of(keys, "s1")
+    second = key_of(keys, "s1")
+    for has in (first.key_id, 0):
+        again = keys.heard("s1", has)
+        assert again is not None and again.key_id == second.key_id
+    assert keys.heard("s1", second.key_id) is None
+
+
 def read_token(keys: TokenKeys) -> bytes:
     location = ChunkLocation(chunk=CHUNK, length=1, replicas=[replica("d1")])
     return keys.for_reading(location, "s").replicas[0].token
