@@ -82,7 +82,7 @@ class TokenKeys:
         if keys.following is not None and has == keys.following.key_id:
             keys.current, keys.since_s, keys.following = keys.following, self._clock(), None
         elif has != keys.current.key_id:
-            # The answer to a registration was lost, or to a late copy of it, which nobody waits for.
+            # The answer to a registration was lost; or it was a late copy, and nobody waited.
             return self._message(keys.current)
         if keys.following is None and self._clock() - keys.since_s >= ROTATE_S:
             keys.following = self._draw()
