@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.t7_hosts import load
+from tests.t7_hosts import fsxload, load
 from tests.t7_hosts.archives import archives, release
 from tests.t7_hosts.lab import Lab
 from tests.t7_hosts.load import Load
@@ -24,6 +24,10 @@ NEW = "store4"
 CLIENT = "client1"
 MOUNT = "/mnt/dfs"
 UNIT = "dfsmount@mnt-dfs.service"
+EVERYTHING = f"{MOUNT}/everything"
+EVERYTHING_SIZES = (0, 1, 4096, 65_537, 1_000_000, 4_194_304, 20_000_000)
+OPERATOR_TLS = "/etc/dfs/operator"
+CREDENTIALS = "/var/lib/dfs/tls"
 DISKS = ("/srv/dfs/disk1", "/srv/dfs/disk2")
 REBUILT = f"{release()}+rebuilt"
 WHOLE_S = 180.0
@@ -81,8 +85,9 @@ class Deployment:
         return {host: self.lab[host].main_pid(unit) for host, unit in self.services().items()}
 
     def dfs(self, command: str, *, check: bool = True) -> str:
-        """Run the dfs command on metad's host."""
-        return self.lab[METAD].ssh(f"dfs {command} --url {self.metad}", check=check)
+        """Run the dfs command on metad's host, as the operator there."""
+        operator = f"sudo env DFS_TLS={OPERATOR_TLS} dfs"
+        return self.lab[METAD].ssh(f"{operator} {command} --url {self.metad}", check=check)
 
     @property
     def metad(self) -> str:
@@ -147,7 +152,23 @@ class Deployment:
         assert deep["job"]["figures"]["bad"] == 0
         assert not deep["lost"]["count"]
 
+    def check_everything(self) -> None:
+        """What `write_everything` has written is there, from the servers and not from a cache."""
+        client = self.lab[CLIENT]
+        client.ssh(f"sudo systemctl restart {UNIT}")
+        client.ssh(f"cd {EVERYTHING} && sha256sum --check --quiet --strict ~/everything")
+        self.fsck()
+
     # -- doing
+
+    def write_everything(self) -> None:
+        """Files that stay to the end, whatever is done to the cluster; their sums are beside it."""
+        sizes = " ".join(str(each) for each in EVERYTHING_SIZES)
+        self.lab[CLIENT].ssh(
+            f"sudo mkdir -m 1777 {EVERYTHING}; cd {EVERYTHING};"
+            f" for size in {sizes}; do head -c $size /dev/urandom >$size; done;"
+            " sync; sha256sum * >~/everything"
+        )
 
     def load(self) -> Load:
         """Start a program on the client that writes and reads in a directory of its own."""
@@ -157,6 +178,17 @@ class Deployment:
         client.ssh(f"sudo mkdir -m 1777 {directory}")
         client.ssh("cat > /tmp/load.py", stdin=Path(load.__file__).read_text())
         return Load(client.ssh_command(f"exec python3 /tmp/load.py {directory}"), directory)
+
+    def fsx(self) -> Load:
+        """Start fsx there, likewise."""
+        self._loads += 1
+        directory = f"{MOUNT}/fsx-{self._loads}"
+        client = self.lab[CLIENT]
+        client.ssh(f"sudo mkdir -m 1777 {directory}; mkdir -p {fsxload.PLACE}/tests/fsx")
+        for path, text in fsxload.files().items():
+            client.ssh(f"cat > {path}", stdin=text)
+        command = f"exec python3 {fsxload.PLACE}/fsxload.py {directory}"
+        return Load(client.ssh_command(command), directory)
 
     def remove(self, name: str) -> None:
         """Drain a storage host and take it out of the cluster and the inventory."""

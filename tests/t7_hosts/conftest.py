@@ -37,9 +37,13 @@ def hosts() -> Iterator[Deployment]:
 
 
 @pytest.fixture(scope="session")
-def bootstrap(hosts: Deployment) -> Played:
-    """The first run of site.yml."""
-    return hosts.playbooks.play("site.yml")
+def bootstrap(hosts: Deployment) -> Iterator[Played]:
+    """The first run of site.yml.  What is written then is there when all tests are through."""
+    played = hosts.playbooks.play("site.yml")
+    hosts.write_everything()
+    yield played
+    hosts.wait_whole()
+    hosts.check_everything()
 
 
 @pytest.fixture
@@ -56,5 +60,13 @@ def cluster(hosts: Deployment, bootstrap: Played) -> Iterator[Deployment]:
 def load(cluster: Deployment) -> Iterator[Load]:
     """A program on the mount, whose operations must all succeed."""
     one = cluster.load()
+    yield one
+    one.close()
+
+
+@pytest.fixture
+def fsx(cluster: Deployment) -> Iterator[Load]:
+    """fsx on the mount; it must find nothing."""
+    one = cluster.fsx()
     yield one
     one.close()

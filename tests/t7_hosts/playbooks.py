@@ -48,8 +48,10 @@ class Playbooks:
     variables: dict[str, Any] = field(default_factory=dict)
     runs: int = 0
 
-    def run(self, playbook: str, *words: str, extra: Variables | None = None) -> Played:
-        """Whatever becomes of it."""
+    def run(
+        self, playbook: str, *words: str, extra: Variables | None = None, anew: bool = False
+    ) -> Played:
+        """Whatever becomes of it.  `anew`: not over a connection that an earlier run has left."""
         self.runs += 1
         inventory = self.lab.directory / "inventory.json"
         inventory.write_text(json.dumps(self._inventory()))
@@ -73,7 +75,9 @@ class Playbooks:
                 "ANSIBLE_PRIVATE_KEY_FILE": str(access.key),
                 "ANSIBLE_SSH_ARGS": " ".join(
                     [
-                        *("-F none -o ControlMaster=auto -o ControlPersist=15s",),
+                        "-F none",
+                        "-o ControlPath=none" if anew else "-o ControlMaster=auto",
+                        "-o ControlPersist=15s",
                         *("-o StrictHostKeyChecking=yes",),
                         *(f"-o UserKnownHostsFile={access.known_hosts}",),
                     ]

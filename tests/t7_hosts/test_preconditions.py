@@ -122,7 +122,7 @@ def test_a_host_with_another_key_is_not_believed(hosts: Deployment) -> None:
     ]
     known.write_text("\n".join(wrong) + "\n")
     try:
-        played = hosts.playbooks.run("status.yml", "--limit", METAD)
+        played = hosts.playbooks.run("status.yml", "--limit", METAD, anew=True)
     finally:
         known.write_text(right)
     assert "Host key verification failed" in played.output

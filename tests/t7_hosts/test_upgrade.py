@@ -19,7 +19,7 @@ def versions(cluster: Deployment) -> set[str]:
     return {cluster.status()["software"], *(each["software"] for each in cluster.servers())}
 
 
-def test_there_and_back(cluster: Deployment, load: Load) -> None:
+def test_there_and_back(cluster: Deployment, load: Load, fsx: Load) -> None:
     before = cluster.pids()
     cluster.playbooks.play("upgrade.yml", extra={"dfs_version": REBUILT})
     assert versions(cluster) == {REBUILT}
@@ -34,6 +34,7 @@ def test_there_and_back(cluster: Deployment, load: Load) -> None:
     assert "Unpack the wheels" not in played.output  # it is still there
     assert versions(cluster) == {release()}
     load.stop()
+    assert fsx.stop()["rounds"] > 100
     cluster.fsck()
     client.ssh(f"sudo touch {MOUNT}/synced")
     client.ssh(f"sudo systemctl restart {UNIT} && ls {MOUNT}/synced")
