@@ -146,6 +146,34 @@ def test_who_joins_anew_tells_no_secret(cluster: Deployment) -> None:
     client.ssh(f"touch {MOUNT}/cp/still-there || sudo touch {MOUNT}/still-there")
 
 
+def test_a_revoked_host_comes_back_with_another_key(cluster: Deployment) -> None:
+    client, there = cluster.lab[CLIENT], directory(CLIENT)
+    before = client.ssh(f"sudo cat {there}/node.key")
+    cluster.dfs(f"ca revoke client {CLIENT}")
+    assert client.ssh(f"sudo touch {MOUNT}/refused 2>&1 || true") != ""
+    # Nobody is invited again by a run that was for something else.
+    assert cluster.playbooks.play("mount.yml").changed() == {}
+    client.ssh(f"sudo rm -r {there}")
+    assert set(cluster.playbooks.play("mount.yml").changed()) == {CLIENT}
+    assert client.ssh(f"sudo cat {there}/node.key") != before
+    told = f"sudo touch {MOUNT}/back 2>/dev/null && echo done || true"
+    cluster.wait("it may write again", lambda: client.ssh(told) == "done")
+    cluster.fsck()
+
+
+def test_a_backup_needs_no_authority(cluster: Deployment) -> None:
+    """It renews the operator's certificate first; without that it goes on with the old one."""
+    metad, count = cluster.lab[METAD], "sudo ls /var/lib/dfs/backup | wc -l"
+    before = int(metad.ssh(count))
+    metad.ssh("sudo mv /etc/dfs/authority /etc/dfs/away")
+    try:
+        metad.ssh("sudo systemctl start dfs-backup")
+    finally:
+        metad.ssh("sudo mv /etc/dfs/away /etc/dfs/authority")
+    assert int(metad.ssh(count)) == before + 1
+    assert "no authority in /etc/dfs/authority" in metad.journal("dfs-backup")
+
+
 def test_secrets_are_for_their_owners_only(cluster: Deployment) -> None:
     users = {"chunkd": "dfs-chunkd", "client": "dfs-mount"}
     for host, role in ROLES.items():

@@ -83,3 +83,18 @@ def test_a_moment_that_has_not_been_is_refused(cluster: Deployment) -> None:
     assert played.status != 0
     assert "has not been yet" in " ".join(played.output.split())
     assert after == before
+
+
+def test_without_the_authority_nothing_is_restored(cluster: Deployment) -> None:
+    """Another one, made by the playbook, would be trusted by none of the hosts that are there."""
+    metad = cluster.lab[METAD]
+    metad.ssh("sudo systemctl stop metad; sudo mv /etc/dfs/authority /etc/dfs/away")
+    try:
+        played = cluster.playbooks.run("restore.yml")
+        metad.ssh("sudo test ! -e /etc/dfs/authority")
+    finally:
+        metad.ssh("sudo mv /etc/dfs/away /etc/dfs/authority; sudo systemctl start metad")
+    assert played.status != 0
+    assert "bring your copy of that directory to it first" in " ".join(played.output.split())
+    assert played.changed() == {}
+    cluster.wait_served()

@@ -5,8 +5,37 @@ The programs on the mount see nothing of it: no operation fails.  Nobody else is
 
 from __future__ import annotations
 
-from tests.t7_hosts.cluster import METAD, NEW, PLACES, STORES, Deployment
+from tests.t7_hosts.cluster import CREDENTIALS, METAD, NEW, PLACES, STORES, Deployment
 from tests.t7_hosts.load import Load
+
+# Asks metad to renew what a copy of a host's credentials has; run by the Python of dfs there.
+RENEW = """\
+import sys, trio
+from pathlib import Path
+from dfswire.client import Client
+from dfswire.credentialfiles import signing_request
+from dfswire.credentials import credentials_at
+from dfswire.errors import DFSError
+from dfswire.renewal import signed_by_metad
+
+async def main(directory, metad):
+    client = Client(credentials=credentials_at(directory))
+    try:
+        await signed_by_metad(client, metad)(signing_request(Path(directory)))
+        print("renewed")
+    except DFSError as problem:
+        print(problem)
+    finally:
+        await client.aclose()
+
+trio.run(main, *sys.argv[1:])
+"""
+
+
+def renewed(cluster: Deployment, name: str, directory: str) -> str:
+    """ "renewed", or what metad says to whoever shows these credentials."""
+    command = f"sudo /opt/dfs/current/bin/python - {directory} {cluster.metad}"
+    return cluster.lab[name].ssh(command, stdin=RENEW)
 
 
 def test_a_node_is_added_drained_and_removed(cluster: Deployment, load: Load) -> None:
@@ -17,6 +46,8 @@ def test_a_node_is_added_drained_and_removed(cluster: Deployment, load: Load) ->
         assert set(played.changed()) == set(played.counts) == {NEW}  # no other host was touched
         again = cluster.playbooks.play("add-node.yml", "--check", extra={"node": NEW})
         assert again.changed() == {}
+        cluster.lab[NEW].ssh(f"sudo cp -r {CREDENTIALS}/chunkd /root/stolen")
+        assert renewed(cluster, NEW, "/root/stolen") == "renewed"
         cluster.wait("it receives chunks", lambda: cluster.chunks_of(NEW) > 0)
         cluster.playbooks.play("drain-node.yml", extra={"node": NEW})
         assert cluster.playbooks.play("drain-node.yml", extra={"node": NEW}).changed() == {}
@@ -25,6 +56,9 @@ def test_a_node_is_added_drained_and_removed(cluster: Deployment, load: Load) ->
     assert {cluster.chunkd(name) for name in STORES} == {
         each["address"] for each in cluster.servers()
     }
+    cluster.lab[NEW].ssh(f"sudo test ! -e {CREDENTIALS}/chunkd")
+    assert f"chunkd {NEW} was revoked" in renewed(cluster, NEW, "/root/stolen")
+    cluster.lab[NEW].ssh("sudo rm -r /root/stolen")
     assert cluster.pids() == before
     load.stop()
     cluster.fsck()

@@ -54,6 +54,10 @@ CASES: dict[str, tuple[str, str, dict[str, Any], str]] = {
         {"dfs_networks": ["192.0.2.0/24"]},
         "Outside dfs_networks (192.0.2.0/24): ",
     ),
+    "no name for a certificate": (
+        *("true", "true", {"dfs_party": "Store 4"}),
+        "Store 4: names of a cluster and its hosts in certificates are 1 to 63 of",
+    ),
     "no archive": ("true", "true", {"dfs_version": "9.9"}, "Build it on a machine like"),
 }
 
@@ -94,6 +98,15 @@ def test_they_need_no_package_that_is_installed_later(cluster: Deployment) -> No
     finally:
         machine.ssh("sudo mv /usr/bin/ss-away /usr/bin/ss; sudo systemctl start metad")
     assert played.status == 0, played.output[-2000:]
+
+
+def test_a_cluster_that_runs_is_not_changed_over(cluster: Deployment) -> None:
+    before = cluster.pids()
+    played = cluster.playbooks.run("site.yml", extra={"dfs_tls": False})
+    assert played.status != 0
+    assert "The cluster runs with TLS, and dfs_tls is False" in " ".join(played.output.split())
+    assert played.changed() == {}
+    assert cluster.pids() == before
 
 
 def test_a_client_without_fuse(hosts: Deployment) -> None:
