@@ -47,7 +47,7 @@ from dfswire.errors import (
     UnknownChunk,
     UsageError,
 )
-from dfswire.identity import Identity
+from dfswire.identity import GUEST, Identity
 from dfswire.messages import Fault
 from dfswire.requests import check_version, deadline, read_request
 
@@ -166,7 +166,10 @@ class Dispatcher:
             call = self._calls.get((method, path))
             if call is None:
                 if self._metrics is not None and (method, path) == ("GET", METRICS_PATH):
-                    name, outcome = "metrics", "ok"
+                    name = "metrics"
+                    _check_member(caller)
+                    self._check_admitted(caller, shown)
+                    outcome = "ok"
                     return Response(200, await self._metrics.page(), METRICS_HEADERS)
                 outcome = ProtocolError.code
                 problem = ProtocolError(f"no such call: {method} {path}")
@@ -269,6 +272,11 @@ async def _frames(
         log.exception("%s failed unexpectedly", call.name)
     finally:
         await close_iterator(messages)
+
+
+def _check_member(caller: Identity | None) -> None:
+    if caller is not None and caller.role == GUEST:
+        raise Forbidden(f"{caller} may join, and nothing else")
 
 
 def _check_caller(call: Call, caller: Identity | None) -> None:

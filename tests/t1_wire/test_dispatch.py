@@ -18,9 +18,10 @@ from dfswire.daemon import CALLER, REQUEST_ID, SHOWN
 from dfswire.dispatch import Dispatcher, Response
 from dfswire.errors import Forbidden, NoEntry, SessionLost
 from dfswire.hosts import Hello
-from dfswire.identity import Identity
+from dfswire.identity import GUEST, MEMBERS, Identity
 from dfswire.messages import MESSAGE_MAX_BYTES, Empty, Fault
 from dfswire.metadata import RenewSession
+from dfswire.metrics import Metrics
 from tests.t1_wire.services import Chunkd, dispatcher, write_request
 
 HELLO = Hello(service="metad", protocol=1, software="test", cluster_id="c")
@@ -232,11 +233,12 @@ async def test_a_handler_knows_who_calls() -> None:
 class Gate:
     """Admits until it is closed."""
 
-    def __init__(self) -> None:
+    def __init__(self, metrics: Metrics | None = None) -> None:
         self.closed = False
         self.dispatcher = Dispatcher(
             "metad",
             dict.fromkeys((call.name for call in by_path("metad").values()), self._answer),
+            metrics,
             admit=self._admit,
         )
         self.answered = 0
@@ -274,3 +276,18 @@ async def test_who_is_not_admitted_reaches_no_handler() -> None:
     # Who need not prove anything is nobody who could be revoked.
     assert (await gate.dispatcher.dispatch("POST", path, {}, Octets(request))).status == 200
     assert gate.dispatcher.admits(None, b"")
+
+
+async def test_metrics_are_for_members_that_are_not_revoked() -> None:
+    gate = Gate(Metrics("metad"))
+
+    async def asked(role: str) -> int:
+        caller = Identity("lab", role, "someone")
+        response = await gate.dispatcher.dispatch("GET", "/metrics", {}, Octets(), caller, b"c")
+        return response.status
+
+    assert [await asked(role) for role in MEMBERS] == [200] * len(MEMBERS)
+    assert await asked(GUEST) == 403
+    gate.closed = True
+    assert [await asked(role) for role in MEMBERS] == [403] * len(MEMBERS)
+    assert (await gate.dispatcher.dispatch("GET", "/metrics", {}, Octets())).status == 200
